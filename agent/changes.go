@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/watch"
+)
+
+// settle is how long files must be left alone before they are read again:
+// editors write in several steps.
+const settle = 100 * time.Millisecond
+
+// changes is the actor that notices new configuration and template files, and
+// SIGHUP.
+type changes struct {
+	cfg     *config.Config
+	load    func() (*config.Config, error)
+	watcher *watch.Watcher
+	plans   chan<- *config.Config
+	log     *slog.Logger
+
+	seen    [sha256.Size]byte
+	restart *config.Config // set when the new configuration needs a new session
+}
+
+// Run works until the context ends, or until a configuration needs a restart.
+func (c *changes) Run(ctx context.Context) error {
+	hup, stop := hangups()
+	defer stop()
+	files := c.notify()
+	defer func() { _ = files.Close() }()
+	c.seen = digest(c.cfg.Files)
+	var settled <-chan time.Time
+	for c.restart == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			c.log.Info("reading everything again", "signal", "SIGHUP")
+			c.reread(ctx, files)
+			c.watcher.Refresh()
+		case <-files.Events:
+			settled = time.After(settle)
+		case <-settled:
+			settled = nil
+			c.reread(ctx, files)
+		case err := <-files.Errors:
+			c.log.Warn("watching files", "error", err)
+		}
+	}
+	return nil
+}
+
+// notify returns a watcher of the files, or, where there can be none, one that
+// never says anything.
+func (c *changes) notify() *fsnotify.Watcher {
+	files, err := fsnotify.NewWatcher()
+	if err != nil {
+		c.log.Warn("changed files will not be noticed; send SIGHUP after changing them", "error", err)
+		return &fsnotify.Watcher{}
+	}
+	c.follow(files)
+	return files
+}
+
+// follow watches the folders of all files, since most programs replace a file
+// rather than write into it, and Kubernetes swaps a link beside it.
+func (c *changes) follow(files *fsnotify.Watcher) {
+	if files.Events == nil || c.load == nil {
+		return
+	}
+	for _, file := range c.cfg.Files {
+		folders := []string{filepath.Dir(file)}
+		if target, err := filepath.EvalSymlinks(file); err == nil {
+			folders = append(folders, filepath.Dir(target))
+		}
+		for _, folder := range folders {
+			if err := files.Add(folder); err != nil {
+				c.log.Warn("changes in this folder will not be noticed; send SIGHUP after changing files there", "folder", folder, "error", err)
+			}
+		}
+	}
+}
+
+// reread takes over a configuration whose files have changed. One that is bad
+// is refused, and said so once.
+func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
+	if c.load == nil {
+		return
+	}
+	now := digest(c.cfg.Files)
+	if now == c.seen {
+		return
+	}
+	c.seen = now
+	cfg, err := c.load()
+	if err != nil {
+		c.log.Error("the changed configuration is refused; the old one stays in force", "error", err)
+		return
+	}
+	old := c.cfg
+	c.cfg = cfg
+	c.seen = digest(cfg.Files)
+	c.follow(files)
+	c.log.Info("the configuration has changed", "files", len(cfg.Files), "drops", len(cfg.Drops))
+	if !reflect.DeepEqual(old.Vault, cfg.Vault) || !reflect.DeepEqual(old.Auth, cfg.Auth) {
+		c.restart = cfg
+		return
+	}
+	select {
+	case c.plans <- cfg:
+	case <-ctx.Done():
+	}
+}
+
+// digest is of the names and contents of files; one that cannot be read counts
+// as empty.
+func digest(files []string) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	for _, file := range files {
+		content, _ := os.ReadFile(file)
+		inner := sha256.Sum256(content)
+		h.Write([]byte(file + "\x00"))
+		h.Write(inner[:])
+	}
+	h.Sum(sum[:0])
+	return sum
+}

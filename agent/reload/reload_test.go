@@ -1,0 +1,196 @@
+package reload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the service that gets a signal.
+func TestMain(m *testing.M) {
+	if os.Getenv("BE_A_SERVICE") != "" {
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		fmt.Println("ready")
+		<-hup
+		fmt.Println("reloaded")
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func pidFile(t *testing.T, content string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "service.pid")
+	require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+	return file
+}
+
+func TestSignalReachesTheProcessInThePidFile(t *testing.T) {
+	service := exec.Command(os.Args[0])
+	service.Env = append(os.Environ(), "BE_A_SERVICE=1")
+	out, err := service.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, service.Start())
+	ready := make([]byte, len("ready\n"))
+	_, err = out.Read(ready)
+	require.NoError(t, err)
+
+	require.NoError(t, Signal{pidFile(t, strconv.Itoa(service.Process.Pid)+"\n"), syscall.SIGHUP}.Do(t.Context()))
+	var rest bytes.Buffer
+	_, err = rest.ReadFrom(out)
+	require.NoError(t, err)
+	assert.Equal(t, "reloaded\n", rest.String())
+	require.NoError(t, service.Wait())
+}
+
+func TestSignalIsNotSentToAnyProcessButTheService(t *testing.T) {
+	gone := exec.Command("true")
+	require.NoError(t, gone.Run())
+	for content, want := range map[string]string{
+		"":                                    "does not hold a process id",
+		"text":                                "does not hold a process id",
+		"12 13":                               "does not hold a process id",
+		"1":                                   "holds 1, which is not signalled",
+		"0":                                   "holds 0, which is not signalled",
+		"-5":                                  "holds -5, which is not signalled",
+		strconv.Itoa(os.Getpid()):             "the agent's own process id",
+		strconv.Itoa(gone.Process.Pid):        "is stale: there is no process",
+		"99999999999999999999999999999999999": "does not hold a process id",
+	} {
+		err := Signal{pidFile(t, content), syscall.SIGHUP}.Do(t.Context())
+		require.ErrorContains(t, err, want, content)
+	}
+	err := Signal{"/nowhere/x.pid", syscall.SIGHUP}.Do(t.Context())
+	require.EqualError(t, err, "pid file /nowhere/x.pid does not exist; is the service running?")
+}
+
+func TestParseSignal(t *testing.T) {
+	for text, want := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "SIGHUP": syscall.SIGHUP, "usr1": syscall.SIGUSR1, "15": syscall.SIGTERM} {
+		got, err := ParseSignal(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, got)
+	}
+	for text, want := range map[string]string{
+		"HPU": `there is no signal "HPU"; did you mean "SIGHUP"?`, "": `there is no signal ""`, "0": "no signal", "99": "no signal", "-1": "no signal", "reload": "examples are",
+	} {
+		_, err := ParseSignal(text)
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestCommandRunsWithoutShellAndCredentials(t *testing.T) {
+	t.Setenv("VAULT_TOKEN", "m4rker")
+	t.Setenv("VAULT_SECRET_ID", "m4rker")
+	out := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, Command{Args: []string{"sh", "-c", `echo "$1" >"$0"; env >>"$0"`, out, "$HOME"}}.Do(t.Context()))
+	content, err := os.ReadFile(out)
+	require.NoError(t, err)
+	assert.True(t, strings.HasPrefix(string(content), "$HOME\n"))
+	assert.NotContains(t, string(content), "m4rker")
+}
+
+func TestCommandFailureShowsNoOutput(t *testing.T) {
+	err := Command{Args: []string{"sh", "-c", "cat /etc/hostname; echo m4rker >&2; exit 3"}}.Do(t.Context())
+	require.ErrorContains(t, err, "exit status 3")
+	err = Command{Args: []string{"no-such-program"}}.Do(t.Context())
+	require.ErrorContains(t, err, "not found")
+}
+
+func TestCommandIsEndedWithItsChildrenAfterItsTimeout(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	err := Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! >"$0"; wait`, pids}, Timeout: 200 * time.Millisecond}.Do(t.Context())
+	require.ErrorContains(t, err, "ended after its timeout of 200ms")
+	child, err := readPID(pids)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	}, 10*time.Second, 10*time.Millisecond, "the child is gone or a zombie")
+}
+
+// fake is an action that fails as often as it is told. Real actions do not fail
+// on demand and then succeed.
+type fake struct {
+	name  string
+	fails *int
+	runs  *[]time.Time
+}
+
+func (f fake) String() string { return f.name }
+
+func (f fake) Do(context.Context) error {
+	*f.runs = append(*f.runs, time.Now())
+	if *f.fails > 0 {
+		*f.fails--
+		return errors.New("no luck")
+	}
+	return nil
+}
+
+func newFake(name string, fails int) fake { return fake{name, &fails, &[]time.Time{}} }
+
+func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		a, b := newFake("a", 0), newFake("b", 0)
+		q.Add(a, b, a, a)
+		synctest.Wait()
+		assert.Len(t, *a.runs, 1)
+		assert.Len(t, *b.runs, 1)
+		q.Add(a)
+		synctest.Wait()
+		assert.Len(t, *a.runs, 2)
+		assert.Len(t, *b.runs, 1)
+	})
+}
+
+func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
+		go func() { _ = q.Run(t.Context()) }()
+		a, b := newFake("a", 4), newFake("b", 0)
+		q.Add(a, b)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Len(t, *a.runs, 5)
+		assert.Len(t, *b.runs, 1, "a failure does not hold up others")
+		for i := 1; i < 5; i++ {
+			assert.Greater(t, (*a.runs)[i].Sub((*a.runs)[i-1]), 400*time.Millisecond)
+		}
+		assert.Equal(t, 1, strings.Count(logged.String(), "reload failed"))
+		assert.Equal(t, 1, strings.Count(logged.String(), "msg=reloaded by=a"))
+	})
+}
+
+func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		a := newFake("a", 1)
+		q.Add(a)
+		synctest.Wait()
+		q.Add(a)
+		synctest.Wait()
+		require.Len(t, *a.runs, 2)
+		time.Sleep(time.Hour)
+		assert.Len(t, *a.runs, 2, "done means done")
+	})
+}

@@ -1,0 +1,133 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// The kinds of [Fault], for errors.Is.
+var (
+	ErrUnreachable = errors.New("Vault cannot be reached") //nolint:staticcheck // A name.
+	ErrSealed      = errors.New("Vault is sealed")         //nolint:staticcheck // A name.
+	ErrLogin       = errors.New("the login failed")
+	ErrDenied      = errors.New("permission denied")
+	ErrRejected    = errors.New("Vault rejected the request") //nolint:staticcheck // A name.
+)
+
+// Fault is a request to Vault that failed.
+type Fault struct {
+	// Op is what was being done, and to what: "reading secret/data/x".
+	Op string
+	// Kind is one of the sentinels of this package.
+	Kind error
+	// Detail is what Vault or the network said, on one line.
+	Detail string
+	// Hint is what the user can do about it, or "".
+	Hint string
+	// Transient says that the same request may succeed later without anyone
+	// changing the configuration of either side.
+	Transient bool
+
+	invalidToken bool
+}
+
+func (f *Fault) Error() string {
+	msg := f.Op + ": " + f.Kind.Error()
+	if f.Detail != "" {
+		msg += " (" + f.Detail + ")"
+	}
+	if f.Hint != "" {
+		msg += "; " + f.Hint
+	}
+	return msg
+}
+
+// Unwrap gives the kind.
+func (f *Fault) Unwrap() error { return f.Kind }
+
+// IsTransient tells whether err is a [Fault] that may pass by itself.
+func IsTransient(err error) bool {
+	var f *Fault
+	return errors.As(err, &f) && f.Transient
+}
+
+// classify makes a Fault of an error of the API client.
+func classify(op, address string, err error) *Fault {
+	var answer *api.ResponseError
+	if errors.As(err, &answer) {
+		return fromAnswer(op, answer)
+	}
+	return fromNetwork(op, address, err)
+}
+
+func fromAnswer(op string, answer *api.ResponseError) *Fault {
+	text := oneLine(answer)
+	f := &Fault{Op: op, Detail: fmt.Sprintf("Vault answered %d: %s", answer.StatusCode, text)}
+	switch code := answer.StatusCode; {
+	case code == http.StatusForbidden:
+		f.Kind = ErrDenied
+		f.invalidToken = strings.Contains(text, "invalid token")
+	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
+		f.Kind, f.Detail, f.Transient = ErrSealed, "", true
+		f.Hint = `unseal it with "vault operator unseal"`
+	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:
+		f.Kind, f.Transient = ErrUnreachable, true
+	default:
+		f.Kind = ErrRejected
+	}
+	return f
+}
+
+// oneLine flattens Vault's "N errors occurred:\n\t* …". What is not Vault's
+// JSON, such as a proxy's page, is not repeated.
+func oneLine(answer *api.ResponseError) string {
+	if answer.RawError || len(answer.Errors) == 0 {
+		return strings.ToLower(http.StatusText(answer.StatusCode))
+	}
+	var parts []string
+	for line := range strings.SplitSeq(strings.Join(answer.Errors, "\n"), "\n") {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "* ")
+		if line != "" && !strings.HasSuffix(line, " occurred:") {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func fromNetwork(op, address string, err error) *Fault {
+	f := &Fault{Op: op, Kind: ErrUnreachable, Transient: true}
+	var inURL *url.Error
+	if errors.As(err, &inURL) {
+		err = inURL.Err
+	}
+	f.Detail = err.Error()
+	var badCert *tls.CertificateVerificationError
+	var badName x509.HostnameError
+	var badDNS *net.DNSError
+	var noTLS tls.RecordHeaderError
+	switch {
+	case errors.As(err, &badName):
+		f.Transient, f.Hint = false, "set VAULT_TLS_SERVER_NAME, or use a name that is in the certificate"
+	case errors.As(err, &badCert):
+		f.Transient, f.Hint = false, "set VAULT_CACERT to the authority that signed Vault's certificate"
+	case errors.As(err, &noTLS), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		f.Transient, f.Hint = false, "Vault does not speak TLS there; write http:// in the address, if that is meant"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		f.Hint = "is Vault running at " + address + "? (VAULT_ADDR)"
+	case errors.As(err, &badDNS):
+		f.Hint = "is the address " + address + " right? (VAULT_ADDR)"
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Detail = "no answer from " + address + " in time"
+	}
+	return f
+}

@@ -1,0 +1,340 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/secret"
+)
+
+// vault stands in for KV where a test counts reads or needs time to pass by
+// itself. KV is tried on a real Vault in package agent.
+type vault struct {
+	mu    sync.Mutex
+	reads map[string][]time.Time
+	store map[string]*render.Secret
+	fail  map[string]error
+	slow  map[string]time.Duration
+}
+
+func newVault(paths ...string) *vault {
+	v := &vault{reads: map[string][]time.Time{}, store: map[string]*render.Secret{}, fail: map[string]error{}, slow: map[string]time.Duration{}}
+	for _, path := range paths {
+		v.put(path, 1)
+	}
+	return v
+}
+
+func (v *vault) put(path string, version int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.store[path] = &render.Secret{Path: path, Version: version, Data: secret.Of(map[string]any{})}
+}
+
+func (v *vault) setError(path string, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.fail[path] = err
+}
+
+func (v *vault) count(path string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.reads[path])
+}
+
+func (v *vault) Resolve(_ context.Context, path string) (string, error) {
+	rest := strings.TrimPrefix(strings.TrimPrefix(path, "secret/"), "data/")
+	return "secret/data/" + rest, nil
+}
+
+func (v *vault) Read(ctx context.Context, path string) (*render.Secret, error) {
+	v.mu.Lock()
+	v.reads[path] = append(v.reads[path], time.Now())
+	s, err, slow := v.store[path], v.fail[path], v.slow[path]
+	v.mu.Unlock()
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s, err
+}
+
+// watching runs a watcher in a bubble of its own time.
+func watching(t *testing.T, v *vault, f func(t *testing.T, w *Watcher)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := New(v, 10*time.Second, slog.New(slog.DiscardHandler))
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
+		f(t, w)
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+// next waits for a batch; after a time in which none can come it fails.
+func next(t *testing.T, w *Watcher) Batch {
+	t.Helper()
+	select {
+	case b := <-w.Batches():
+		return b
+	case <-time.After(time.Hour):
+		require.FailNow(t, "no batch in an hour")
+		return nil
+	}
+}
+
+func none(t *testing.T, w *Watcher, d time.Duration) {
+	t.Helper()
+	select {
+	case b := <-w.Batches():
+		require.FailNow(t, "unexpected batch", "%v", b)
+	case <-time.After(d):
+	}
+}
+
+const (
+	a = "secret/data/a"
+	b = "secret/data/b"
+)
+
+func TestEachSecretIsReadOncePerIntervalWhateverItsSpellings(t *testing.T) {
+	v := newVault(a)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a, "secret/a", a}, 10*time.Second)
+		first := next(t, w)
+		assert.Len(t, first, 2, "a reading under each spelling")
+		assert.Same(t, first[a].Secret, first["secret/a"].Secret)
+		none(t, w, 95*time.Second)
+		assert.InDelta(t, 10, v.count(a), 1)
+		for i, at := range v.reads[a][1:] {
+			pause := at.Sub(v.reads[a][i])
+			assert.GreaterOrEqual(t, pause, 9*time.Second)
+			assert.LessOrEqual(t, pause, 11*time.Second)
+		}
+	})
+}
+
+func TestAChangeIsFoundByVersionWithinAnInterval(t *testing.T) {
+	v := newVault(a, b)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		assert.Len(t, next(t, w), 2)
+		none(t, w, time.Minute)
+		v.put(a, 2)
+		start := time.Now()
+		batch := next(t, w)
+		assert.LessOrEqual(t, time.Since(start), 11*time.Second)
+		require.Len(t, batch, 1)
+		assert.Equal(t, 2, batch[a].Secret.Version)
+		none(t, w, time.Minute)
+	})
+}
+
+func TestASecretMadeAnewWithTheSameVersionIsAChange(t *testing.T) {
+	v := newVault(a)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a}, 10*time.Second)
+		next(t, w)
+		v.mu.Lock()
+		v.store[a] = &render.Secret{Path: a, Version: 1, Created: "later"}
+		v.mu.Unlock()
+		assert.Equal(t, "later", next(t, w)[a].Secret.Created)
+	})
+}
+
+func TestWithoutVersionsAChangeIsFoundByContent(t *testing.T) {
+	v := newVault()
+	set := func(value string) {
+		v.mu.Lock()
+		v.store[a] = &render.Secret{Path: a, Data: secret.Of(map[string]any{"k": []any{value}})}
+		v.mu.Unlock()
+	}
+	set("1")
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a}, 10*time.Second)
+		next(t, w)
+		set("1")
+		none(t, w, time.Minute)
+		set("2")
+		next(t, w)
+	})
+}
+
+func TestChangesMadeTogetherComeInOneBatch(t *testing.T) {
+	v := newVault(a, b)
+	v.slow[b] = 300 * time.Millisecond
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		assert.Len(t, next(t, w), 2)
+		v.put(a, 2)
+		v.put(b, 2)
+		assert.Len(t, next(t, w), 2)
+	})
+}
+
+func TestAHangingReadHoldsUpOthersForAMomentOnly(t *testing.T) {
+	v := newVault(a, b)
+	v.slow[b] = time.Minute
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		start := time.Now()
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		batch := next(t, w)
+		assert.Len(t, batch, 1)
+		assert.Equal(t, gather, time.Since(start))
+		assert.Len(t, next(t, w), 1)
+		assert.Equal(t, time.Minute, time.Since(start))
+	})
+}
+
+func TestAFailureKeepsTheLastGoodSecretAndIsToldOnce(t *testing.T) {
+	v := newVault(a, b)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		next(t, w)
+		v.setError(a, errors.New("sealed"))
+		batch := next(t, w)
+		require.EqualError(t, batch[a].Err, "sealed")
+		assert.Equal(t, 1, batch[a].Secret.Version)
+		before := v.count(a)
+		none(t, w, 100*time.Second)
+		assert.InDelta(t, 12, v.count(a)-before, 8, "retried, but not in a busy loop")
+		assert.InDelta(t, 10, v.count(b), 3, "others go on as they were")
+
+		v.setError(a, nil)
+		batch = next(t, w)
+		require.NoError(t, batch[a].Err, "the recovery is told, even without a change")
+	})
+}
+
+func TestRefreshReadsAllNow(t *testing.T) {
+	v := newVault(a)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a}, time.Hour)
+		next(t, w)
+		v.put(a, 2)
+		start := time.Now()
+		w.Refresh()
+		assert.Equal(t, 2, next(t, w)[a].Secret.Version)
+		assert.Zero(t, time.Since(start))
+	})
+}
+
+func TestARefreshDuringAReadReadsOnceMore(t *testing.T) {
+	v := newVault(a)
+	v.slow[a] = time.Second
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a}, time.Hour)
+		time.Sleep(500 * time.Millisecond)
+		w.Refresh()
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, 2, v.count(a))
+	})
+}
+
+func TestWhatIsNotWantedAnyMoreIsNotRead(t *testing.T) {
+	v := newVault(a, b)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		next(t, w)
+		w.Want(t.Context(), []string{b}, 10*time.Second)
+		before := v.count(a)
+		v.put(a, 2)
+		none(t, w, time.Minute)
+		assert.Equal(t, before, v.count(a))
+
+		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		assert.Len(t, next(t, w), 1, "what is wanted anew is read at once")
+	})
+}
+
+func TestAShorterIntervalCountsFromNowOn(t *testing.T) {
+	v := newVault(a)
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), []string{a}, time.Hour)
+		next(t, w)
+		w.Want(t.Context(), []string{a}, 10*time.Second)
+		v.put(a, 2)
+		start := time.Now()
+		next(t, w)
+		assert.LessOrEqual(t, time.Since(start), 11*time.Second)
+	})
+}
+
+func TestAThousandSecretsAreReadByAFewAtATime(t *testing.T) {
+	var paths []string
+	v := newVault()
+	for i := range 1000 {
+		path := fmt.Sprintf("secret/data/%d", i)
+		paths = append(paths, path)
+		v.put(path, 1)
+		v.slow[path] = 8 * time.Millisecond
+		if i%10 == 0 {
+			v.setError(path, errors.New("denied"))
+		}
+	}
+	watching(t, v, func(t *testing.T, w *Watcher) {
+		start := time.Now()
+		w.Want(t.Context(), paths, 10*time.Second)
+		seen := Batch{}
+		for len(seen) < 1000 {
+			for path, r := range next(t, w) {
+				seen[path] = r
+			}
+		}
+		assert.Equal(t, time.Second, time.Since(start).Round(100*time.Millisecond), "1000 reads of 8 ms, 8 at a time")
+		failed := 0
+		for _, r := range seen {
+			if r.Err != nil {
+				failed++
+			}
+		}
+		assert.Equal(t, 100, failed)
+	})
+}
+
+func TestFetchRetriesOnlyWhatMayPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(a, b, "secret/data/c")
+		v.setError(a, &session.Fault{Op: "reading", Kind: session.ErrSealed, Transient: true})
+		v.setError(b, &session.Fault{Op: "reading", Kind: session.ErrDenied})
+		go func() {
+			time.Sleep(5 * time.Second)
+			v.setError(a, nil)
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		batch := Fetch(ctx, v, []string{a, "secret/a", b, "secret/c"}, slog.New(slog.DiscardHandler))
+		require.Len(t, batch, 4)
+		require.NoError(t, batch[a].Err)
+		assert.Same(t, batch[a].Secret, batch["secret/a"].Secret)
+		require.ErrorIs(t, batch[b].Err, session.ErrDenied)
+		assert.Equal(t, 1, v.count(b))
+		assert.Equal(t, 1, v.count("secret/data/c"))
+	})
+}
+
+func TestFetchEndsWithItsContextAndGivesTheReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(a)
+		v.setError(a, &session.Fault{Op: "reading", Kind: session.ErrSealed, Transient: true})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		batch := Fetch(ctx, v, []string{a}, slog.New(slog.DiscardHandler))
+		require.ErrorIs(t, batch[a].Err, session.ErrSealed)
+	})
+}

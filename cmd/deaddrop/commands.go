@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smarteros/deaddrop/agent"
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/render"
+)
+
+func newRun() *cobra.Command {
+	var opts options
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Keep files current until told to stop",
+		Long: `Run logs in, writes every file, and then looks at the secrets again and again. A
+file is only written when its content has changed, and services are only told
+then. Changed configuration and template files are picked up by themselves.
+
+Signals: SIGHUP reads everything again at once; SIGTERM and SIGINT stop.`,
+		Example: `  deaddrop run --config /etc/deaddrop.hcl
+  deaddrop run --tenant demo --service nexa --out /run/nexa.env --signal HUP --pid-file /run/nexa.pid`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := opts.logger()
+			if err != nil {
+				return err
+			}
+			cfg, load, err := opts.load()
+			if err != nil {
+				return err
+			}
+			return failure(log, agent.Run(cmd.Context(), cfg, load, log))
+		},
+	}
+	opts.bind(cmd)
+	cmd.Flags().StringVar(&opts.simple.Signal, "signal", "", "signal to send when the file has changed, with --pid-file")
+	cmd.Flags().StringVar(&opts.simple.PIDFile, "pid-file", "", "`file` that holds the id of the process to signal")
+	cmd.Flags().StringVar(&opts.simple.Interval, "interval", config.DefaultInterval.String(), "how often to look at the secret")
+	cmd.MarkFlagsRequiredTogether("signal", "pid-file")
+	return cmd
+}
+
+func newRender() *cobra.Command {
+	var opts options
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "render",
+		Short: "Write all files once and exit",
+		Long: `Render logs in, brings every file up to date, runs the reloads of those that
+changed, and exits. It suits init containers and scripts: what may pass by
+itself, such as a Vault that is not up yet, is retried until the timeout.
+
+` + exitCodes,
+		Example: `  deaddrop render --once --config /etc/deaddrop.hcl
+  deaddrop render --once --secret secret/tenant/demo/nexa --out /run/nexa.env
+  deaddrop render --once --tenant demo --service nexa`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := opts.logger()
+			if err != nil {
+				return err
+			}
+			cfg, _, err := opts.load()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			return failure(log, agent.Once(ctx, cfg, log))
+		},
+	}
+	opts.bind(cmd)
+	cmd.Flags().Bool("once", true, "render once, which is all that render does")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up after this long")
+	return cmd
+}
+
+func newValidate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Check a configuration file and its templates, without contacting anything",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := config.Load(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d drops\n", args[0], len(cfg.Drops))
+			return err
+		},
+	}
+}
+
+// version is set by the linker.
+var version = ""
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Show the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := version
+			if info, ok := debug.ReadBuildInfo(); v == "" && ok {
+				v = info.Main.Version
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "deaddrop %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// options are the flags that run and render share.
+type options struct {
+	config          string
+	tenant, service string
+	simple          config.Simple
+	logLevel        string
+	logFormat       string
+}
+
+func (o *options) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "", "configuration `file`")
+	f.StringVar(&o.simple.Secret, "secret", "", "`path` of a secret, such as secret/tenant/demo/nexa")
+	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE")
+	f.StringVar(&o.service, "service", "", "`service` of the tenant, such as nexa")
+	f.StringVarP(&o.simple.Destination, "out", "o", "", "`file` to write (with --service: /run/SERVICE.env by default)")
+	f.StringVar(&o.simple.Format, "format", "", "format of the file: dotenv or json (default: by its ending, else dotenv)")
+	f.StringVar(&o.simple.Perms, "perms", "", "`mode` of the file (default 0600)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	for flag, values := range map[string][]string{
+		"format":     {string(render.FormatDotenv), string(render.FormatJSON)},
+		"log-level":  {"debug", "info", "warn", "error"},
+		"log-format": {"auto", "text", "json"},
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	for _, name := range []string{"secret", "tenant", "service", "out", "format", "perms"} {
+		cmd.MarkFlagsMutuallyExclusive("config", name)
+	}
+	cmd.MarkFlagsMutuallyExclusive("secret", "tenant")
+	cmd.MarkFlagsMutuallyExclusive("secret", "service")
+	cmd.MarkFlagsRequiredTogether("tenant", "service")
+}
+
+// load returns the configuration, and how to load it again where it is a file.
+func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
+	if o.config != "" {
+		load := func() (*config.Config, error) { return config.Load(o.config) }
+		cfg, err := load()
+		return cfg, load, err
+	}
+	if err := o.fillIn(); err != nil {
+		return nil, nil, err
+	}
+	cfg, err := o.simple.Build()
+	return cfg, nil, err
+}
+
+// fillIn completes the flags of the commonest job.
+func (o *options) fillIn() error {
+	s := &o.simple
+	if o.service != "" {
+		for flag, id := range map[string]string{"tenant": o.tenant, "service": o.service} {
+			if !isID(id) {
+				return fmt.Errorf("--%s %q is not an id: letters, digits, -, _ and . are allowed, and no ..", flag, id)
+			}
+		}
+		s.Secret = "secret/tenant/" + o.tenant + "/" + o.service
+		if s.Destination == "" {
+			s.Destination = "/run/" + o.service + ".env"
+			if s.Format == string(render.FormatJSON) {
+				s.Destination = "/run/" + o.service + ".json"
+			}
+		}
+	}
+	switch {
+	case s.Secret == "":
+		return errors.New("nothing to render: give --config FILE, or --secret PATH --out FILE, or --tenant ID --service NAME")
+	case s.Destination == "":
+		return errors.New("--secret also needs --out FILE")
+	case s.Format == string(render.FormatTemplate):
+		return errors.New("--format template needs a configuration file; write a template block and give --config FILE")
+	}
+	return nil
+}
+
+// isID keeps ids from reaching into other tenants' paths.
+func isID(s string) bool {
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.", c) {
+			return false
+		}
+	}
+	return strings.Trim(s, ".") != "" && !strings.Contains(s, "..")
+}

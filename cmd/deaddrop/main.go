@@ -1,0 +1,108 @@
+// Command deaddrop renders secrets of HashiCorp Vault into files and makes
+// services reload when they change.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/watch"
+)
+
+// The exit codes of every command. Scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // a render, a write or a reload failed
+	exitUsage       = 2 // bad configuration or command line
+	exitUnreachable = 3 // Vault cannot be reached, or is sealed
+	exitDenied      = 4 // the login or a permission is refused
+	exitMissing     = 5 // a secret or a key is not there
+)
+
+const exitCodes = `Exit codes:
+  0  all files are current
+  1  a render, a write or a reload failed
+  2  bad configuration or command line; nothing was contacted
+  3  Vault cannot be reached, or is sealed
+  4  the login failed, or permission is denied
+  5  a secret or a key is missing
+When drops fail for several reasons, 3 goes before 4, 4 before 5 and 5 before 1.`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func execute(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var failed *runError
+	var wrong *config.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &wrong):
+		fmt.Fprintln(os.Stderr, wrong)
+		return exitUsage
+	case !errors.As(err, &failed):
+		fmt.Fprintf(os.Stderr, "deaddrop: %v\n", err)
+		fmt.Fprintln(os.Stderr, "See \"deaddrop --help\".")
+		return exitUsage
+	}
+	failed.log()
+	return exitCode(err)
+}
+
+// exitCode sorts by what has to be mended first.
+func exitCode(err error) int {
+	switch {
+	case isAny(err, session.ErrUnreachable, session.ErrSealed):
+		return exitUnreachable
+	case isAny(err, session.ErrLogin, session.ErrDenied):
+		return exitDenied
+	case isAny(err, watch.ErrMissing) || isMissingKey(err):
+		return exitMissing
+	}
+	return exitFailed
+}
+
+func isAny(err error, kinds ...error) bool {
+	for _, kind := range kinds {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "deaddrop",
+		Short: "Renders Vault secrets into files, and reloads services when they change",
+		Long: `deaddrop runs next to a service, logs in to HashiCorp Vault or OpenBao, renders
+secrets into .env, JSON or templated files, keeps them current, and tells the
+service to reload when they change.
+
+Vault and the login are taken from the configuration file or from VAULT_ADDR,
+VAULT_ROLE_ID and VAULT_SECRET_ID (or VAULT_TOKEN); every other VAULT_* variable
+of Vault's own client works too.`,
+		Example: `  deaddrop render --once --tenant demo --service nexa --out /run/nexa.env
+  deaddrop run --config /etc/deaddrop.hcl`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.AddCommand(newRun(), newRender(), newValidate(), newVersion())
+	return root
+}

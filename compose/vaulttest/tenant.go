@@ -1,0 +1,93 @@
+package vaulttest
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Tenant is a tenant of its own for one test, and an AppRole that may read its
+// service "nexa" and whatever else [Tenant.Allow] adds. As on the platform the
+// role has a token for an hour, at most a day, and no default policy.
+type Tenant struct {
+	ID       string
+	RoleID   string
+	SecretID string
+
+	t      testing.TB
+	s      *Server
+	policy []string
+}
+
+// Tenant makes a tenant on the server.
+func (s *Server) Tenant(t testing.TB) *Tenant {
+	t.Helper()
+	tn := &Tenant{ID: "rut-" + strings.ToLower(rand.Text()[:10]), t: t, s: s}
+	auths, err := s.Client.Sys().ListAuth()
+	require.NoError(t, err)
+	if auths["approle/"] == nil {
+		tn.write("sys/auth/approle", map[string]any{"type": "approle"})
+	}
+	tn.Allow("secret/data/tenant/" + tn.ID + "/nexa")
+	tn.write("auth/approle/role/"+tn.ID, map[string]any{
+		"token_policies": tn.ID, "token_ttl": "1h", "token_max_ttl": "24h", "token_no_default_policy": true,
+	})
+	role, err := s.Client.Logical().Read("auth/approle/role/" + tn.ID + "/role-id")
+	require.NoError(t, err)
+	tn.RoleID = role.Data["role_id"].(string)
+	tn.NewSecretID()
+	return tn
+}
+
+func (tn *Tenant) write(path string, data map[string]any) map[string]any {
+	tn.t.Helper()
+	answer, err := tn.s.Client.Logical().Write(path, data)
+	require.NoError(tn.t, err)
+	if answer == nil {
+		return nil
+	}
+	return answer.Data
+}
+
+// Allow lets the role read one more path of the API.
+func (tn *Tenant) Allow(path string) {
+	tn.t.Helper()
+	tn.policy = append(tn.policy, fmt.Sprintf("path %q { capabilities = [\"read\"] }", path))
+	tn.write("sys/policies/acl/"+tn.ID, map[string]any{"policy": strings.Join(tn.policy, "\n")})
+}
+
+// NewSecretID gives the role another secret id, besides the old one.
+func (tn *Tenant) NewSecretID() {
+	tn.t.Helper()
+	tn.SecretID = tn.write("auth/approle/role/"+tn.ID+"/secret-id", nil)["secret_id"].(string)
+}
+
+// Path is the logical path of a service's secret.
+func (tn *Tenant) Path(service string) string { return "secret/tenant/" + tn.ID + "/" + service }
+
+// Put writes a new version of a service's secret.
+func (tn *Tenant) Put(service string, pairs map[string]any) {
+	tn.t.Helper()
+	tn.write("secret/data/tenant/"+tn.ID+"/"+service, map[string]any{"data": pairs})
+}
+
+// Login writes the ids into files in a folder and returns a configuration that
+// logs in with them.
+func (tn *Tenant) Login(dir string) string {
+	tn.t.Helper()
+	for name, id := range map[string]string{"role_id": tn.RoleID, "secret_id": tn.SecretID} {
+		require.NoError(tn.t, os.WriteFile(filepath.Join(dir, name), []byte(id+"\n"), 0o600))
+	}
+	return fmt.Sprintf(`vault { address = %q }
+auto_auth {
+  method "approle" {
+    config = { role_id_file_path = %q, secret_id_file_path = %q }
+  }
+}
+`, tn.s.Address, filepath.Join(dir, "role_id"), filepath.Join(dir, "secret_id"))
+}

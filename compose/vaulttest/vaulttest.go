@@ -1,0 +1,214 @@
+// Package vaulttest gives tests a real Vault: devvault, built once and cached,
+// or the server that DEADDROP_TEST_VAULT_ADDR and DEADDROP_TEST_VAULT_TOKEN
+// name, so that another Vault or OpenBao can be put under the same tests.
+package vaulttest
+
+import (
+	"bufio"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+)
+
+// Server is a Vault, and a client that is logged in to it as root.
+type Server struct {
+	Address    string   `json:"address"`
+	RootToken  string   `json:"root_token"`
+	UnsealKeys []string `json:"unseal_keys"`
+	CAFile     string   `json:"ca_file"`
+	PID        int      `json:"pid"`
+
+	Client *api.Client `json:"-"`
+	cmd    *exec.Cmd
+	stdin  io.Closer
+}
+
+var shared = sync.OnceValues(func() (*Server, error) {
+	if addr := os.Getenv("DEADDROP_TEST_VAULT_ADDR"); addr != "" {
+		s := &Server{Address: addr, RootToken: os.Getenv("DEADDROP_TEST_VAULT_TOKEN")}
+		return s, s.connect()
+	}
+	return Start("-listen", "127.0.0.1:0")
+})
+
+// Shared returns the server that all tests of a package share. It ends with the
+// test binary.
+func Shared(t testing.TB) *Server {
+	t.Helper()
+	s, err := shared()
+	require.NoError(t, err)
+	return s
+}
+
+// Own returns a devvault for one test, with these flags, on a free port unless
+// they say otherwise. It is skipped where an outside server is under test.
+func Own(t testing.TB, flags ...string) *Server {
+	t.Helper()
+	if os.Getenv("DEADDROP_TEST_VAULT_ADDR") != "" {
+		t.Skip("this test stops and seals its Vault, which is not done to an outside server")
+	}
+	s, err := Start(append([]string{"-listen", "127.0.0.1:0"}, flags...)...)
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Start runs devvault, building it first where it has changed.
+func Start(flags ...string) (*Server, error) {
+	binary, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cmd: exec.Command(binary, append(flags, "-json", "-exit-with-stdin")...)}
+	s.cmd.Stderr = os.Stderr
+	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	stdout, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if s.stdin, err = s.cmd.StdinPipe(); err != nil { // devvault ends when we do
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("devvault did not start: %w", err)
+	}
+	if err := json.Unmarshal(line, s); err != nil {
+		return nil, fmt.Errorf("devvault said %q: %w", line, err)
+	}
+	return s, s.connect()
+}
+
+// Stop ends a devvault. What it kept in memory is gone.
+func (s *Server) Stop() {
+	_ = s.stdin.Close()
+	_ = s.cmd.Wait()
+}
+
+func (s *Server) connect() error {
+	cfg := api.DefaultConfig()
+	if cfg.Error != nil {
+		return cfg.Error
+	}
+	if s.CAFile != "" {
+		if err := cfg.ConfigureTLS(&api.TLSConfig{CACert: s.CAFile}); err != nil {
+			return err
+		}
+	}
+	cfg.Address = s.Address
+	client, err := api.NewClient(cfg)
+	if err != nil {
+		return err
+	}
+	if err := client.SetAddress(s.Address); err != nil { // whatever VAULT_ADDR says
+		return err
+	}
+	client.SetToken(s.RootToken)
+	s.Client = client
+	return nil
+}
+
+// Binary builds devvault and returns its path. The binary is kept in the user's
+// cache folder under a name made from its sources, so it is built once.
+func Binary() (string, error) {
+	source, err := sourceDir()
+	if err != nil {
+		return "", err
+	}
+	sum, err := hashOf(source)
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	cache = filepath.Join(cache, "deaddrop")
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(cache, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	binary := filepath.Join(cache, "devvault-"+sum)
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	fmt.Fprintln(os.Stderr, "building devvault, a real Vault for tests; the first time this takes minutes")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", binary, "./cmd/devvault")
+	build.Dir = source
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building devvault: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// sourceDir finds the module of devvault from any folder of the repository.
+func sourceDir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		source := filepath.Join(dir, "compose", "devvault")
+		if _, err := os.Stat(filepath.Join(source, "go.mod")); err == nil {
+			return source, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("compose/devvault is not in a folder above")
+		}
+	}
+}
+
+func hashOf(source string) (string, error) {
+	h := sha256.New()
+	h.Write([]byte(runtime.Version()))
+	err := filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || filepath.Ext(path) == ".md" {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		inner := sha256.Sum256(content)
+		h.Write([]byte(filepath.Base(path)))
+		h.Write(inner[:])
+		return err
+	})
+	return hex.EncodeToString(h.Sum(nil)[:8]), err
+}
+
+// lock keeps the packages of one "go test" from building at the same time.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// Marker returns a random value to write into a secret and to search for where
+// no secret may be.
+func Marker() string { return "m4rker-" + rand.Text() }
