@@ -1,7 +1,6 @@
 package devvault_test
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
@@ -211,16 +210,6 @@ func TestAuditFileOfARestartIsTheNewOne(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, string(log), "secret/data/"+name)
 	}
-}
-
-func TestNothingIsLoggedAsAnErrorWhenStartedSealed(t *testing.T) {
-	var log bytes.Buffer
-	server, err := devvault.Start(t.Context(), devvault.Options{
-		Sealed: true, State: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn}),
-	})
-	require.NoError(t, err)
-	require.NoError(t, server.Close())
-	assert.Empty(t, log.String())
 }
 
 func TestStateFolderWithoutItsKeysIsRefused(t *testing.T) {
