@@ -3,8 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Static, stripped and reproducible: no paths, no build id, no version control stamp.
 BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
 
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@2026.1
-GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.1.4
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help build test demo bench lint fmt fuzz image clean
 
@@ -40,7 +39,7 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 
 image: build ## build the container image
-	cp /etc/ssl/certs/ca-certificates.crt bin/
+	install -m 0444 /etc/ssl/certs/ca-certificates.crt bin/
 	docker build -t deaddrop:$(VERSION) .
 
 clean: ## remove what was built

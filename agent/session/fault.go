@@ -17,11 +17,14 @@ import (
 
 // The kinds of [Fault], for errors.Is.
 var (
-	ErrUnreachable = errors.New("Vault cannot be reached") //nolint:staticcheck // A name.
-	ErrSealed      = errors.New("Vault is sealed")         //nolint:staticcheck // A name.
-	ErrLogin       = errors.New("the login failed")
-	ErrDenied      = errors.New("permission denied")
-	ErrRejected    = errors.New("Vault rejected the request") //nolint:staticcheck // A name.
+	//lint:ignore ST1005 Vault is a name
+	ErrUnreachable = errors.New("Vault cannot be reached")
+	//lint:ignore ST1005 Vault is a name
+	ErrSealed = errors.New("Vault is sealed")
+	ErrLogin  = errors.New("the login failed")
+	ErrDenied = errors.New("permission denied")
+	//lint:ignore ST1005 Vault is a name
+	ErrRejected = errors.New("Vault rejected the request")
 )
 
 // Fault is a request to Vault that failed.

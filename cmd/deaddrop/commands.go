@@ -174,7 +174,7 @@ func (o *options) fillIn() error {
 	if o.service != "" {
 		for flag, id := range map[string]string{"tenant": o.tenant, "service": o.service} {
 			if !isID(id) {
-				return fmt.Errorf("--%s %q is not an id: letters, digits, -, _ and . are allowed, and no ..", flag, id)
+				return fmt.Errorf("--%s %q is not an id: use letters, digits, -, _ and single dots", flag, id)
 			}
 		}
 		s.Secret = "secret/tenant/" + o.tenant + "/" + o.service

@@ -29,7 +29,7 @@ func run(envFile, pidFile string) error {
 	if err := show("started", envFile); err != nil {
 		return err
 	}
-	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil { //nolint:gosec // A process id is no secret.
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return err
 	}
 	for range hup {

@@ -192,7 +192,7 @@ func compare(root *os.Root, base string, f File) (Outcome, error) {
 	}
 	old, err := root.ReadFile(base)
 	if err != nil || !bytes.Equal(old, f.Content) {
-		return Changed, nil //nolint:nilerr // What cannot be read is replaced.
+		return Changed, nil
 	}
 	if info.Mode().Perm() != f.Mode.Perm() {
 		if err := root.Chmod(base, f.Mode.Perm()); err != nil {
