@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -581,4 +582,36 @@ func TestExecuteStopsWithItsContext(t *testing.T) {
 	cancel()
 	t.Setenv("VAULT_TOKEN", "x")
 	assert.Zero(t, execute(ctx, []string{"run", "--secret", "secret/x", "--out", filepath.Join(t.TempDir(), "x")}))
+}
+
+func TestRunReadsVersionOneByContent(t *testing.T) {
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	mount := "kv1-" + r.ID
+	require.NoError(t, s.Client.Sys().Mount(mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}))
+	r.Allow(mount + "/nexa")
+	put := func(value string) {
+		_, err := s.Client.Logical().Write(mount+"/nexa", map[string]any{"KEY": value})
+		require.NoError(t, err)
+	}
+	put("one")
+	p := r.start("run", "--secret", mount+"/nexa", "--out", "nexa.env", "--interval", "1s")
+	r.eventually("the first drop", func() bool { return r.read("nexa.env") == "KEY=one\n" })
+	put("two")
+	r.eventually("the change arrives", func() bool { return r.read("nexa.env") == "KEY=two\n" })
+	p.stop()
+}
+
+func TestRunLogsInAgainBeforeTheTokenEnds(t *testing.T) {
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	_, err := s.Client.Logical().Write("auth/approle/role/"+r.ID, map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
+	require.NoError(t, err)
+	r.Put("nexa", map[string]any{"KEY": "one"})
+	p := r.start("run", "--secret", r.Path("nexa"), "--out", "nexa.env", "--interval", "1s")
+	r.eventually("the fourth login", func() bool { return strings.Count(p.log(), "logged in to Vault") >= 4 })
+	r.Put("nexa", map[string]any{"KEY": "two"})
+	r.eventually("the change arrives", func() bool { return r.read("nexa.env") == "KEY=two\n" })
+	p.stop()
+	assert.NotContains(t, p.log(), "cannot be read", "there was no gap between the tokens")
 }
