@@ -2,7 +2,7 @@
 //
 // Readers of .env files disagree about quotes, backslashes and dollar signs,
 // so only that is written which Docker Compose v2, Node.js, python-dotenv,
-// systemd, POSIX shells and godotenv read alike. A value that one of them
+// dash, bash and godotenv read alike. A value that one of them
 // would read differently is an error, never a mangled file.
 package dotenv
 
