@@ -87,27 +87,15 @@ func run(deaddrop, floor string) (err error) {
 // setUp writes the secrets, a role without the default policy, and the
 // configurations of deaddrop and of the floor.
 func setUp(vault *vaulttest.Server, dir string) error {
-	c := vault.Client.Logical()
-	write := func(path string, data map[string]any) (map[string]any, error) {
-		answer, err := c.Write(path, data)
-		if err != nil || answer == nil {
-			return nil, err
-		}
-		return answer.Data, nil
-	}
-	_, err1 := write("sys/auth/approle", map[string]any{"type": "approle"})
-	_, err2 := write("sys/policies/acl/bench", map[string]any{"policy": `path "secret/data/tenant/+/nexa" { capabilities = ["read"] }`})
-	_, err3 := write("auth/approle/role/bench", map[string]any{"token_policies": "bench", "token_ttl": "1h", "token_no_default_policy": true})
-	id, err4 := write("auth/approle/role/bench/secret-id", nil)
-	role, err5 := c.Read("auth/approle/role/bench/role-id")
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	roleID, secretID, err := vault.AppRole("bench", `path "secret/data/tenant/+/nexa" { capabilities = ["read"] }`)
+	if err != nil {
 		return err
 	}
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i := range many {
 		group.Go(func() error {
-			_, err := write(fmt.Sprintf("secret/data/tenant/t%d/nexa", i), map[string]any{"data": map[string]any{
+			_, err := vault.Client.Logical().Write(fmt.Sprintf("secret/data/tenant/t%d/nexa", i), map[string]any{"data": map[string]any{
 				"API_KEY": rand.Text(), "URL": "https://nexa.example/" + strconv.Itoa(i), "MODEL": "large", "TEMPERATURE": "0.7"}})
 			return err
 		})
@@ -124,7 +112,7 @@ func setUp(vault *vaulttest.Server, dir string) error {
 		return all.String()
 	}
 	for name, content := range map[string]string{
-		"role_id": role.Data["role_id"].(string), "secret_id": id["secret_id"].(string),
+		"role_id": roleID, "secret_id": secretID,
 		"1.hcl": login + drops(1), "1000.hcl": login + drops(many),
 		"floor.hcl": fmt.Sprintf("address = %q\nrole_id_file_path = \"%s/role_id\"\nsecret_id_file_path = \"%s/secret_id\"\nsecret = \"secret/data/tenant/t0/nexa\"\ndestination = \"%s/floor.json\"\n", vault.Address, dir, dir, dir),
 	} {

@@ -28,19 +28,10 @@ type Tenant struct {
 func (s *Server) Tenant(t testing.TB) *Tenant {
 	t.Helper()
 	tn := &Tenant{ID: "rut-" + strings.ToLower(rand.Text()[:10]), t: t, s: s}
-	auths, err := s.Client.Sys().ListAuth()
+	tn.policy = []string{readRule("secret/data/tenant/" + tn.ID + "/nexa")}
+	var err error
+	tn.RoleID, tn.SecretID, err = s.AppRole(tn.ID, tn.policy[0])
 	require.NoError(t, err)
-	if auths["approle/"] == nil {
-		tn.write("sys/auth/approle", map[string]any{"type": "approle"})
-	}
-	tn.Allow("secret/data/tenant/" + tn.ID + "/nexa")
-	tn.write("auth/approle/role/"+tn.ID, map[string]any{
-		"token_policies": tn.ID, "token_ttl": "1h", "token_max_ttl": "24h", "token_no_default_policy": true,
-	})
-	role, err := s.Client.Logical().Read("auth/approle/role/" + tn.ID + "/role-id")
-	require.NoError(t, err)
-	tn.RoleID = role.Data["role_id"].(string)
-	tn.NewSecretID()
 	return tn
 }
 
@@ -54,10 +45,14 @@ func (tn *Tenant) write(path string, data map[string]any) map[string]any {
 	return answer.Data
 }
 
+func readRule(path string) string {
+	return fmt.Sprintf("path %q { capabilities = [\"read\"] }", path)
+}
+
 // Allow lets the role read one more path of the API.
 func (tn *Tenant) Allow(path string) {
 	tn.t.Helper()
-	tn.policy = append(tn.policy, fmt.Sprintf("path %q { capabilities = [\"read\"] }", path))
+	tn.policy = append(tn.policy, readRule(path))
 	tn.write("sys/policies/acl/"+tn.ID, map[string]any{"policy": strings.Join(tn.policy, "\n")})
 }
 

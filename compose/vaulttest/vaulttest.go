@@ -126,6 +126,39 @@ func (s *Server) connect() error {
 	return nil
 }
 
+// AppRole makes a role, and a policy of the same name for it, and returns its
+// ids. As on the platform its token lasts an hour, at most a day, and has no
+// default policy.
+func (s *Server) AppRole(name, policy string) (roleID, secretID string, err error) {
+	auths, err := s.Client.Sys().ListAuth()
+	if err != nil {
+		return "", "", err
+	}
+	if auths["approle/"] == nil {
+		if err := s.Client.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+			return "", "", err
+		}
+	}
+	if err := s.Client.Sys().PutPolicy(name, policy); err != nil {
+		return "", "", err
+	}
+	role, c := "auth/approle/role/"+name, s.Client.Logical()
+	if _, err := c.Write(role, map[string]any{
+		"token_policies": name, "token_ttl": "1h", "token_max_ttl": "24h", "token_no_default_policy": true,
+	}); err != nil {
+		return "", "", err
+	}
+	id, err := c.Read(role + "/role-id")
+	if err != nil {
+		return "", "", err
+	}
+	secret, err := c.Write(role+"/secret-id", nil)
+	if err != nil {
+		return "", "", err
+	}
+	return id.Data["role_id"].(string), secret.Data["secret_id"].(string), nil
+}
+
 // Binary builds devvault and returns its path. The binary is kept in the user's
 // cache folder under a name made from its sources, so it is built once.
 func Binary() (string, error) {

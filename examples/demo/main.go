@@ -119,31 +119,13 @@ func setUp(vault *vaulttest.Server, dir string) error {
 	if err != nil {
 		return err
 	}
-	c := vault.Client.Logical()
-	for path, data := range map[string]map[string]any{
-		"sys/policies/acl/nexa-runtime-policy": {"policy": string(policy)},
-		"sys/auth/approle":                     {"type": "approle"},
-	} {
-		if _, err := c.Write(path, data); err != nil {
-			return err
-		}
-	}
-	if _, err := c.Write("auth/approle/role/nexa-runtime", map[string]any{
-		"token_policies": "nexa-runtime-policy", "token_ttl": "1h", "token_max_ttl": "24h", "token_no_default_policy": true,
-	}); err != nil {
-		return err
-	}
-	role, err := c.Read("auth/approle/role/nexa-runtime/role-id")
-	if err != nil {
-		return err
-	}
-	id, err := c.Write("auth/approle/role/nexa-runtime/secret-id", nil)
+	roleID, secretID, err := vault.AppRole("nexa-runtime", string(policy))
 	if err != nil {
 		return err
 	}
 	for name, content := range map[string]string{
-		"role_id":      role.Data["role_id"].(string),
-		"secret_id":    id.Data["secret_id"].(string),
+		"role_id":      roleID,
+		"secret_id":    secretID,
 		"deaddrop.hcl": fmt.Sprintf(config, vault.Address),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
