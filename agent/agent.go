@@ -6,10 +6,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
-	"reflect"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -19,16 +20,21 @@ import (
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render"
 )
 
 // ErrReload is what [Once] fails with when files are current, but a service
 // could not be told.
 var ErrReload = errors.New("reload failed")
 
+// closing is how long it may take to say goodbye to Vault.
+const closing = 3 * time.Second
+
 // Once brings every file of the configuration up to date and returns. Faults
-// that may pass are retried until the context ends. The errors of all drops are
-// joined; they wrap the sentinels of packages session and watch.
-func Once(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// that may pass are retried until the context ends. The token is revoked at the
+// end, unless keepToken is set or a lease depends on it. The errors of all drops
+// are joined; they wrap the sentinels of packages session and watch.
+func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Logger) error {
 	vault, err := session.New(cfg.Vault, cfg.Auth, log)
 	if err != nil {
 		return err
@@ -37,17 +43,24 @@ func Once(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	kv := watch.NewKV(vault)
+	secrets := watch.NewSecrets(vault)
 	d := newDropper(cfg.Drops, log)
 	reloads := d.step()
-	for need := d.lacking(); len(need) > 0; need = d.lacking() {
-		d.learn(watch.Fetch(ctx, kv, need, log))
+	for d.recovered(cfg.CertShare); len(d.lacking()) > 0; d.recovered(cfg.CertShare) {
+		d.learn(watch.Fetch(ctx, secrets, d.lacking(), log))
 		reloads = append(reloads, d.step()...)
 	}
+	reloads = append(reloads, d.step()...)
 	queue := reload.NewQueue(log)
 	queue.Add(reloads...)
-	if err := queue.Flush(ctx); err != nil {
-		return errors.Join(d.err(), ErrReload, err)
+	failed := queue.Flush(ctx)
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	defer cancel()
+	d.letGo(ctx, secrets)
+	vault.Close(ctx, keepToken)
+	if failed != nil {
+		return errors.Join(d.err(), ErrReload, failed)
 	}
 	return d.err()
 }
@@ -73,29 +86,34 @@ func runWith(ctx context.Context, cfg *config.Config, load func() (*config.Confi
 	if err != nil {
 		return nil, err
 	}
-	watcher := watch.New(watch.NewKV(vault), cfg.Interval, log)
-	keeper := &keeper{dropper: newDropper(cfg.Drops, log), watcher: watcher, queue: queue, interval: cfg.Interval, plans: make(chan *config.Config)}
+	watcher := watch.New(watch.NewSecrets(vault), log)
+	keeper := &keeper{dropper: newDropper(cfg.Drops, log), vault: vault, watcher: watcher, queue: queue, cfg: cfg, plans: make(chan *config.Config)}
 	changes := &changes{cfg: cfg, load: load, watcher: watcher, plans: keeper.plans, log: log}
 
-	ctx, cancel := context.WithCancel(ctx)
+	actors, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
 	for _, actor := range []func(context.Context) error{vault.Run, watcher.Run, keeper.Run, queue.Run, changes.Run} {
-		group.Add(func() error { return actor(ctx) }, func(error) { cancel() })
+		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	defer cancel()
+	vault.Close(bye, false)
 	return changes.restart, err
 }
 
 // keeper is the actor that keeps files current.
 type keeper struct {
 	*dropper
-	watcher  *watch.Watcher
-	queue    *reload.Queue
-	plans    chan *config.Config
-	interval time.Duration
-	wanted   []string
-	trim     <-chan time.Time
+	vault   *session.Session
+	watcher *watch.Watcher
+	queue   *reload.Queue
+	cfg     *config.Config
+	plans   chan *config.Config
+	wanted  []render.Request
+	told    map[render.Request]*render.Secret
+	trim    <-chan time.Time
 }
 
 // retryWrites is how soon a file that could not be written is tried again. What
@@ -107,11 +125,17 @@ const retryWrites = 5 * time.Second
 // it for minutes.
 const trimAfter = 2 * time.Second
 
-// Run works until the context ends.
+// Run works until the context ends, or until a secret is gone that must not be.
 func (k *keeper) Run(ctx context.Context) error {
+	asked, stop := notified(syscall.SIGUSR1)
+	defer stop()
 	for {
 		k.queue.Add(k.step()...)
+		if err := k.fatal(); err != nil {
+			return err
+		}
 		k.want(ctx)
+		k.settle(ctx)
 		var retry <-chan time.Time
 		if k.failed() {
 			retry = time.After(retryWrites)
@@ -123,9 +147,11 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.report(batch)
 			k.learn(batch)
 		case cfg := <-k.plans:
-			k.interval = cfg.Interval
+			k.cfg = cfg
 			k.setDrops(cfg.Drops)
 			k.wanted = nil
+		case <-asked:
+			k.logStatus()
 		case <-retry:
 		case <-k.trim:
 			debug.FreeOSMemory()
@@ -136,47 +162,65 @@ func (k *keeper) Run(ctx context.Context) error {
 // want tells the watcher when other secrets are asked for than before.
 func (k *keeper) want(ctx context.Context) {
 	uses := k.uses()
-	if k.wanted != nil && reflect.DeepEqual(uses, k.wanted) {
+	if k.wanted != nil && slices.Equal(uses, k.wanted) {
 		return
 	}
-	k.watcher.Want(ctx, uses, k.interval)
+	known := k.recovered(1)
+	k.watcher.Want(ctx, watch.Wanted{
+		Requests: uses, Known: known, Interval: k.cfg.Interval,
+		Shares: watch.Shares{Lease: k.cfg.LeaseShare, Cert: k.cfg.CertShare},
+	})
 	k.wanted = uses
 	k.forget()
 	k.trim = time.After(trimAfter)
+	if len(known) > 0 {
+		k.queue.Add(k.step()...)
+		k.want(ctx)
+	}
+}
+
+// settle tells the watcher which leases stand in files, when that has changed.
+func (k *keeper) settle(ctx context.Context) {
+	settled := k.settled()
+	if len(settled.Orphans) == 0 && maps.Equal(settled.Dropped, k.told) {
+		return
+	}
+	k.watcher.Settle(ctx, settled)
+	k.told = settled.Dropped
 }
 
 // report logs what cannot be read, and what can be read again: each once, or as
 // a number where there are many, as in an outage.
 func (k *keeper) report(batch watch.Batch) {
-	var failed, recovered []string
-	for path, r := range batch {
-		switch before := k.readings[path]; {
+	var failed, recovered []render.Request
+	for request, r := range batch {
+		switch before := k.readings[request]; {
 		case r.Err != nil:
-			failed = append(failed, path)
+			failed = append(failed, request)
 		case before.Err != nil:
-			recovered = append(recovered, path)
+			recovered = append(recovered, request)
 		}
 	}
 	const few = 3
-	for i, path := range failed {
+	for i, request := range failed {
 		if i == few {
 			k.log.Warn("more secrets cannot be read", "count", len(failed)-few)
 			break
 		}
-		k.log.Warn("secret cannot be read; its files stay as they are", "secret", path, "error", batch[path].Err)
+		k.log.Warn("secret cannot be read; its files stay as they are", "secret", request, "error", batch[request].Err)
 	}
-	for i, path := range recovered {
+	for i, request := range recovered {
 		if i == few {
 			k.log.Info("more secrets can be read again", "count", len(recovered)-few)
 			break
 		}
-		k.log.Info("secret can be read again", "secret", path)
+		k.log.Info("secret can be read again", "secret", request)
 	}
 }
 
-// hangups delivers SIGHUP until stop is called.
-func hangups() (c <-chan os.Signal, stop func()) {
+// notified delivers a signal until stop is called.
+func notified(sig os.Signal) (c <-chan os.Signal, stop func()) {
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGHUP)
+	signal.Notify(ch, sig)
 	return ch, func() { signal.Stop(ch) }
 }

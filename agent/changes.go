@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -34,7 +35,7 @@ type changes struct {
 
 // Run works until the context ends, or until a configuration needs a restart.
 func (c *changes) Run(ctx context.Context) error {
-	hup, stop := hangups()
+	hup, stop := notified(syscall.SIGHUP)
 	defer stop()
 	files := c.notify()
 	defer func() { _ = files.Close() }()

@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
+	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -27,11 +30,18 @@ type dropper struct {
 // state is a drop and what became of it.
 type state struct {
 	drop  config.Drop
-	uses  []string // paths of secrets, as found out by the last render
-	dirty bool     // to be rendered
-	wrote bool     // its file has been current once in this run
-	err   error    // of the last try; nil when the file is current
-	lacks bool     // a secret is not known yet
+	uses  []render.Request // as found out by the last render
+	dirty bool             // to be rendered
+	wrote bool             // its file has been current once in this run
+	err   error            // of the last try; nil when the file is as it should be
+	stale error            // why the content is not the newest, though it is the best there is
+	lacks bool             // a secret is not known yet
+	gone  bool             // its file was removed, as the secret was
+	since time.Time        // of err, stale or gone; else of the last write
+
+	inFile   []render.Request // uses of what stands in the file
+	filed    record           // what stands in the file, as far as it was issued
+	orphaned record           // what an earlier run has left there
 }
 
 func newDropper(drops []config.Drop, log *slog.Logger) *dropper {
@@ -50,7 +60,10 @@ func (d *dropper) setDrops(drops []config.Drop) {
 	for _, each := range drops {
 		s := &state{drop: each, dirty: true}
 		if before := old[each.Destination]; before != nil {
-			s.wrote, s.err = before.wrote, before.err
+			s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
+			s.inFile, s.filed, s.orphaned = before.inFile, before.filed, before.orphaned
+		} else {
+			s.orphaned = readRecord(each.Destination)
 		}
 		d.states = append(d.states, s)
 	}
@@ -60,33 +73,40 @@ func (d *dropper) setDrops(drops []config.Drop) {
 func (d *dropper) learn(batch watch.Batch) {
 	maps.Copy(d.readings, batch)
 	for _, s := range d.states {
-		s.dirty = s.dirty || slices.ContainsFunc(s.uses, func(path string) bool { _, hit := batch[path]; return hit })
+		s.dirty = s.dirty || slices.ContainsFunc(s.uses, func(r render.Request) bool { _, hit := batch[r]; return hit })
 	}
 }
 
-// uses are the paths of all secrets that the drops ask for, sorted.
-func (d *dropper) uses() []string {
-	all := map[string]bool{}
+// uses are all that the drops ask for, and what stands in files that could not
+// be replaced, in order.
+func (d *dropper) uses() []render.Request {
+	all := map[render.Request]bool{}
 	for _, s := range d.states {
-		for _, path := range s.uses {
-			all[path] = true
+		for _, r := range s.uses {
+			all[r] = true
+		}
+		if s.err == nil && !s.lacks {
+			continue
+		}
+		for _, r := range s.inFile {
+			all[r] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(all))
+	return slices.SortedFunc(maps.Keys(all), func(a, b render.Request) int { return cmp.Compare(a.Fingerprint(), b.Fingerprint()) })
 }
 
 // lacking are those of uses that nothing is known of yet.
-func (d *dropper) lacking() []string {
-	return slices.DeleteFunc(d.uses(), func(path string) bool { _, known := d.readings[path]; return known })
+func (d *dropper) lacking() []render.Request {
+	return slices.DeleteFunc(d.uses(), func(r render.Request) bool { _, known := d.readings[r]; return known })
 }
 
 // forget drops the readings that no drop asks for any more.
 func (d *dropper) forget() {
-	used := map[string]bool{}
-	for _, path := range d.uses() {
-		used[path] = true
+	used := map[render.Request]bool{}
+	for _, r := range d.uses() {
+		used[r] = true
 	}
-	maps.DeleteFunc(d.readings, func(path string, _ watch.Reading) bool { return !used[path] })
+	maps.DeleteFunc(d.readings, func(r render.Request, _ watch.Reading) bool { return !used[r] })
 }
 
 // step renders and writes what is dirty and can be rendered, and returns the
@@ -94,6 +114,7 @@ func (d *dropper) forget() {
 func (d *dropper) step() []reload.Action {
 	var files []drop.File
 	var whose []*state
+	var reloads []reload.Action
 	for _, s := range d.states {
 		if !s.dirty {
 			continue
@@ -101,16 +122,22 @@ func (d *dropper) step() []reload.Action {
 		content, err := d.render(s)
 		switch {
 		case s.lacks:
-		case err != nil:
+			continue
+		case isMissing(err) && s.drop.OnMissing == config.RemoveFile:
 			s.dirty = false
-			d.fail(s, err)
-		default:
-			s.dirty = false
-			files = append(files, drop.File{Path: s.drop.Destination, Content: content, Mode: s.drop.Mode, CreateDirs: s.drop.CreateDirs})
-			whose = append(whose, s)
+			reloads = append(reloads, d.remove(s)...)
+			continue
+		case err == nil:
+			err = d.keepRecord(s)
 		}
+		s.dirty = false
+		if err != nil {
+			d.fail(s, err)
+			continue
+		}
+		files = append(files, drop.File{Path: s.drop.Destination, Content: content, Mode: s.drop.Mode, CreateDirs: s.drop.CreateDirs})
+		whose = append(whose, s)
 	}
-	var reloads []reload.Action
 	written := 0
 	for i, r := range drop.Write(files) {
 		s := whose[i]
@@ -124,12 +151,51 @@ func (d *dropper) step() []reload.Action {
 			written++
 			d.logWritten(s, r.Outcome, len(files))
 		}
-		d.succeed(s)
+		d.succeed(s, r.Outcome)
 	}
 	if written > 10 {
 		d.log.Info("wrote files", "count", written)
 	}
 	return reloads
+}
+
+// keepRecord writes down what the file is about to hold, before it does: what
+// is issued from here on is never forgotten.
+func (d *dropper) keepRecord(s *state) error {
+	next := d.issuedTo(s)
+	all := next.and(s.filed).and(s.orphaned)
+	if all.isEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
+		return nil
+	}
+	return all.write(s.drop.Destination)
+}
+
+// issuedTo is what Vault has issued among what the drop uses.
+func (d *dropper) issuedTo(s *state) record {
+	var r record
+	for _, request := range s.uses {
+		r.note(request, d.readings[request])
+	}
+	return r
+}
+
+// remove takes a file away whose secret is gone. That it is gone is news, too.
+func (d *dropper) remove(s *state) []reload.Action {
+	err := os.Remove(s.drop.Destination)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.dirty = true
+		d.fail(s, fmt.Errorf("removing the file of a secret that is gone: %w", err))
+		return nil
+	}
+	s.err, s.stale, s.inFile, s.wrote = nil, nil, nil, true
+	if !s.gone {
+		s.gone, s.since = true, time.Now()
+		d.log.Info("the secret is gone, and so is its file", "drop", s.drop.Name, "destination", s.drop.Destination)
+	}
+	if err != nil {
+		return nil
+	}
+	return slices.Clone(s.drop.Reloads)
 }
 
 // reloadsFor leaves signals out for a file that appears for the first time when
@@ -145,22 +211,29 @@ func reloadsFor(s *state, outcome drop.Outcome) []reload.Action {
 	})
 }
 
-// render sets s.uses and s.lacks. A secret that cannot be read fails the drop
-// only where no earlier version of it is known.
+// render sets s.uses, s.lacks and s.stale. A secret that cannot be read fails
+// the drop only where no earlier version of it is known, or where the file is
+// not to outlive the secret.
 func (d *dropper) render(s *state) ([]byte, error) {
 	s.uses, s.lacks = nil, false
-	var unread error
-	lookup := func(path string) *render.Secret {
-		r, known := d.readings[path]
-		if known && r.Secret == nil {
+	var unread, stale error
+	lookup := func(request render.Request) *render.Secret {
+		r, known := d.readings[request]
+		if known && r.Err != nil {
+			stale = r.Err
+		}
+		if known && (r.Secret == nil || isMissing(r.Err) && s.drop.OnMissing != config.KeepFile) {
 			unread = &unreadError{r.Err}
+			return nil
 		}
 		return r.Secret
 	}
+	defer func() { s.setStale(stale) }()
 	var dot *render.Secret
 	if s.drop.Secret != "" {
-		s.uses = []string{s.drop.Secret}
-		if dot = lookup(s.drop.Secret); dot == nil {
+		request := render.Read(s.drop.Secret)
+		s.uses = []render.Request{request}
+		if dot = lookup(request); dot == nil {
 			s.lacks = unread == nil
 			return nil, unread
 		}
@@ -177,6 +250,15 @@ func (d *dropper) render(s *state) ([]byte, error) {
 	return result.Content, err
 }
 
+func isMissing(err error) bool { return errors.Is(err, watch.ErrMissing) }
+
+func (s *state) setStale(err error) {
+	if (s.stale == nil) != (err == nil) {
+		s.since = time.Now()
+	}
+	s.stale = err
+}
+
 // unreadError is a drop's failure for want of a secret. That the secret cannot
 // be read is logged where it is read, not again by each drop.
 type unreadError struct{ error }
@@ -185,6 +267,9 @@ func (e *unreadError) Unwrap() error { return e.error }
 
 func (d *dropper) fail(s *state, err error) {
 	first := s.err == nil || s.err.Error() != err.Error()
+	if s.err == nil {
+		s.since = time.Now()
+	}
 	s.err = err
 	var unread *unreadError
 	if first && !errors.As(err, &unread) {
@@ -192,11 +277,131 @@ func (d *dropper) fail(s *state, err error) {
 	}
 }
 
-func (d *dropper) succeed(s *state) {
+func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	if s.err != nil {
 		d.log.Info("drop is current again", "drop", s.drop.Name, "destination", s.drop.Destination)
 	}
-	s.err, s.wrote = nil, true
+	if s.err != nil || s.gone || outcome != drop.Unchanged || s.since.IsZero() {
+		s.since = time.Now()
+	}
+	s.err, s.wrote, s.gone = nil, true, false
+	issued := d.issuedTo(s)
+	if issued.isEmpty() && !(s.filed.isEmpty() && s.orphaned.isEmpty()) {
+		_ = record{}.write(s.drop.Destination) // What it lists ends by itself.
+	}
+	s.inFile, s.filed, s.orphaned.Certificates = s.uses, issued, nil
+}
+
+// settled tells what was dropped everywhere it is used, and which leases of an
+// earlier run no file holds any more.
+func (d *dropper) settled() watch.Settled {
+	out := watch.Settled{Dropped: map[render.Request]*render.Secret{}}
+	pending := map[string]bool{}
+	for _, s := range d.states {
+		for _, r := range s.uses {
+			if reading := d.readings[r]; reading.Life.Lease != nil {
+				out.Dropped[r] = reading.Secret
+			}
+		}
+	}
+	for _, s := range d.states {
+		if s.err == nil && !s.dirty && !s.lacks {
+			continue
+		}
+		for _, r := range slices.Concat(s.uses, s.inFile) {
+			delete(out.Dropped, r)
+		}
+		for _, id := range s.orphaned.Leases {
+			pending[id] = true
+		}
+	}
+	for _, s := range d.states {
+		if s.err != nil || s.dirty || s.lacks {
+			continue
+		}
+		for _, id := range s.orphaned.Leases {
+			if !pending[id] && !slices.Contains(out.Orphans, id) {
+				out.Orphans = append(out.Orphans, id)
+			}
+		}
+		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool { return !pending[id] })
+	}
+	return out
+}
+
+// letGo revokes, at the end of a single run, what stands in no file. What does
+// is kept, with the token that it depends on.
+func (d *dropper) letGo(ctx context.Context, reader watch.Reader) {
+	settled := d.settled()
+	kept := map[*watch.Lease]bool{}
+	for r, s := range settled.Dropped {
+		if reading := d.readings[r]; reading.Secret == s {
+			kept[reading.Life.Lease] = true
+		}
+	}
+	doomed := map[*watch.Lease]bool{}
+	for _, reading := range d.readings {
+		if l := reading.Life.Lease; l != nil && !kept[l] {
+			doomed[l] = true
+		}
+	}
+	for _, id := range settled.Orphans {
+		doomed[&watch.Lease{ID: id}] = true
+	}
+	for l := range doomed {
+		if err := l.Revoke(ctx, reader); err != nil {
+			d.log.Warn("a lease that no file holds was not revoked; it ends by itself", "lease", l.ID, "error", err)
+		}
+	}
+	if len(kept) > 0 {
+		d.log.Info("the token is not revoked, since leases depend on it", "leases", len(kept))
+	}
+}
+
+// fatal is the loss of a secret that a drop must not go on without.
+func (d *dropper) fatal() error {
+	for _, s := range d.states {
+		if s.drop.OnMissing == config.Fail && isMissing(s.err) {
+			return fmt.Errorf("drop %q: %w", s.drop.Name, s.err)
+		}
+	}
+	return nil
+}
+
+// recovered are answers to what is lacking, from certificates in the files that
+// an earlier run has left and that have not reached this share of their lives.
+func (d *dropper) recovered(share float64) map[render.Request]watch.Reading {
+	found := map[render.Request]watch.Reading{}
+	for _, r := range d.lacking() {
+		if reading, ok := d.recover(r, share); ok {
+			found[r] = reading
+		}
+	}
+	d.learn(found)
+	return found
+}
+
+func (d *dropper) recover(r render.Request, share float64) (watch.Reading, bool) {
+	if !r.Writes() {
+		return watch.Reading{}, false
+	}
+	hash := hashOf(r)
+	var files [][]byte
+	var known []certificate
+	for _, s := range d.states {
+		for _, c := range s.orphaned.Certificates {
+			if content, err := os.ReadFile(s.drop.Destination); err == nil && c.Request == hash {
+				files, known = append(files, content), append(known, c)
+			}
+		}
+	}
+	for _, c := range known {
+		reading, ok := recoverCertificate(r, c, files, time.Now())
+		if ok && time.Since(c.Issued) < time.Duration(share*float64(reading.Life.NotAfter.Sub(c.Issued))) {
+			return reading, true
+		}
+	}
+	return watch.Reading{}, false
 }
 
 func (d *dropper) logWritten(s *state, outcome drop.Outcome, of int) {

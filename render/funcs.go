@@ -17,11 +17,12 @@ var (
 	errNoKey   = errors.New("there is no such key")
 )
 
-// functions are the ones that need nothing but their arguments. "secret" and
-// "env" are bound anew for each execution.
+// functions are the ones that need nothing but their arguments. "secret",
+// "pkiCert" and "env" are bound anew for each execution.
 func functions() template.FuncMap {
 	return template.FuncMap{
-		"secret":       func(string) (*view, error) { return nil, errUnbound },
+		"secret":       asker(nil).secret,
+		"pkiCert":      asker(nil).pkiCert,
 		"env":          func(string) (string, error) { return "", errUnbound },
 		presentFunc:    present,
 		"index":        index,

@@ -91,7 +91,7 @@ func (t *Template) pipe(tree *parse.Tree, pipe *parse.PipeNode, sc scope) string
 }
 
 func (t *Template) command(tree *parse.Tree, cmd *parse.CommandNode, sc scope) string {
-	if len(cmd.Args) == 2 && cmd.Args[0].String() == "secret" {
+	if name := cmd.Args[0].String(); len(cmd.Args) > 1 && (name == "secret" || name == "pkiCert") {
 		if path, ok := cmd.Args[1].(*parse.StringNode); ok {
 			return path.Text
 		}

@@ -20,6 +20,11 @@ type Secret struct {
 	// With Version it tells two lives of a path apart: deleting the metadata
 	// of a KV v2 secret starts its versions at 1 again.
 	Created string
+	// LeaseID, LeaseDuration in seconds and Renewable are those of the answer;
+	// zero for what has no lease.
+	LeaseID       string
+	LeaseDuration int
+	Renewable     bool
 	// Data is the "data" object of the answer: the pairs for KV v1, and an
 	// object with "data" and "metadata" for KV v2. Numbers are json.Number.
 	Data secret.Value[map[string]any]

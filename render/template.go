@@ -23,9 +23,9 @@ type Template struct {
 
 // Input is all that an execution may look at.
 type Input struct {
-	// Secret returns the secret at a path as the template wrote it, or nil
+	// Secret returns the answer to a request as the template wrote it, or nil
 	// when it is not known yet.
-	Secret func(path string) *Secret
+	Secret func(Request) *Secret
 	// Env returns the value of an environment variable, or "".
 	Env func(name string) string
 	// Dot is the secret whose pairs are the template's dot; nil for none.
@@ -36,10 +36,10 @@ type Input struct {
 // Content: the template has to run again once those secrets are known.
 type Result struct {
 	Content []byte
-	// Uses are the paths that the template asked for, in the order of asking.
-	Uses []string
+	// Uses are what the template asked for, in the order of asking.
+	Uses []Request
 	// Missing are those of Uses that are not known yet.
-	Missing []string
+	Missing []Request
 }
 
 // ParseError says where a template is wrong. Line and Column count from 1.
@@ -93,7 +93,10 @@ func (e *MissingKeyError) Error() string {
 // view is what the function "secret" gives to a template; its shape is the one
 // that templates for Vault Agent and consul-template expect.
 type view struct {
-	Data map[string]any
+	LeaseID       string
+	LeaseDuration int
+	Renewable     bool
+	Data          map[string]any
 }
 
 // Parse reads a template in the language of text/template. The name stands in
@@ -118,21 +121,7 @@ func Parse(name, text string) (*Template, error) {
 // a key that is not there gives a [*MissingKeyError].
 func (t *Template) Execute(in Input) (Result, error) {
 	var res Result
-	seen := map[string]bool{}
-	ask := func(path string) *view {
-		s := in.Secret(path)
-		if !seen[path] {
-			seen[path] = true
-			res.Uses = append(res.Uses, path)
-			if s == nil {
-				res.Missing = append(res.Missing, path)
-			}
-		}
-		if s == nil {
-			return nil
-		}
-		return &view{Data: s.Data.Reveal()}
-	}
+	ask := in.asking(&res)
 	tmpl, err := t.tmpl.Clone()
 	if err != nil {
 		return res, fmt.Errorf("%s: %w", t.name, err)
@@ -142,7 +131,7 @@ func (t *Template) Execute(in Input) (Result, error) {
 		dot = in.Dot.pairs()
 	}
 	var out bytes.Buffer
-	err = tmpl.Funcs(template.FuncMap{"secret": ask, "env": in.Env}).Execute(&out, dot)
+	err = tmpl.Funcs(template.FuncMap{"secret": ask.secret, "pkiCert": ask.pkiCert, "env": in.Env}).Execute(&out, dot)
 	switch {
 	case len(res.Missing) > 0:
 		return res, nil
@@ -151,6 +140,50 @@ func (t *Template) Execute(in Input) (Result, error) {
 	}
 	res.Content = out.Bytes()
 	return res, nil
+}
+
+// asker asks for secrets, once each, in the name of one execution.
+type asker func(Request) *Secret
+
+func (in Input) asking(res *Result) asker {
+	seen := map[Request]bool{}
+	return func(r Request) *Secret {
+		s := in.Secret(r)
+		if !seen[r] {
+			seen[r] = true
+			res.Uses = append(res.Uses, r)
+			if s == nil {
+				res.Missing = append(res.Missing, r)
+			}
+		}
+		return s
+	}
+}
+
+// secret is the template function: a read, or with parameters a write.
+func (ask asker) secret(path string, params ...string) (*view, error) {
+	r, err := ParseRequest(path, params...)
+	if err != nil {
+		return nil, err
+	}
+	s := ask(r)
+	if s == nil {
+		return nil, nil
+	}
+	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.Data.Reveal()}, nil
+}
+
+// pkiCert is the template function that issues a certificate.
+func (ask asker) pkiCert(path string, params ...string) (*certificate, error) {
+	r, err := ParseRequest(path, params...)
+	if err != nil {
+		return nil, err
+	}
+	s := ask(r)
+	if s == nil {
+		return nil, nil
+	}
+	return certificateOf(s)
 }
 
 // guard makes every action that writes something end in [present], as
@@ -188,7 +221,7 @@ var execLocation = regexp.MustCompile(`(?s)^template: (.*?:\d+:\d+): executing .
 
 var noEntry = regexp.MustCompile(`map has no entry for key "(.*)"$`)
 
-func (t *Template) execError(err error, in Input, uses []string) error {
+func (t *Template) execError(err error, in Input, uses []Request) error {
 	m := execLocation.FindStringSubmatch(err.Error())
 	if m == nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "template: "))
@@ -214,7 +247,7 @@ func (t *Template) execError(err error, in Input, uses []string) error {
 
 // blame names the secret that a key was missed in, and the nearest key in it.
 // Where the template computes the path, every secret that it used is named.
-func (e *MissingKeyError) blame(path string, in Input, uses []string) {
+func (e *MissingKeyError) blame(path string, in Input, uses []Request) {
 	var suspects []*Secret
 	switch {
 	case path == rootDot && in.Dot != nil:
@@ -222,12 +255,18 @@ func (e *MissingKeyError) blame(path string, in Input, uses []string) {
 		suspects = append(suspects, in.Dot)
 	case path != "" && path != rootDot:
 		e.Secret = path
-		suspects = append(suspects, in.Secret(path))
-	default:
-		e.Secret = strings.Join(uses, " or ")
 		for _, used := range uses {
+			if used.Path == path {
+				suspects = append(suspects, in.Secret(used))
+			}
+		}
+	default:
+		var paths []string
+		for _, used := range uses {
+			paths = append(paths, used.Path)
 			suspects = append(suspects, in.Secret(used))
 		}
+		e.Secret = strings.Join(paths, " or ")
 	}
 	var keys []string
 	for _, s := range suspects {

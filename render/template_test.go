@@ -20,10 +20,10 @@ func kv2(path string, version int, pairs map[string]any) *Secret {
 	})}
 }
 
-func vault(secrets ...*Secret) func(string) *Secret {
-	return func(path string) *Secret {
+func vault(secrets ...*Secret) func(Request) *Secret {
+	return func(r Request) *Secret {
 		for _, s := range secrets {
-			if s.Path == path || strings.Replace(s.Path, "/data/", "/", 1) == path {
+			if s.Path == r.Path || strings.Replace(s.Path, "/data/", "/", 1) == r.Path {
 				return s
 			}
 		}
@@ -82,13 +82,13 @@ func TestTemplateOfADropHasThePairsAsItsDot(t *testing.T) {
 func TestUnknownSecretsAreAllAskedForInOneExecution(t *testing.T) {
 	res, err := execute(t, `{{ with secret "secret/a" }}{{ .Data.data.x }}{{ end }}{{ with secret "secret/b" }}{{ .Data.x }}{{ end }}{{ with secret "secret/tenant/demo/smtp" }}{{ .Data.data.host }}{{ end }}`, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"secret/a", "secret/b"}, res.Missing)
-	assert.Equal(t, []string{"secret/a", "secret/b", "secret/tenant/demo/smtp"}, res.Uses)
+	assert.Equal(t, []Request{Read("secret/a"), Read("secret/b")}, res.Missing)
+	assert.Equal(t, []Request{Read("secret/a"), Read("secret/b"), Read("secret/tenant/demo/smtp")}, res.Uses)
 	assert.Nil(t, res.Content)
 
 	res, err = execute(t, `{{ (secret "secret/a").Data.data.x }}`, nil)
 	require.NoError(t, err, "a field of a secret that is not there yet is no error")
-	assert.Equal(t, []string{"secret/a"}, res.Missing)
+	assert.Equal(t, []Request{Read("secret/a")}, res.Missing)
 }
 
 func TestMissingKeyNamesSecretAndKey(t *testing.T) {

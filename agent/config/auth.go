@@ -1,8 +1,15 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -13,68 +20,154 @@ import (
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
+// The ways to log in. They are Vault Agent's names, but for MethodToken, which
+// is VAULT_TOKEN.
+const (
+	MethodAppRole    = "approle"
+	MethodCert       = "cert"
+	MethodJWT        = "jwt"
+	MethodKubernetes = "kubernetes"
+	MethodToken      = "token"
+	MethodTokenFile  = "token_file"
+)
+
+// kubernetesToken is where Kubernetes puts a pod's own token.
+const kubernetesToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// dockerSecrets is where Docker and Compose put secrets.
+const dockerSecrets = "/run/secrets"
+
+// methods are those that a file may name, with their settings.
+var methods = map[string][]string{
+	MethodAppRole: {"role_id", "role_id_file_path", "secret_id", "secret_id_file_path",
+		"secret_id_response_wrapping_path", "remove_secret_id_file_after_reading"},
+	MethodCert:       {"name", "ca_cert", "client_cert", "client_key"},
+	MethodJWT:        {"role", "path", "remove_jwt_after_reading"},
+	MethodKubernetes: {"role", "token_path"},
+	MethodTokenFile:  {"token_file_path"},
+}
+
 // setting is one entry of a method's config, and where it stands.
 type setting struct {
 	value secret.Value[string]
 	at    hcl.Range
 }
 
-var approleSettings = []string{"role_id", "role_id_file_path", "secret_id", "secret_id_file_path"}
+// method reads the settings of one auto_auth method.
+type method struct {
+	*loader
+	block    methodBlock
+	settings map[string]setting
+}
 
 func (l *loader) auth(b *autoAuthBlock, file string) {
 	if b == nil {
 		l.authFromEnvironment(file)
 		return
 	}
-	m := b.Method
-	if m.Type == "" {
+	block := b.Method
+	if block.Type == "" {
 		return // A method block is missing; gohcl has said so.
 	}
-	if m.Type != "approle" {
-		l.at(m.TypeRange, `method %q is not supported; use "approle"`, m.Type)
+	names, known := methods[block.Type]
+	if !known {
+		all := slices.Sorted(maps.Keys(methods))
+		l.at(block.TypeRange, "method %q is not supported; use one of %s%s", block.Type, strings.Join(all, ", "), didYouMean(block.Type, all))
 		return
 	}
-	settings := l.settings(m)
-	l.cfg.Auth.MountPath = mountPath(m.MountPath)
-	l.cfg.Auth.RoleID = l.id(settings, "role_id", "VAULT_ROLE_ID", m.DefRange)
-	l.cfg.Auth.SecretID = l.id(settings, "secret_id", "VAULT_SECRET_ID", m.DefRange)
+	m := method{l, block, l.settings(block, names)}
+	l.cfg.Auth = Auth{Method: block.Type, MountPath: mountPath(block.MountPath, block.Type)}
+	switch auth := &l.cfg.Auth; block.Type {
+	case MethodAppRole:
+		m.approle(auth)
+	case MethodCert:
+		m.cert(auth)
+	case MethodJWT:
+		auth.Remove = m.flag("remove_jwt_after_reading", false)
+		auth.Role, auth.File = m.required("role"), m.file("path", "", auth.Remove)
+	case MethodKubernetes:
+		auth.Role, auth.File = m.required("role"), m.file("token_path", kubernetesToken, false)
+	case MethodTokenFile:
+		auth.File = m.file("token_file_path", "", false)
+	}
+}
+
+func (m method) approle(auth *Auth) {
+	auth.WrappingPath = strings.Trim(m.text("secret_id_response_wrapping_path"), "/")
+	// An unwrapped file is of no use any more; a restart that finds it would
+	// take it for stolen.
+	auth.Remove = m.flag("remove_secret_id_file_after_reading", auth.WrappingPath != "")
+	auth.RoleID = m.id(auth, "role_id", "VAULT_ROLE_ID")
+	auth.SecretID = m.id(auth, "secret_id", "VAULT_SECRET_ID")
+	if auth.WrappingPath != "" && auth.SecretID.File == "" {
+		m.at(m.settings["secret_id_response_wrapping_path"].at, "secret_id_response_wrapping_path needs secret_id_file_path, the file that holds the wrapping token")
+	}
+	if auth.SecretID.File == "" && auth.Remove {
+		auth.Remove = false
+	}
+}
+
+// cert logs in with the client certificate of the connection.
+func (m method) cert(auth *Auth) {
+	auth.Role = m.text("name")
+	v := &m.cfg.Vault
+	v.CACert = cmp.Or(m.text("ca_cert"), v.CACert)
+	v.ClientCert = cmp.Or(m.text("client_cert"), v.ClientCert)
+	v.ClientKey = cmp.Or(m.text("client_key"), v.ClientKey)
+	if cmp.Or(v.ClientCert, os.Getenv("VAULT_CLIENT_CERT")) == "" || cmp.Or(v.ClientKey, os.Getenv("VAULT_CLIENT_KEY")) == "" {
+		m.at(m.block.DefRange, "method \"cert\" lacks a certificate: write client_cert and client_key into its config, or set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY")
+	}
 }
 
 // authFromEnvironment takes AppRole before a token: who sets both means the
 // agent to log in by itself, and a token is what a shell often has around.
 func (l *loader) authFromEnvironment(file string) {
-	role, id, token := os.Getenv("VAULT_ROLE_ID"), os.Getenv("VAULT_SECRET_ID"), os.Getenv("VAULT_TOKEN")
+	role, id := l.idFromAround("role_id", "VAULT_ROLE_ID"), l.idFromAround("secret_id", "VAULT_SECRET_ID")
+	token := os.Getenv("VAULT_TOKEN")
 	switch {
-	case role != "" && id != "":
-		l.cfg.Auth = Auth{MountPath: mountPath(""), RoleID: ID{Value: secret.Of(role)}, SecretID: ID{Value: secret.Of(id)}}
-	case role != "":
+	case role.isSet() && id.isSet():
+		l.cfg.Auth = Auth{Method: MethodAppRole, MountPath: MethodAppRole, RoleID: role, SecretID: id}
+	case os.Getenv("VAULT_ROLE_ID") != "":
 		l.at(hcl.Range{}, "VAULT_ROLE_ID is set, but VAULT_SECRET_ID is not")
-	case id != "":
+	case os.Getenv("VAULT_SECRET_ID") != "":
 		l.at(hcl.Range{}, "VAULT_SECRET_ID is set, but VAULT_ROLE_ID is not")
 	case token != "":
-		l.cfg.Auth = Auth{Token: secret.Of(token)}
+		l.cfg.Auth = Auth{Method: MethodToken, Token: secret.Of(token)}
 	default:
 		l.problems = append(l.problems, Problem{File: file,
-			Text: "no way to log in: set VAULT_ROLE_ID and VAULT_SECRET_ID, or VAULT_TOKEN, or write an \"auto_auth\" block into the configuration file"})
+			Text: "no way to log in: set VAULT_ROLE_ID and VAULT_SECRET_ID, or VAULT_TOKEN, or deliver the files role_id and secret_id as systemd credentials or Docker secrets, or write an \"auto_auth\" block into the configuration file"})
 	}
 }
 
-func mountPath(path string) string {
-	path = strings.TrimPrefix(strings.Trim(path, "/"), "auth/")
-	if path == "" {
-		return "approle"
-	}
-	return path
+func mountPath(path, method string) string {
+	return cmp.Or(strings.TrimPrefix(strings.Trim(path, "/"), "auth/"), method)
 }
 
 // settings reads the method's config, as an object or as a block.
-func (l *loader) settings(m methodBlock) map[string]setting {
+func (l *loader) settings(m methodBlock, names []string) map[string]setting {
 	all := map[string]setting{}
+	set := func(name string, at hcl.Range, expr hcl.Expression) {
+		if !slices.Contains(names, name) {
+			l.at(at, "method %q has no setting %q%s", m.Type, name, didYouMean(name, names))
+			return
+		}
+		value, diags := expr.Value(nil)
+		l.hcl(diags)
+		if diags.HasErrors() {
+			return
+		}
+		text, err := convert.Convert(value, cty.String)
+		if err != nil || text.IsNull() || text.AsString() == "" {
+			l.at(expr.Range(), "%s must be a text that is not empty", name)
+			return
+		}
+		all[name] = setting{secret.Of(text.AsString()), expr.Range()}
+	}
 	if m.ConfigBlock != nil {
 		attrs, diags := m.ConfigBlock.Body.JustAttributes()
 		l.hcl(diags)
 		for name, attr := range attrs {
-			l.set(all, name, attr.NameRange, attr.Expr)
+			set(name, attr.NameRange, attr.Expr)
 		}
 		return all
 	}
@@ -92,51 +185,118 @@ func (l *loader) settings(m methodBlock) map[string]setting {
 			l.at(pair.Key.Range(), "the name of a setting must be a plain word")
 			continue
 		}
-		l.set(all, name.AsString(), pair.Key.Range(), pair.Value)
+		set(name.AsString(), pair.Key.Range(), pair.Value)
 	}
 	return all
 }
 
-func (l *loader) set(all map[string]setting, name string, at hcl.Range, expr hcl.Expression) {
-	if !slices.Contains(approleSettings, name) {
-		l.at(at, "method \"approle\" has no setting %q%s", name, didYouMean(name, approleSettings))
-		return
+func (m method) text(name string) string { return m.settings[name].value.Reveal() }
+
+func (m method) required(name string) string {
+	if m.text(name) == "" {
+		m.at(m.block.DefRange, "method %q lacks a %s: write %s into its config", m.block.Type, name, name)
 	}
-	value, diags := expr.Value(nil)
-	l.hcl(diags)
-	if diags.HasErrors() {
-		return
-	}
-	text, err := convert.Convert(value, cty.String)
-	if err != nil || text.IsNull() || text.AsString() == "" {
-		l.at(expr.Range(), "%s must be a text that is not empty", name)
-		return
-	}
-	all[name] = setting{secret.Of(text.AsString()), expr.Range()}
+	return m.text(name)
 }
 
-// id finds an id in a file, in the configuration, or in the environment.
-func (l *loader) id(settings map[string]setting, name, variable string, method hcl.Range) ID {
-	file, hasFile := settings[name+"_file_path"]
-	inline, hasInline := settings[name]
-	switch fromEnv := os.Getenv(variable); {
+func (m method) flag(name string, otherwise bool) bool {
+	s, there := m.settings[name]
+	if !there {
+		return otherwise
+	}
+	value, err := strconv.ParseBool(s.value.Reveal())
+	if err != nil {
+		m.at(s.at, "%s must be true or false", name)
+	}
+	return value
+}
+
+// file names a file that has to be there, unless a login may have removed it.
+func (m method) file(name, otherwise string, mayBeGone bool) string {
+	s, there := m.settings[name]
+	if !there && otherwise == "" {
+		m.at(m.block.DefRange, "method %q lacks a %s: write %s into its config", m.block.Type, name, name)
+		return ""
+	}
+	file, at := otherwise, m.block.DefRange
+	if there {
+		file, at = s.value.Reveal(), s.at
+	}
+	if _, err := ReadCredential(file); err != nil && !(mayBeGone && errors.Is(err, fs.ErrNotExist)) {
+		m.at(at, "%s %s cannot be read: %s", name, file, reason(err))
+	}
+	return file
+}
+
+// id finds an id in a file, in the configuration, or around.
+func (m method) id(auth *Auth, name, variable string) ID {
+	file, hasFile := m.settings[name+"_file_path"]
+	inline, hasInline := m.settings[name]
+	switch around := m.idFromAround(name, variable); {
 	case hasFile && hasInline:
-		l.at(inline.at, "%s and %s_file_path exclude each other", name, name)
+		m.at(inline.at, "%s and %s_file_path exclude each other", name, name)
 	case hasFile:
-		id := ID{File: file.value.Reveal()}
-		if _, err := id.Read(); err != nil {
-			l.at(file.at, "%s_file_path %s cannot be read: %s", name, id.File, reason(err))
-		}
-		return id
+		return m.idFile(name, file, name == "secret_id" && auth.Remove)
 	case hasInline:
 		return ID{Value: inline.value}
-	case fromEnv != "":
-		return ID{Value: secret.Of(fromEnv)}
+	case around.isSet():
+		return around
 	default:
-		l.at(method, "method \"approle\" lacks a %s: write %s_file_path into its config, or set %s", name, name, variable)
+		m.at(m.block.DefRange, "method \"approle\" lacks a %s: write %s_file_path into its config, set %s, or deliver a file %s as a systemd credential or Docker secret", name, name, variable, name)
 	}
 	return ID{}
 }
+
+// idFile lets a file be missing that the last login may have removed.
+func (m method) idFile(name string, s setting, mayBeGone bool) ID {
+	id := ID{File: s.value.Reveal()}
+	if _, err := id.Read(); err != nil && !(mayBeGone && errors.Is(err, fs.ErrNotExist)) {
+		m.at(s.at, "%s_file_path %s cannot be read: %s", name, id.File, reason(err))
+	}
+	return id
+}
+
+// idFromAround finds an id in a variable, a systemd credential or a Docker secret.
+func (l *loader) idFromAround(name, variable string) ID {
+	if value := os.Getenv(variable); value != "" {
+		return ID{Value: secret.Of(value)}
+	}
+	for _, folder := range []string{os.Getenv("CREDENTIALS_DIRECTORY"), l.dockerSecrets} {
+		if file := filepath.Join(folder, name); folder != "" && isFile(file) {
+			return ID{File: file}
+		}
+	}
+	return ID{}
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// ReadCredential returns the content of a file that holds an id or a token.
+func ReadCredential(file string) (secret.Value[string], error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return secret.Value[string]{}, err
+	}
+	content = bytes.TrimSpace(content)
+	if len(content) == 0 {
+		return secret.Value[string]{}, errors.New("the file is empty")
+	}
+	return secret.Of(string(content)), nil
+}
+
+// Read returns the id, from its file where it has one. Nothing is cached: a
+// file that was delivered anew counts at the next login.
+func (id ID) Read() (secret.Value[string], error) {
+	if id.File == "" {
+		return id.Value, nil
+	}
+	return ReadCredential(id.File)
+}
+
+func (id ID) isSet() bool { return id.File != "" || id.Value.Reveal() != "" }
 
 func didYouMean(name string, candidates []string) string {
 	if near := render.Nearest(name, candidates); near != "" {

@@ -114,12 +114,12 @@ drop "json" {
 		cfg.Drops[i].Template = nil
 	}
 	assert.Equal(t, []Drop{
-		{Name: "a.conf", Destination: "a.conf", Format: render.FormatTemplate, Mode: 0o440, CreateDirs: true,
+		{Name: "a.conf", Destination: "a.conf", Format: render.FormatTemplate, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile,
 			Reloads: []reload.Action{reload.Command{Args: []string{"nginx", "-s", "reload"}, Timeout: 5 * time.Second}}},
-		{Name: "b.conf", Destination: "b.conf", Format: render.FormatTemplate, Mode: 0o600},
-		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Format: render.FormatDotenv, Mode: 0o640, CreateDirs: true,
+		{Name: "b.conf", Destination: "b.conf", Format: render.FormatTemplate, Mode: 0o600, OnMissing: KeepFile},
+		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Format: render.FormatDotenv, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile,
 			Reloads: []reload.Action{reload.Signal{PIDFile: "/run/nexa.pid", Signal: syscall.SIGHUP}}},
-		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Format: render.FormatJSON, Mode: 0o600, CreateDirs: true},
+		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Format: render.FormatJSON, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile},
 	}, cfg.Drops)
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg.Auth), marker)
 }
@@ -151,9 +151,9 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"misspelled setting":        {strings.Replace(login, `role_id_file_path`, `role_id_file_pat`, 1) + drop + "}", `deaddrop.hcl:3:16: method "approle" has no setting "role_id_file_pat"; did you mean "role_id_file_path"?`},
 		"setting of a wrong type":   {strings.Replace(login, `"role_id"`, `[]`, 1) + drop + "}", `deaddrop.hcl:3:36: role_id_file_path must be a text`},
 		"id twice":                  {strings.Replace(login, `config = { `, `config = { role_id = "x", `, 1) + drop + "}", `deaddrop.hcl:3:26: role_id and role_id_file_path exclude each other`},
-		"no secret id":              {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:2:3: method "approle" lacks a secret_id: write secret_id_file_path into its config, or set VAULT_SECRET_ID`},
+		"no secret id":              {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:2:3: method "approle" lacks a secret_id: write secret_id_file_path into its config, set VAULT_SECRET_ID, or deliver`},
 		"config of a wrong type":    {"auto_auth {\n  method \"approle\" {\n    config = 1\n  }\n}\n" + drop + "}", `deaddrop.hcl:3:14: config must be an object`},
-		"unknown method":            {"auto_auth {\n  method \"aws\" {}\n}\n" + drop + "}", `deaddrop.hcl:2:10: method "aws" is not supported; use "approle"`},
+		"unknown method":            {"auto_auth {\n  method \"aws\" {}\n}\n" + drop + "}", `deaddrop.hcl:2:10: method "aws" is not supported; use one of approle, cert, jwt, kubernetes, token_file`},
 		"no login":                  {drop + "}", `deaddrop.hcl: no way to log in: set VAULT_ROLE_ID and VAULT_SECRET_ID`},
 		"URL without scheme":        {"vault {\n  address = \"vault:8200\"\n}\n" + login + drop + "}", `deaddrop.hcl:2:13: address "vault:8200" is not a URL; write one such as "https://vault.example:8200"`},
 		"URL of a wrong scheme":     {"vault {\n  address = \"ftp://u:" + marker + "@vault\"\n}\n" + login + drop + "}", `deaddrop.hcl:2:13: address "ftp://u:xxxxx@vault" has the scheme "ftp"`},

@@ -48,6 +48,11 @@ type configBlock struct {
 type templateConfigBlock struct {
 	Interval      string    `hcl:"static_secret_render_interval,optional"`
 	IntervalRange hcl.Range `hcl:"static_secret_render_interval,attr_value_range"`
+	// The first is Vault Agent's.
+	LeaseShare      *float64  `hcl:"lease_renewal_threshold,optional"`
+	LeaseShareRange hcl.Range `hcl:"lease_renewal_threshold,attr_value_range"`
+	CertShare       *float64  `hcl:"certificate_renewal_threshold,optional"`
+	CertShareRange  hcl.Range `hcl:"certificate_renewal_threshold,attr_value_range"`
 }
 
 type templateBlock struct {
@@ -75,6 +80,8 @@ type dropBody struct {
 	Perms            string         `hcl:"perms,optional"`
 	PermsRange       hcl.Range      `hcl:"perms,attr_value_range"`
 	CreateDirs       *bool          `hcl:"create_dest_dirs,optional"`
+	OnMissing        string         `hcl:"on_missing,optional"`
+	OnMissingRange   hcl.Range      `hcl:"on_missing,attr_value_range"`
 	Reload           *reloadBlock   `hcl:"reload,block"`
 	Exec             *execBlock     `hcl:"exec,block"`
 

@@ -57,6 +57,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range) {
 	if b.CreateDirs != nil {
 		d.CreateDirs = *b.CreateDirs
 	}
+	d.OnMissing = l.onMissing(b)
 	d.Reloads = l.reloads(b)
 	l.cfg.Drops = append(l.cfg.Drops, d)
 }
@@ -121,6 +122,17 @@ func (l *loader) mode(b dropBody) fs.FileMode {
 		return defaultMode
 	}
 	return fs.FileMode(mode)
+}
+
+func (l *loader) onMissing(b dropBody) OnMissing {
+	all := []string{string(KeepFile), string(RemoveFile), string(Fail)}
+	switch {
+	case b.OnMissing == "":
+		return KeepFile
+	case !slices.Contains(all, b.OnMissing):
+		l.at(b.OnMissingRange, "on_missing %q is not known; use one of %s%s", b.OnMissing, strings.Join(all, ", "), didYouMean(b.OnMissing, all))
+	}
+	return OnMissing(b.OnMissing)
 }
 
 func (l *loader) reloads(b dropBody) []reload.Action {

@@ -25,7 +25,8 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, &Error{[]Problem{{File: file, Text: "cannot be read: " + reason(err)}}}
 	}
-	l := &loader{src: src, cfg: &Config{Interval: DefaultInterval, Files: []string{file}}, destinations: map[string]hcl.Range{}}
+	l := newLoader()
+	l.src, l.cfg.Files = src, []string{file}
 	parsed, diags := hclsyntax.ParseConfig(src, file, hcl.InitialPos)
 	l.hcl(diags)
 	if diags.HasErrors() {
@@ -35,7 +36,7 @@ func Load(file string) (*Config, error) {
 	l.hcl(gohcl.DecodeBody(parsed.Body, nil, &blocks))
 	l.vault(blocks.Vault)
 	l.auth(blocks.AutoAuth, file)
-	l.interval(blocks.TemplateConfig)
+	l.templateConfig(blocks.TemplateConfig)
 	for _, b := range blocks.Templates {
 		l.drop("", b.Body, b.DefRange)
 	}
@@ -62,10 +63,10 @@ type Simple struct {
 
 // Build makes a [Config] of it. Problems have no place, but name the value.
 func (s Simple) Build() (*Config, error) {
-	l := &loader{cfg: &Config{Interval: DefaultInterval}, destinations: map[string]hcl.Range{}}
+	l := newLoader()
 	l.vault(nil)
 	l.auth(nil, "")
-	l.interval(&templateConfigBlock{Interval: s.Interval})
+	l.templateConfig(&templateConfigBlock{Interval: s.Interval})
 	b := dropBody{Secret: s.Secret, Destination: s.Destination, Format: s.Format, Perms: s.Perms}
 	if s.Signal != "" || s.PIDFile != "" {
 		b.Reload = &reloadBlock{Signal: s.Signal, PIDFile: s.PIDFile}
@@ -81,6 +82,15 @@ type loader struct {
 	src          []byte
 	cfg          *Config
 	destinations map[string]hcl.Range
+	// dockerSecrets is where to look for ids that nothing else names.
+	dockerSecrets string
+}
+
+func newLoader() *loader {
+	return &loader{
+		cfg:          &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
+		destinations: map[string]hcl.Range{}, dockerSecrets: dockerSecrets,
+	}
 }
 
 func (l *loader) vault(b *vaultBlock) {
@@ -110,8 +120,17 @@ func redactUser(address string) string {
 	return address
 }
 
+func (l *loader) templateConfig(b *templateConfigBlock) {
+	if b == nil {
+		return
+	}
+	l.interval(b)
+	l.share(b.LeaseShare, b.LeaseShareRange, &l.cfg.LeaseShare)
+	l.share(b.CertShare, b.CertShareRange, &l.cfg.CertShare)
+}
+
 func (l *loader) interval(b *templateConfigBlock) {
-	if b == nil || b.Interval == "" {
+	if b.Interval == "" {
 		return
 	}
 	d, ok := l.duration(b.Interval, b.IntervalRange)
@@ -121,6 +140,17 @@ func (l *loader) interval(b *templateConfigBlock) {
 	}
 	if ok {
 		l.cfg.Interval = d
+	}
+}
+
+// share reads a part of a lifetime.
+func (l *loader) share(given *float64, at hcl.Range, share *float64) {
+	switch {
+	case given == nil:
+	case *given < 0.1 || *given > 0.95:
+		l.at(at, "%v is not a share of a lifetime between 0.1 and 0.95", *given)
+	default:
+		*share = *given
 	}
 }
 
@@ -135,28 +165,6 @@ func (l *loader) duration(text string, at hcl.Range) (time.Duration, bool) {
 		return 0, false
 	}
 	return d, true
-}
-
-// readID returns the content of a role id or secret id file.
-func readID(file string) (secret.Value[string], error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return secret.Value[string]{}, err
-	}
-	content = bytes.TrimSpace(content)
-	if len(content) == 0 {
-		return secret.Value[string]{}, errors.New("the file is empty")
-	}
-	return secret.Of(string(content)), nil
-}
-
-// Read returns the id, from its file where it has one. Nothing is cached: a
-// file that was delivered anew counts at the next login.
-func (id ID) Read() (secret.Value[string], error) {
-	if id.File == "" {
-		return id.Value, nil
-	}
-	return readID(id.File)
 }
 
 // reason is an error without the path, for messages that name the file anyway.

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -40,9 +42,14 @@ type Fault struct {
 	// Transient says that the same request may succeed later without anyone
 	// changing the configuration of either side.
 	Transient bool
+	// RetryAfter is how long Vault asks to be left alone, or 0.
+	RetryAfter time.Duration
 
-	invalidToken bool
+	invalidToken, leaseLost bool
 }
+
+// invalidToken is how Vault says that a token is not, or no longer, valid.
+const invalidToken = "invalid token"
 
 func (f *Fault) Error() string {
 	msg := f.Op + ": " + f.Kind.Error()
@@ -57,6 +64,9 @@ func (f *Fault) Error() string {
 
 // Unwrap gives the kind.
 func (f *Fault) Unwrap() error { return f.Kind }
+
+// LeaseLost tells whether Vault does not know a lease, or not any more.
+func (f *Fault) LeaseLost() bool { return f.leaseLost }
 
 // IsTransient tells whether err is a [Fault] that may pass by itself.
 func IsTransient(err error) bool {
@@ -79,7 +89,7 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 	switch code := answer.StatusCode; {
 	case code == http.StatusForbidden:
 		f.Kind = ErrDenied
-		f.invalidToken = strings.Contains(text, "invalid token")
+		f.invalidToken = strings.Contains(text, invalidToken)
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 		f.Kind, f.Detail, f.Transient = ErrSealed, "", true
 		f.Hint = `unseal it with "vault operator unseal"`
@@ -87,8 +97,20 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 		f.Kind, f.Transient = ErrUnreachable, true
 	default:
 		f.Kind = ErrRejected
+		f.leaseLost = strings.Contains(text, "lease not found") || strings.Contains(text, "lease expired")
 	}
 	return f
+}
+
+// retryAfter reads the header of that name: seconds, or a date.
+func retryAfter(text string) time.Duration {
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return max(0, time.Duration(seconds)*time.Second)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
 }
 
 // oneLine flattens Vault's "N errors occurred:\n\t* …". What is not Vault's

@@ -7,16 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/hashicorp/vault/api"
-	"github.com/hashicorp/vault/api/auth/approle"
 
 	"github.com/smarteros/deaddrop/agent/config"
 )
@@ -30,103 +30,94 @@ const (
 	// newToken is how long a token that is denied something is not suspected of
 	// having been revoked.
 	newToken = 10 * time.Second
+	// maxTokens is how many tokens one request may wear out. More than one is
+	// needed only where tokens have few uses and others use them too.
+	maxTokens = 10
+	// retryLogin is how soon another denied request may try to log in again.
+	retryLogin = 2 * time.Second
 )
 
-// Session is a connection to Vault. Reads wait until it is logged in.
+// Session is a connection to Vault. Requests wait until it is logged in.
 type Session struct {
-	client *api.Client
-	auth   config.Auth
+	conn   *connection
+	method method
+	own    bool // tokens are made by logins of ours
+	fixed  bool // there is one token, and no way to another
 	log    *slog.Logger
 	ready  chan struct{} // closed at the first login
+	wake   chan struct{}
 
-	loggingIn sync.Mutex // one login at a time; reads go on with the old token
+	changing  sync.Mutex // one login or renewal at a time; requests go on with the old token
+	replacing sync.Mutex // one denied request at a time looks for another token
 
-	mu     sync.Mutex
-	logins int
-	since  time.Time // of the last login
-	due    time.Time // when to log in again; zero for never
-	// doubted says that this token was taken in exchange for one that was
-	// denied something. If it is denied as well, the token is not the reason.
-	doubted bool
+	mu      sync.Mutex
+	token   *Token // nil before the first login
+	retired []*Token
+	// noRenewal and noRevocation are set when Vault has denied the one or the
+	// other: without the default policy it always does.
+	noRenewal, noRevocation bool
+}
+
+// Answer is what Vault has answered. Token is set where the answer has a lease:
+// the caller has to release it when the lease is not needed any more.
+type Answer struct {
+	*api.Secret
+	Token *Token
 }
 
 // New prepares a session, without contacting Vault.
 func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, error) {
-	client, err := newClient(vault)
+	conn, err := connect(vault)
 	if err != nil {
 		return nil, err
 	}
-	client.ClearToken() // Only what auth says counts.
-	return &Session{client: client, auth: auth, log: log, ready: make(chan struct{})}, nil
-}
-
-// newClient applies the file to what the client library took from VAULT_*
-// variables. Those win, as they do for Vault Agent.
-func newClient(vault config.Vault) (*api.Client, error) {
-	cfg := api.DefaultConfig()
-	if cfg.Error != nil {
-		return nil, config.Invalid("in the VAULT_* environment variables: %s", cfg.Error)
+	if skip, _ := strconv.ParseBool(os.Getenv("VAULT_SKIP_VERIFY")); skip || unset("VAULT_SKIP_VERIFY") && vault.TLSSkipVerify {
+		log.Warn("THE CERTIFICATE OF VAULT IS NOT VERIFIED: whoever is between here and Vault can read every secret; set VAULT_CACERT instead of VAULT_SKIP_VERIFY or tls_skip_verify")
 	}
-	unset := func(name string) bool { return os.Getenv(name) == "" }
-	if vault.Address != "" && unset("VAULT_ADDR") {
-		cfg.Address = vault.Address
-	}
-	if unset("VAULT_MAX_RETRIES") {
-		cfg.MaxRetries = 0 // Who reads also retries.
-	}
-	if unset("VAULT_CLIENT_TIMEOUT") {
-		cfg.Timeout = requestTimeout
-	}
-	tls, fromFile := api.TLSConfig{Insecure: vault.TLSSkipVerify}, vault.TLSSkipVerify
-	for name, pair := range map[string]struct{ from, to *string }{
-		"VAULT_CACERT":          {&vault.CACert, &tls.CACert},
-		"VAULT_CAPATH":          {&vault.CAPath, &tls.CAPath},
-		"VAULT_CLIENT_CERT":     {&vault.ClientCert, &tls.ClientCert},
-		"VAULT_CLIENT_KEY":      {&vault.ClientKey, &tls.ClientKey},
-		"VAULT_TLS_SERVER_NAME": {&vault.TLSServerName, &tls.TLSServerName},
-	} {
-		if unset(name) && *pair.from != "" {
-			*pair.to, fromFile = *pair.from, true
-		}
-	}
-	if fromFile {
-		if err := cfg.ConfigureTLS(&tls); err != nil {
-			return nil, config.Invalid("in the \"vault\" block: %s", err)
-		}
-	}
-	cfg.HttpClient.Transport.(*http.Transport).MaxIdleConnsPerHost = MaxConcurrent
-	client, err := api.NewClient(cfg)
-	if err != nil {
-		return nil, config.Invalid("setting up the Vault client: %s", err)
-	}
-	if vault.Namespace != "" && unset("VAULT_NAMESPACE") {
-		client.SetNamespace(vault.Namespace)
-	}
-	return client, nil
+	own := auth.Method != config.MethodToken && auth.Method != config.MethodTokenFile
+	return &Session{
+		conn: conn, method: methodOf(auth), own: own, fixed: auth.Method == config.MethodToken,
+		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1),
+	}, nil
 }
 
 // Address is where Vault is, without any password.
 func (s *Session) Address() string {
-	u, err := url.Parse(s.client.Address())
+	client, _, _ := s.conn.current()
+	u, err := url.Parse(client.Address())
 	if err != nil {
 		return ""
 	}
 	return u.Redacted()
 }
 
-// Run logs in, and again in good time before the token ends, until the context
-// ends. Failures are retried for ever: the first is logged, and the recovery.
+// client is the present connection, without a token.
+func (s *Session) client() *api.Client {
+	client, changed, err := s.conn.current()
+	switch {
+	case err != nil:
+		s.log.Error("the changed certificate files cannot be used; the old ones stay in force", "error", err)
+	case changed:
+		s.log.Info("certificate files have changed and were read again")
+	}
+	return client
+}
+
+// Run logs in, renews the token or replaces it in good time before it ends, and
+// revokes those that were replaced, until the context ends. Failures are
+// retried for ever: the first is logged, and the recovery.
 func (s *Session) Run(ctx context.Context) error {
 	always := func(error) bool { return true }
 	for ctx.Err() == nil {
-		err := Retry(ctx, s.log, always, func() error { return s.login(ctx, s.generation(), false) })
-		if err != nil {
+		if err := Retry(ctx, s.log, always, func() error { return s.extend(ctx) }); err != nil {
 			return nil // The context has ended.
 		}
 		for wait := s.wait(); wait > 0; wait = s.wait() {
+			s.revokeRetired(ctx)
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-s.wake:
 			case <-time.After(wait):
 			}
 		}
@@ -134,178 +125,389 @@ func (s *Session) Run(ctx context.Context) error {
 	return nil
 }
 
+// nudge lets Run look for tokens to revoke.
+func (s *Session) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 // wait tells how long the present token is good for.
 func (s *Session) wait() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.due.IsZero() {
+	switch {
+	case s.token == nil:
+		return 0
+	case s.token.due.IsZero():
 		return 365 * 24 * time.Hour
 	}
-	return time.Until(s.due)
+	return time.Until(s.token.due)
 }
 
-func (s *Session) generation() int {
+func (s *Session) current() *Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.logins
+	return s.token
+}
+
+// TokenEnds tells when the present token ends, zero for never or not known, and
+// whether there is one.
+func (s *Session) TokenEnds() (ends time.Time, loggedIn bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token == nil {
+		return time.Time{}, false
+	}
+	return s.token.ends, true
 }
 
 // Login logs in once. Errors are of type [*Fault].
-func (s *Session) Login(ctx context.Context) error { return s.login(ctx, s.generation(), false) }
+func (s *Session) Login(ctx context.Context) error { return s.login(ctx, s.current(), false) }
 
-// login replaces the token of the given generation; it does nothing where
-// someone else has done so meanwhile.
-func (s *Session) login(ctx context.Context, generation int, doubted bool) error {
-	s.loggingIn.Lock()
-	defer s.loggingIn.Unlock()
-	if s.generation() != generation {
-		return nil
+// extend renews the token where it may be, and else logs in anew. Either may
+// have been done by someone else meanwhile.
+func (s *Session) extend(ctx context.Context) error {
+	old := s.current()
+	if old == nil || !s.renewable(old) {
+		return s.login(ctx, old, false)
 	}
-	token, ttl, err := s.authenticate(ctx)
+	err := s.renew(ctx, old)
+	if err == nil || IsTransient(err) {
+		return err
+	}
+	s.log.Debug("the token cannot be renewed; logging in anew", "error", err)
+	s.mu.Lock()
+	old.renewable = false
+	s.noRenewal = s.noRenewal || errors.Is(err, ErrDenied) && !IsInvalidToken(err)
+	s.mu.Unlock()
+	return s.login(ctx, old, false)
+}
+
+func (s *Session) renewable(t *Token) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.renewable && !s.noRenewal && time.Now().Before(t.ends)
+}
+
+// renew asks for as long a life as before. What comes back shorter is near the
+// end of what the token may reach, and is replaced next time.
+func (s *Session) renew(ctx context.Context, t *Token) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	answer, err := s.ask("renewing the token", t, func(c *api.Client) (*api.Secret, error) {
+		return c.Auth().Token().RenewSelfWithContext(ctx, int(t.ttl.Seconds()))
+	})
 	if err != nil {
 		return err
 	}
-	s.client.SetToken(token)
+	if answer == nil || answer.Auth == nil {
+		return &Fault{Op: "renewing the token", Kind: ErrRejected, Detail: "Vault answered without a token"}
+	}
+	ttl := time.Duration(answer.Auth.LeaseDuration) * time.Second
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.since, s.due = time.Now(), time.Time{}
-	if ttl > 0 {
-		s.due = s.since.Add(renewAfter(ttl))
-	}
-	s.doubted = doubted
-	s.logins++
-	if s.logins == 1 {
-		close(s.ready)
-	}
-	s.log.Info("logged in to Vault", "address", s.Address(), "ttl", ttl.String())
+	t.granted(ttl, answer.Auth.Renewable && ttl >= t.ttl-time.Second)
+	s.log.Debug("renewed the token", "ttl", ttl.String())
 	return nil
 }
 
-// renewAfter is two thirds of a token's life, give or take a tenth, so that
-// agents which were started together do not all come back together.
-func renewAfter(ttl time.Duration) time.Duration {
-	return time.Duration(float64(ttl) * (0.6 + rand.Float64()*0.133))
-}
-
-func (s *Session) authenticate(ctx context.Context) (token string, ttl time.Duration, err error) {
-	if token := s.auth.Token.Reveal(); token != "" {
-		return token, 0, nil
+// login replaces the token old; it does nothing where someone else has done so
+// meanwhile. Errors are of type [*Fault].
+func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if s.current() != old {
+		return nil
 	}
-	roleID, err := s.auth.RoleID.Read()
-	if err != nil {
-		return "", 0, s.badLogin(fmt.Sprintf("the role id cannot be read: %v", err))
-	}
-	secretID, err := s.auth.SecretID.Read()
-	if err != nil {
-		return "", 0, s.badLogin(fmt.Sprintf("the secret id cannot be read: %v", err))
-	}
-	method, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: secretID.Reveal()}, approle.WithMountPath(s.auth.MountPath))
-	if err != nil {
-		return "", 0, s.badLogin(err.Error())
-	}
-	answer, err := method.Login(ctx, s.anonymous())
-	if err != nil {
-		return "", 0, s.loginFault(err)
+	var pause time.Duration
+	answer, err := s.method.login(ctx, heedful(s.client(), "", &pause))
+	var left errNotRemoved
+	if errors.As(err, &left) {
+		s.log.Warn("logged in, but the file cannot be removed after reading it; mount it writable or take the setting out", "error", left)
+	} else if err != nil {
+		return s.loginFault(err, pause)
 	}
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
-		return "", 0, s.badLogin("Vault answered without a token")
+		return s.badLogin("Vault answered without a token")
 	}
-	return answer.Auth.ClientToken, time.Duration(answer.Auth.LeaseDuration) * time.Second, nil
+	s.adopt(answer.Auth, doubted)
+	return nil
 }
 
-// anonymous is the same connection without the old token: Vault would check it
-// first, and refuse the login when it has ended.
-func (s *Session) anonymous() *api.Client {
-	return s.client.WithRequestCallbacks(func(r *api.Request) { r.ClientToken = "" })
+// adopt makes a token the present one.
+func (s *Session) adopt(auth *api.SecretAuth, doubted bool) {
+	ttl := time.Duration(auth.LeaseDuration) * time.Second
+	t := &Token{s: s, value: auth.ClientToken, own: s.own, since: time.Now(), doubted: doubted}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.granted(ttl, auth.Renewable)
+	old := s.token
+	s.token = t
+	switch {
+	case old == nil:
+		close(s.ready)
+	case old.value == t.value: // A token that was given, looked up anew.
+		old.granted(ttl, auth.Renewable)
+		old.since, old.doubted = t.since, doubted
+		s.token = old
+		return
+	default:
+		s.retire(old)
+	}
+	s.log.Info("logged in to Vault", "address", s.Address(), "ttl", ttl.String())
+	if !s.own && ttl > 0 && !auth.Renewable {
+		s.log.Warn("the token cannot be renewed; deliver another one before it ends", "ends", t.ends.UTC().Format(time.RFC3339))
+	}
 }
 
-func (s *Session) loginOp() string { return "logging in with AppRole at auth/" + s.auth.MountPath }
+func (s *Session) retire(t *Token) {
+	t.retired = true
+	if t.own {
+		s.retired = append(s.retired, t)
+	}
+	s.nudge()
+}
+
+// revokeRetired revokes the tokens that were replaced and that nothing depends
+// on any more. One try each: they end by themselves, too.
+func (s *Session) revokeRetired(ctx context.Context) {
+	s.mu.Lock()
+	var idle []*Token
+	s.retired = slices.DeleteFunc(s.retired, func(t *Token) bool {
+		if t.holds > 0 {
+			return false
+		}
+		idle = append(idle, t)
+		return true
+	})
+	s.mu.Unlock()
+	for _, t := range idle {
+		s.revoke(ctx, t)
+	}
+}
+
+func (s *Session) revoke(ctx context.Context, t *Token) {
+	s.mu.Lock()
+	pointless := s.noRevocation || strings.HasPrefix(t.value, "hvb.") || // Batch tokens cannot be revoked.
+		!t.ends.IsZero() && time.Now().After(t.ends)
+	s.mu.Unlock()
+	if pointless {
+		return
+	}
+	_, err := s.ask("revoking a token", t, func(c *api.Client) (*api.Secret, error) {
+		return nil, c.Auth().Token().RevokeSelfWithContext(ctx, "")
+	})
+	if err == nil {
+		s.log.Debug("revoked a token that is not needed any more")
+		return
+	}
+	s.log.Debug("a token that is not needed any more was not revoked; it ends by itself", "error", err)
+	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) {
+		s.mu.Lock()
+		s.noRevocation = true
+		s.mu.Unlock()
+	}
+}
+
+// Close revokes what tokens it may, unless keep is set. Those under which a
+// lease is in use are left to end by themselves. No request may be under way.
+func (s *Session) Close(ctx context.Context, keep bool) {
+	s.mu.Lock()
+	t := s.token
+	s.token = nil
+	if t != nil {
+		s.retire(t)
+	}
+	s.mu.Unlock()
+	if !keep {
+		s.revokeRetired(ctx)
+	}
+	s.conn.hangUp()
+}
 
 func (s *Session) badLogin(detail string) *Fault {
-	return &Fault{Op: s.loginOp(), Kind: ErrLogin, Detail: detail}
+	return &Fault{Op: s.method.String(), Kind: ErrLogin, Detail: detail}
 }
 
-func (s *Session) loginFault(err error) *Fault {
-	f := classify(s.loginOp(), s.Address(), err)
+func (s *Session) loginFault(err error, pause time.Duration) *Fault {
+	var known *Fault
+	var answer *api.ResponseError
+	if errors.As(err, &known) {
+		return known
+	}
+	if isFileError(err) {
+		return s.badLogin(err.Error())
+	}
+	f := classify(s.method.String(), s.Address(), err)
+	f.RetryAfter = pause
+	s.lostContact(f)
 	switch {
+	case errors.Is(f, ErrRejected) && errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
+		f.Kind, f.Hint = ErrLogin, fmt.Sprintf("nothing is mounted there; set mount_path, or enable it with \"vault auth enable\"")
 	case errors.Is(f, ErrRejected):
-		f.Kind = ErrLogin
-		f.Hint = "check role id and secret id: the secret id may have expired, been used up or been revoked"
+		f.Kind, f.Hint = ErrLogin, s.method.advice()
 	case errors.Is(f, ErrDenied):
 		f.Kind = ErrLogin
-		f.Hint = "is AppRole enabled there? set mount_path where it is mounted elsewhere"
+		f.Hint = "is the method enabled there? set mount_path where it is mounted elsewhere"
+		if !s.own || f.invalidToken {
+			f.Hint = s.method.advice()
+		}
 	}
 	return f
 }
 
-// Read reads a path of the API. It waits for the first login; a token that has
-// become invalid is replaced, and the read tried again. The answer is nil where
-// nothing is there. Errors are of type [*Fault].
-func (s *Session) Read(ctx context.Context, path string) (*api.Secret, error) {
+// isFileError tells errors of a method that have not to do with the network.
+func isFileError(err error) bool {
+	var answer *api.ResponseError
+	var inURL *url.Error
+	return !errors.As(err, &answer) && !errors.As(err, &inURL) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
+}
+
+// Read reads a path of the API, with the parameters of its query. It waits for
+// the first login; a token that has become invalid is replaced, and the read
+// tried again. The answer's Secret is nil where nothing is there. Errors are of
+// type [*Fault].
+func (s *Session) Read(ctx context.Context, path string, query url.Values) (Answer, error) {
+	return s.do(ctx, "reading "+path, func(c *api.Client) (*api.Secret, error) {
+		return c.Logical().ReadWithDataWithContext(ctx, path, query)
+	})
+}
+
+// List lists a path of the API; for the rest it is like [Session.Read].
+func (s *Session) List(ctx context.Context, path string) (Answer, error) {
+	return s.do(ctx, "listing "+path, func(c *api.Client) (*api.Secret, error) {
+		return c.Logical().ListWithContext(ctx, path)
+	})
+}
+
+// Write writes to a path of the API; for the rest it is like [Session.Read].
+func (s *Session) Write(ctx context.Context, path string, data map[string]any) (Answer, error) {
+	return s.do(ctx, "writing to "+path, func(c *api.Client) (*api.Secret, error) {
+		return c.Logical().WriteWithContext(ctx, path, data)
+	})
+}
+
+func (s *Session) do(ctx context.Context, op string, f func(*api.Client) (*api.Secret, error)) (Answer, error) {
 	select {
 	case <-s.ready:
 	case <-ctx.Done():
-		return nil, &Fault{Op: "reading " + path, Kind: ErrUnreachable, Detail: "not logged in yet", Transient: true}
+		return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "not logged in yet", Transient: true}
 	}
-	generation := s.generation()
-	answer, err := s.read(ctx, path)
-	if err == nil || !s.mayBeTheToken(err) {
-		return answer, err
+	for tokens := 1; ; tokens++ {
+		t := s.hold()
+		if t == nil {
+			return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "the session is closed"}
+		}
+		answer, err := s.ask(op, t, f)
+		if err == nil && answer != nil && answer.LeaseID != "" {
+			return Answer{answer, t}, nil
+		}
+		t.Release()
+		if err == nil {
+			return Answer{Secret: answer}, nil
+		}
+		if tokens == maxTokens || !s.mayBeTheToken(t, err) {
+			return Answer{}, err
+		}
+		if failed := s.replace(ctx, t, err); IsTransient(failed) {
+			return Answer{}, failed
+		} else if failed != nil {
+			return Answer{}, err
+		}
 	}
-	if s.login(ctx, generation, true) != nil {
-		return nil, err
-	}
-	return s.read(ctx, path)
 }
 
-func (s *Session) read(ctx context.Context, path string) (*api.Secret, error) {
-	answer, err := s.client.Logical().ReadWithContext(ctx, path)
-	if err != nil {
-		return nil, classify("reading "+path, s.Address(), err)
+// replace logs in anew after a denial. Where that fails, Run goes on trying, and
+// who else is denied meanwhile does not add to Vault's troubles.
+func (s *Session) replace(ctx context.Context, t *Token, denial error) error {
+	s.replacing.Lock()
+	defer s.replacing.Unlock()
+	if s.current() != t {
+		return nil
 	}
-	return answer, nil
+	if time.Since(t.tried) < retryLogin {
+		return denial
+	}
+	t.tried = time.Now()
+	err := s.login(ctx, t, !IsInvalidToken(denial))
+	if err != nil && IsInvalidToken(denial) {
+		s.mu.Lock()
+		t.due, t.renewable = time.Now(), false
+		s.mu.Unlock()
+		s.nudge()
+	}
+	return err
+}
+
+func (s *Session) hold() *Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token != nil {
+		s.token.holds++
+	}
+	return s.token
+}
+
+// ask makes one request with a token. Errors are of type [*Fault].
+func (s *Session) ask(op string, t *Token, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
+	var pause time.Duration
+	answer, err := f(heedful(s.client(), t.value, &pause))
+	if err == nil {
+		return answer, nil
+	}
+	fault := classify(op, s.Address(), err)
+	fault.RetryAfter = pause
+	s.lostContact(fault)
+	if fault.invalidToken {
+		s.mu.Lock()
+		t.ends = time.Now() // And so have its leases.
+		s.mu.Unlock()
+		if !s.own {
+			fault.Hint = s.method.advice()
+		}
+	}
+	return nil, fault
+}
+
+// lostContact gives up idle connections when the network has failed: a cut one
+// would else be taken again, and wait for its time-out again.
+func (s *Session) lostContact(f *Fault) {
+	if errors.Is(f, ErrUnreachable) {
+		s.conn.hangUp()
+	}
+}
+
+// heedful is the client with a token, and notes how long Vault asks to wait.
+func heedful(client *api.Client, token string, pause *time.Duration) *api.Client {
+	return client.
+		WithRequestCallbacks(func(r *api.Request) {
+			if r.ClientToken == "" {
+				r.ClientToken = token
+			}
+		}).
+		WithResponseCallbacks(func(r *api.Response) {
+			*pause = retryAfter(r.Header.Get("Retry-After"))
+		})
 }
 
 // mayBeTheToken tells whether a new login could help. Vault says so when a
 // token is invalid, but other servers only say that permission is denied: then
 // a token is doubted once, not at every read that a policy forbids, and not
 // when it is new.
-func (s *Session) mayBeTheToken(err error) bool {
+func (s *Session) mayBeTheToken(t *Token, err error) bool {
 	var f *Fault
-	if s.auth.Token.Reveal() != "" || !errors.As(err, &f) || !errors.Is(f, ErrDenied) {
+	if s.fixed || !errors.As(err, &f) || !errors.Is(f, ErrDenied) {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f.invalidToken || !s.doubted && time.Since(s.since) > newToken
+	return f.invalidToken || !t.doubted && time.Since(t.since) > newToken
 }
 
-// Retry calls f until it succeeds, the context ends or an error is not worth
-// another try, with exponential backoff and jitter. The first failure and the
-// recovery are logged, not every try. The last error is returned.
-func Retry(ctx context.Context, log *slog.Logger, worth func(error) bool, f func() error) error {
-	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(200*time.Millisecond), backoff.WithMultiplier(2), backoff.WithMaxInterval(15*time.Second), backoff.WithMaxElapsedTime(0))
-	start := time.Now()
-	for try := 1; ; try++ {
-		err := f()
-		switch {
-		case err == nil && try > 1:
-			log.Info("recovered", "after", time.Since(start).Round(time.Millisecond).String(), "tries", try)
-			return nil
-		case err == nil:
-			return nil
-		case ctx.Err() != nil || !worth(err):
-			return err
-		case try == 1:
-			log.Warn("trying again until it works", "error", err)
-		default:
-			log.Debug("still failing", "error", err, "try", try)
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause.NextBackOff()):
-		}
-	}
+// IsInvalidToken tells whether Vault said that the token itself is not valid.
+func IsInvalidToken(err error) bool {
+	var f *Fault
+	return errors.As(err, &f) && f.invalidToken
 }

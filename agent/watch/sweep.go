@@ -1,40 +1,77 @@
 package watch
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/render"
+)
+
+const (
+	// revokeGrace is how long an old lease is kept after the new file was
+	// dropped, for the service to reload.
+	revokeGrace = 5 * time.Second
+	// orphanLife is how long it is tried to revoke the lease of an earlier run,
+	// whose time to live is not known.
+	orphanLife = time.Hour
+	// closing is how long it may take to revoke leases at the end.
+	closing = 2 * time.Second
+	// doubtful is how often it is asked whether a token has been replaced.
+	doubtful = 500 * time.Millisecond
 )
 
 // sweep is the state of a running [Watcher]. Only its goroutine touches it.
 type sweep struct {
-	w       *Watcher
-	entries []*entry
-	queue   []*entry // due, waiting for a worker
-	reading int      // in the hands of workers
-	tick    time.Time
-	news    Batch
-	since   time.Time // of the oldest of news
+	w           *Watcher
+	interval    time.Duration
+	shares      Shares
+	entries     []*entry
+	revocations []*revocation
+	queue       []job // due, waiting for a worker
+	working     int   // in the hands of workers
+	reading     int   // reads queued or in the hands of workers
+	tick        time.Time
+	news        Batch
+	since       time.Time // of the oldest of news
+	denied      bool      // it was said that leases may not be revoked
 }
 
-func newSweep(w *Watcher) *sweep { return &sweep{w: w, news: Batch{}} }
+func newSweep(w *Watcher) *sweep {
+	return &sweep{w: w, news: Batch{}, interval: longestSleep, shares: Shares{Lease: 0.9, Cert: 2.0 / 3}}
+}
 
-// start queues what is due. Everything that is well is due at the tick.
+// start queues what is due. All static secrets that are well are due at the tick.
 func (s *sweep) start(now time.Time) {
 	if !now.Before(s.tick) {
-		s.tick = now.Add(jittered(s.w.interval))
+		s.tick = now.Add(jittered(s.interval))
 	}
+	wall := s.w.wall().Round(0)
 	for _, e := range s.entries {
-		if !e.busy && !e.due.After(now) {
+		if e.busy {
+			continue
+		}
+		if at, sure := e.due(now, wall); sure && !at.IsZero() && !at.After(now) {
 			e.busy = true
+			e.choose(now)
+			s.reading++
 			s.queue = append(s.queue, e)
+		}
+	}
+	for _, r := range s.revocations {
+		if !r.busy && !r.due.After(now) {
+			r.busy = true
+			s.queue = append(s.queue, r)
 		}
 	}
 }
 
 // nextJob gives a nil channel, on which nothing can be sent, where nothing is
 // queued; so does ready.
-func (s *sweep) nextJob(jobs chan *entry) (*entry, chan *entry) {
+func (s *sweep) nextJob(jobs chan job) (job, chan job) {
 	if len(s.queue) == 0 {
 		return nil, nil
 	}
@@ -44,13 +81,12 @@ func (s *sweep) nextJob(jobs chan *entry) (*entry, chan *entry) {
 func (s *sweep) sent() {
 	s.queue[0] = nil
 	s.queue = s.queue[1:]
-	s.reading++
+	s.working++
 }
 
 // ready holds a batch back while reads are under way, for as long as gather.
 func (s *sweep) ready(out chan Batch) (Batch, chan Batch) {
-	busy := s.reading > 0 || len(s.queue) > 0
-	if len(s.news) == 0 || busy && time.Since(s.since) < gather {
+	if len(s.news) == 0 || s.reading > 0 && time.Since(s.since) < gather {
 		return nil, nil
 	}
 	return s.news, out
@@ -60,112 +96,226 @@ func (s *sweep) taken() { s.news = Batch{} }
 
 // sleep is how long nothing happens unless something else does.
 func (s *sweep) sleep(now time.Time) time.Duration {
-	next := s.tick
-	for _, e := range s.entries {
-		if !e.busy && e.due.Before(next) {
-			next = e.due
+	next := now.Add(longestSleep)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
 		}
 	}
-	if len(s.news) > 0 && s.since.Add(gather).Before(next) && s.since.Add(gather).After(now) {
-		next = s.since.Add(gather)
+	sooner(s.tick)
+	wall := s.w.wall().Round(0)
+	for _, e := range s.entries {
+		if e.busy {
+			continue
+		}
+		at, sure := e.due(now, wall)
+		if !sure && at.Before(now.Add(doubtful)) {
+			at = now.Add(doubtful)
+		}
+		sooner(at)
+	}
+	for _, r := range s.revocations {
+		if !r.busy {
+			sooner(r.due)
+		}
+	}
+	if at := s.since.Add(gather); len(s.news) > 0 && at.After(now) {
+		sooner(at)
 	}
 	return next.Sub(now)
 }
 
-// want keeps the entries that are wanted still. A path that was not asked for
+// want keeps the entries that are wanted still. A request that was not made
 // before gets an entry of its own, until it turns out to be another spelling.
-func (s *sweep) want(paths []string, interval time.Duration) {
-	s.setInterval(interval)
-	wanted := map[string]bool{}
-	for _, path := range paths {
-		wanted[path] = true
+func (s *sweep) want(w Wanted) {
+	s.shares = w.Shares
+	s.setInterval(w.Interval)
+	wanted := map[render.Request]bool{}
+	for _, r := range w.Requests {
+		wanted[r] = true
 	}
-	known := map[string]bool{}
+	known := map[render.Request]bool{}
 	for _, e := range s.entries {
-		e.asked = slices.DeleteFunc(e.asked, func(path string) bool { return !wanted[path] })
+		e.asked = slices.DeleteFunc(e.asked, func(r render.Request) bool { return !wanted[r] })
 		e.gone = len(e.asked) == 0
-		for _, path := range e.asked {
-			known[path] = true
+		for _, r := range e.asked {
+			known[r] = true
+		}
+		if e.gone && !e.busy {
+			s.dismiss(e)
 		}
 	}
 	s.entries = slices.DeleteFunc(s.entries, func(e *entry) bool { return e.gone })
-	for _, path := range paths {
-		if !known[path] {
-			known[path] = true
-			s.entries = append(s.entries, &entry{name: path, asked: []string{path}})
+	for _, r := range w.Requests {
+		if !known[r] {
+			known[r] = true
+			s.entries = append(s.entries, s.newEntry(r, w.Known[r]))
 		}
 	}
-	maps.DeleteFunc(s.news, func(path string, _ Reading) bool { return !wanted[path] })
+	maps.DeleteFunc(s.news, func(r render.Request, _ Reading) bool { return !wanted[r] })
+}
+
+func (s *sweep) newEntry(r render.Request, known Reading) *entry {
+	e := &entry{name: r, asked: []render.Request{r}, last: known}
+	if known.Secret != nil {
+		e.plan = plan(known.Life, s.shares, time.Now(), s.w.wall().Round(0), s.tick)
+	}
+	return e
 }
 
 // setInterval lets a new interval count from now on, not from the end of the
 // old one.
 func (s *sweep) setInterval(interval time.Duration) {
-	if interval == s.w.interval {
+	if interval == s.interval {
 		return
 	}
 	old := s.tick
-	s.w.interval, s.tick = interval, time.Now().Add(jittered(interval))
+	s.interval, s.tick = interval, time.Now().Add(jittered(interval))
 	for _, e := range s.entries {
-		if e.due.Equal(old) || e.due.After(s.tick) {
-			e.due = s.tick
+		if look := e.plan.look; look.Equal(old) || look.After(s.tick) {
+			e.plan.look = s.tick
 		}
 	}
 }
 
 func (s *sweep) refresh() {
 	for _, e := range s.entries {
-		e.due, e.again = time.Time{}, e.busy
+		if e.last.Secret == nil || !e.plan.look.IsZero() || e.retry != nil {
+			e.now, e.again = true, e.busy
+		}
 	}
 }
 
-func (s *sweep) finish(e *entry) {
-	s.reading--
-	e.busy = false
-	if e.gone {
+func (s *sweep) finish(j job) {
+	s.working--
+	if r, ok := j.(*revocation); ok {
+		s.revoked(r)
 		return
 	}
-	fresh := e.path == ""
-	news := e.absorb(time.Now(), s.w.interval, s.tick)
-	if e.again {
-		e.due, e.again = time.Time{}, false
+	e := j.(*entry)
+	s.reading--
+	e.busy = false
+	fresh := e.task == resolve
+	news := e.absorb(s, time.Now())
+	e.now, e.again = e.now || e.again, false
+	if e.gone {
+		s.dismiss(e)
+		return
 	}
+	s.revoke(e.superfluous(), 0)
 	if news {
 		s.tell(e, e.asked)
 	}
-	if fresh && e.path != "" {
+	if fresh && e.resolved() {
 		s.merge(e)
 	}
 }
 
-// merge hands the paths of an entry, whose API path has just been found out, to
-// another one that watches the same secret already.
+// merge hands the requests of an entry, whose API path has just been found out,
+// to another one that watches the same secret already.
 func (s *sweep) merge(e *entry) {
 	for _, other := range s.entries {
-		if other == e || other.path != e.path {
+		if other == e || other.api != e.api {
 			continue
 		}
 		other.asked = append(other.asked, e.asked...)
 		s.entries = slices.DeleteFunc(s.entries, func(x *entry) bool { return x == e })
-		if other.last != (Reading{}) {
+		if other.last.Secret != nil || other.last.Err != nil {
 			s.tell(other, e.asked)
 		}
 		return
 	}
 }
 
-func (s *sweep) tell(e *entry, paths []string) {
+func (s *sweep) tell(e *entry, requests []render.Request) {
 	if len(s.news) == 0 {
 		s.since = time.Now()
 	}
-	for _, path := range paths {
-		s.news[path] = e.last
+	for _, r := range requests {
+		s.news[r] = e.last
 	}
 }
 
-// drain waits for the workers, so that none outlives the watcher.
-func (s *sweep) drain(done <-chan *entry) {
-	for ; s.reading > 0; s.reading-- {
-		<-done
+// settle notes which leases stand in files, and lets go of the others.
+func (s *sweep) settle(settled Settled) {
+	for _, e := range s.entries {
+		for _, r := range e.asked {
+			if dropped := settled.Dropped[r]; dropped != nil && dropped == e.last.Secret {
+				e.inFile = e.last.Life.Lease
+			}
+		}
+		s.revoke(e.superfluous(), revokeGrace)
+	}
+	for _, id := range settled.Orphans {
+		s.revoke([]*Lease{{ID: id, TTL: orphanLife}}, revokeGrace)
+	}
+}
+
+// dismiss lets go of a secret that no file uses any more.
+func (s *sweep) dismiss(e *entry) {
+	e.inFile, e.last = nil, Reading{}
+	s.revoke(e.superfluous(), revokeGrace)
+}
+
+func (s *sweep) revoke(leases []*Lease, grace time.Duration) {
+	now := time.Now()
+	for _, l := range leases {
+		if l.ID == "" {
+			l.release()
+			continue
+		}
+		s.revocations = append(s.revocations, &revocation{lease: l, due: now.Add(grace), until: now.Add(l.TTL)})
+	}
+}
+
+// revoked takes the result of a revocation. One that Vault refuses is given up:
+// the lease ends by itself.
+func (s *sweep) revoked(r *revocation) {
+	now := time.Now()
+	r.busy = false
+	if session.IsTransient(r.err) && now.Before(r.until) {
+		if r.retry == nil {
+			r.retry = session.Backoff(time.Second, time.Minute)
+		}
+		r.due = now.Add(max(r.retry.NextBackOff(), shortestRetry, session.RetryAfter(r.err)))
+		return
+	}
+	switch {
+	case r.err == nil:
+		s.w.log.Debug("revoked a lease that no file holds any more", "lease", r.lease.ID)
+	case errors.Is(r.err, session.ErrDenied) && !s.denied:
+		s.denied = true
+		s.w.log.Warn("leases that no file holds any more cannot be revoked", "lease", r.lease.ID, "error", r.err)
+	default:
+		s.w.log.Debug("a lease was not revoked; it ends by itself", "lease", r.lease.ID, "error", r.err)
+	}
+	r.lease.release()
+	s.revocations = slices.DeleteFunc(s.revocations, func(x *revocation) bool { return x == r })
+}
+
+// drain waits for the workers, so that none outlives the watcher, and takes in
+// what they bring.
+func (s *sweep) drain(done <-chan job) {
+	for s.working > 0 {
+		s.finish(<-done)
+	}
+}
+
+// abandon revokes the leases that stand in no file, since nobody will know of
+// them when the watcher has ended. Those in files live on, with their tokens.
+func (s *sweep) abandon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	defer cancel()
+	for _, e := range s.entries {
+		if e.last.Life.Lease != e.inFile {
+			e.last = Reading{}
+		}
+		s.revoke(e.superfluous(), 0)
+	}
+	for _, r := range s.revocations {
+		if ctx.Err() == nil {
+			r.do(ctx, s.w.reader)
+		}
+		r.lease.release()
 	}
 }

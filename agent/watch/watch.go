@@ -6,35 +6,40 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/render"
 )
 
-// Reader reads secrets; [KV] is one. Both methods may be called concurrently.
+// Reader reads secrets; [Secrets] is one. Its methods may be called concurrently.
 type Reader interface {
-	// Resolve returns the API path of a secret, which is the same for all
-	// spellings of it.
-	Resolve(ctx context.Context, path string) (string, error)
-	// Read reads the secret at an API path.
-	Read(ctx context.Context, path string) (*render.Secret, error)
+	// Resolve returns the request with the API path of its secret, which is the
+	// same for all spellings of it.
+	Resolve(ctx context.Context, r render.Request) (render.Request, error)
+	// Read asks what Resolve returned. Each call may issue something new.
+	Read(ctx context.Context, r render.Request) (*render.Secret, Life, error)
+	// Renew prolongs a lease and returns its new time to live, and whether it
+	// can be renewed again.
+	Renew(ctx context.Context, l *Lease) (time.Duration, bool, error)
+	// Revoke ends a lease.
+	Revoke(ctx context.Context, l *Lease) error
 }
 
 // Reading is what is known of a secret. After a failure Secret is still the
 // last good one, or nil where there never was one.
 type Reading struct {
 	Secret *render.Secret
-	Err    error
+	// Life is that of Secret.
+	Life Life
+	Err  error
 }
 
-// Batch holds the readings that have changed, by path as it was asked for.
-type Batch map[string]Reading
+// Batch holds the readings that have changed, by request as it was made.
+type Batch map[render.Request]Reading
 
 const (
 	// gather is how long a batch waits, at most, for reads that are under way:
@@ -42,47 +47,73 @@ const (
 	gather = time.Second
 	// jitter spreads the sweeps of agents that were started together.
 	jitter = 0.1
+	// longestSleep bounds how late a jump of the clock on the wall is noticed.
+	longestSleep = time.Minute
 )
 
-// Watcher reads secrets again and again, and hands on what has changed. All
+// Watcher reads secrets again and again, and hands on what has changed. Static
 // secrets are read in one sweep per interval, so that changes which were made
-// together are found together; a secret that fails is retried with backoff.
+// together are found together; what has a lease or is a certificate keeps a
+// schedule of its own; a secret that fails is retried with backoff.
 type Watcher struct {
-	reader   Reader
-	log      *slog.Logger
-	want     chan request
-	refresh  chan struct{}
-	batches  chan Batch
-	interval time.Duration
+	reader  Reader
+	log     *slog.Logger
+	want    chan Wanted
+	settled chan Settled
+	refresh chan struct{}
+	batches chan Batch
+	// wall is the clock on the wall, by which certificates are judged.
+	wall func() time.Time
 }
 
-type request struct {
-	paths    []string
-	interval time.Duration
+// Wanted is what is to be watched.
+type Wanted struct {
+	// Requests replace those wanted before. What is new is read at once.
+	Requests []render.Request
+	// Known are answers of an earlier run that are good still.
+	Known map[render.Request]Reading
+	// Interval is how often static secrets are looked at, before jitter.
+	Interval time.Duration
+	Shares   Shares
+}
+
+// Settled tells what stands in files now.
+type Settled struct {
+	// Dropped are the secrets that all files which use them hold. What was
+	// issued for the same request before is revoked.
+	Dropped map[render.Request]*render.Secret
+	// Orphans are ids of leases of an earlier run, which no file holds any more.
+	Orphans []string
 }
 
 // New returns a watcher that wants nothing yet.
-func New(reader Reader, interval time.Duration, log *slog.Logger) *Watcher {
+func New(reader Reader, log *slog.Logger) *Watcher {
 	return &Watcher{
-		reader: reader, log: log, interval: interval,
-		want: make(chan request), refresh: make(chan struct{}, 1), batches: make(chan Batch),
+		reader: reader, log: log, wall: time.Now,
+		want: make(chan Wanted), settled: make(chan Settled), refresh: make(chan struct{}, 1), batches: make(chan Batch),
 	}
 }
 
 // Batches are the changes. A reader that is slow gets them merged.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
 
-// Want sets the secrets to watch, replacing those wanted before, and the
-// interval. What is new is read at once. It returns when Run has taken it, or
-// the context has ended.
-func (w *Watcher) Want(ctx context.Context, paths []string, interval time.Duration) {
+// Want returns when Run has taken it, or the context has ended.
+func (w *Watcher) Want(ctx context.Context, wanted Wanted) {
 	select {
-	case w.want <- request{paths, interval}:
+	case w.want <- wanted:
 	case <-ctx.Done():
 	}
 }
 
-// Refresh reads all secrets now.
+// Settle returns when Run has taken it, or the context has ended.
+func (w *Watcher) Settle(ctx context.Context, s Settled) {
+	select {
+	case w.settled <- s:
+	case <-ctx.Done():
+	}
+}
+
+// Refresh reads all static secrets now, and tries again now what has failed.
 func (w *Watcher) Refresh() {
 	select {
 	case w.refresh <- struct{}{}:
@@ -90,11 +121,12 @@ func (w *Watcher) Refresh() {
 	}
 }
 
-// Run watches until the context ends.
+// Run watches until the context ends. Leases that stand in no file are revoked
+// then.
 func (w *Watcher) Run(ctx context.Context) error {
 	s := newSweep(w)
-	jobs := make(chan *entry)
-	done := make(chan *entry)
+	jobs := make(chan job)
+	done := make(chan job)
 	var workers sync.WaitGroup
 	for range session.MaxConcurrent {
 		workers.Go(func() { w.work(ctx, jobs, done) })
@@ -110,15 +142,18 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			s.drain(done)
 			workers.Wait()
+			s.abandon(ctx)
 			return nil
-		case r := <-w.want:
-			s.want(r.paths, r.interval)
+		case wanted := <-w.want:
+			s.want(wanted)
+		case settled := <-w.settled:
+			s.settle(settled)
 		case <-w.refresh:
 			s.refresh()
 		case send <- next:
 			s.sent()
-		case e := <-done:
-			s.finish(e)
+		case j := <-done:
+			s.finish(j)
 		case out <- batch:
 			s.taken()
 		case <-timer.C:
@@ -126,112 +161,50 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// work reads what it is given. Its entry is nobody else's meanwhile.
-func (w *Watcher) work(ctx context.Context, jobs <-chan *entry, done chan<- *entry) {
+// work does what it is given. A job is nobody else's meanwhile.
+func (w *Watcher) work(ctx context.Context, jobs <-chan job, done chan<- job) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-jobs:
-			e.read(ctx, w.reader)
-			done <- e
+		case j := <-jobs:
+			j.do(ctx, w.reader)
+			done <- j
 		}
 	}
-}
-
-// entry is one watched secret: one path as asked for before its API path is
-// known, and all the spellings of a secret after that.
-type entry struct {
-	name  string   // the path to resolve; it never changes
-	asked []string // the paths as asked for
-	path  string   // the API path; "" until it is resolved
-	due   time.Time
-	busy  bool // queued or being read
-	again bool // wanted again while busy
-	gone  bool // not wanted any more
-	last  Reading
-	retry *backoff.ExponentialBackOff // nil while all is well
-
-	// What a worker leaves here: the API path, or else a reading.
-	resolved string
-	result   Reading
-}
-
-// read finds out the API path, or, when that is known, reads the secret.
-func (e *entry) read(ctx context.Context, reader Reader) {
-	if e.path == "" {
-		e.resolved, e.result.Err = reader.Resolve(ctx, e.name)
-		return
-	}
-	e.result.Secret, e.result.Err = reader.Read(ctx, e.path)
-}
-
-// absorb takes the result in and tells whether it is news.
-func (e *entry) absorb(now time.Time, interval time.Duration, tick time.Time) bool {
-	result := e.result
-	e.result = Reading{}
-	if result.Err == nil && e.path == "" {
-		e.path, e.due = e.resolved, now // To be read next.
-		return false
-	}
-	if result.Err != nil {
-		if e.retry == nil {
-			e.retry = backoff.NewExponentialBackOff(backoff.WithInitialInterval(min(time.Second, interval)),
-				backoff.WithMultiplier(2), backoff.WithMaxInterval(interval), backoff.WithMaxElapsedTime(0))
-		}
-		e.due = now.Add(e.retry.NextBackOff())
-		news := e.last.Err == nil || e.last.Err.Error() != result.Err.Error()
-		e.last.Err = result.Err
-		return news
-	}
-	e.retry, e.due = nil, tick
-	news := e.last.Err != nil || e.last.Secret == nil || changed(e.last.Secret, result.Secret)
-	if news {
-		e.last = result
-	}
-	return news
-}
-
-// changed tells two readings of a secret apart: by version, and without
-// versions by content.
-func changed(old, now *render.Secret) bool {
-	if old.Version != 0 || now.Version != 0 {
-		return old.Version != now.Version || old.Created != now.Created
-	}
-	return !reflect.DeepEqual(old.Data.Reveal(), now.Data.Reveal())
 }
 
 // Fetch reads secrets once each, retrying what may pass until the context
 // ends. It is what a single run needs of a watcher.
-func Fetch(ctx context.Context, reader Reader, paths []string, log *slog.Logger) Batch {
+func Fetch(ctx context.Context, reader Reader, requests []render.Request, log *slog.Logger) Batch {
 	batch := Batch{}
-	spellings := map[string][]string{}
-	for _, path := range paths {
-		var api string
+	spellings := map[render.Request][]render.Request{}
+	for _, r := range requests {
+		var resolved render.Request
 		err := session.Retry(ctx, log, session.IsTransient, func() (err error) {
-			api, err = reader.Resolve(ctx, path)
+			resolved, err = reader.Resolve(ctx, r)
 			return err
 		})
 		if err != nil {
-			batch[path] = Reading{Err: err}
+			batch[r] = Reading{Err: err}
 			continue
 		}
-		spellings[api] = append(spellings[api], path)
+		spellings[resolved] = append(spellings[resolved], r)
 	}
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(session.MaxConcurrent)
-	for api, asked := range spellings {
+	for resolved, asked := range spellings {
 		group.Go(func() error {
-			var r Reading
-			r.Err = session.Retry(ctx, log, session.IsTransient, func() (err error) {
-				r.Secret, err = reader.Read(ctx, api)
+			var got Reading
+			got.Err = session.Retry(ctx, log, session.IsTransient, func() (err error) {
+				got.Secret, got.Life, err = reader.Read(ctx, resolved)
 				return err
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			for _, path := range asked {
-				batch[path] = r
+			for _, r := range asked {
+				batch[r] = got
 			}
 			return nil
 		})

@@ -55,12 +55,19 @@ func (v *vault) count(path string) int {
 	return len(v.reads[path])
 }
 
-func (v *vault) Resolve(_ context.Context, path string) (string, error) {
-	rest := strings.TrimPrefix(strings.TrimPrefix(path, "secret/"), "data/")
-	return "secret/data/" + rest, nil
+func (v *vault) Resolve(_ context.Context, r render.Request) (render.Request, error) {
+	rest := strings.TrimPrefix(strings.TrimPrefix(r.Path, "secret/"), "data/")
+	return r.At("secret/data/" + rest), nil
 }
 
-func (v *vault) Read(ctx context.Context, path string) (*render.Secret, error) {
+func (v *vault) Renew(context.Context, *Lease) (time.Duration, bool, error) {
+	return 0, false, errors.New("there are no leases here")
+}
+
+func (v *vault) Revoke(context.Context, *Lease) error { return errors.New("there are no leases here") }
+
+func (v *vault) Read(ctx context.Context, r render.Request) (*render.Secret, Life, error) {
+	path := r.Path
 	v.mu.Lock()
 	v.reads[path] = append(v.reads[path], time.Now())
 	s, err, slow := v.store[path], v.fail[path], v.slow[path]
@@ -68,22 +75,30 @@ func (v *vault) Read(ctx context.Context, path string) (*render.Secret, error) {
 	select {
 	case <-time.After(slow):
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, Life{}, ctx.Err()
 	}
-	return s, err
+	return s, Life{}, err
 }
 
 // watching runs a watcher in a bubble of its own time.
 func watching(t *testing.T, v *vault, f func(t *testing.T, w *Watcher)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		w := New(v, 10*time.Second, slog.New(slog.DiscardHandler))
+		w := New(v, slog.New(slog.DiscardHandler))
 		ended := make(chan error, 1)
 		go func() { ended <- w.Run(ctx) }()
 		f(t, w)
 		cancel()
 		require.NoError(t, <-ended)
 	})
+}
+
+func wanted(interval time.Duration, paths ...string) Wanted {
+	w := Wanted{Interval: interval, Shares: Shares{Lease: 0.9, Cert: 2.0 / 3}}
+	for _, path := range paths {
+		w.Requests = append(w.Requests, render.Read(path))
+	}
+	return w
 }
 
 // next waits for a batch; after a time in which none can come it fails.
@@ -115,10 +130,10 @@ const (
 func TestEachSecretIsReadOncePerIntervalWhateverItsSpellings(t *testing.T) {
 	v := newVault(a)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a, "secret/a", a}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, "secret/a", a))
 		first := next(t, w)
 		assert.Len(t, first, 2, "a reading under each spelling")
-		assert.Same(t, first[a].Secret, first["secret/a"].Secret)
+		assert.Same(t, first[render.Read(a)].Secret, first[render.Read("secret/a")].Secret)
 		none(t, w, 95*time.Second)
 		assert.InDelta(t, 10, v.count(a), 1)
 		for i, at := range v.reads[a][1:] {
@@ -132,7 +147,7 @@ func TestEachSecretIsReadOncePerIntervalWhateverItsSpellings(t *testing.T) {
 func TestAChangeIsFoundByVersionWithinAnInterval(t *testing.T) {
 	v := newVault(a, b)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		assert.Len(t, next(t, w), 2)
 		none(t, w, time.Minute)
 		v.put(a, 2)
@@ -140,7 +155,7 @@ func TestAChangeIsFoundByVersionWithinAnInterval(t *testing.T) {
 		batch := next(t, w)
 		assert.LessOrEqual(t, time.Since(start), 11*time.Second)
 		require.Len(t, batch, 1)
-		assert.Equal(t, 2, batch[a].Secret.Version)
+		assert.Equal(t, 2, batch[render.Read(a)].Secret.Version)
 		none(t, w, time.Minute)
 	})
 }
@@ -148,12 +163,12 @@ func TestAChangeIsFoundByVersionWithinAnInterval(t *testing.T) {
 func TestASecretMadeAnewWithTheSameVersionIsAChange(t *testing.T) {
 	v := newVault(a)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a))
 		next(t, w)
 		v.mu.Lock()
 		v.store[a] = &render.Secret{Path: a, Version: 1, Created: "later"}
 		v.mu.Unlock()
-		assert.Equal(t, "later", next(t, w)[a].Secret.Created)
+		assert.Equal(t, "later", next(t, w)[render.Read(a)].Secret.Created)
 	})
 }
 
@@ -166,7 +181,7 @@ func TestWithoutVersionsAChangeIsFoundByContent(t *testing.T) {
 	}
 	set("1")
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a))
 		next(t, w)
 		set("1")
 		none(t, w, time.Minute)
@@ -179,7 +194,7 @@ func TestChangesMadeTogetherComeInOneBatch(t *testing.T) {
 	v := newVault(a, b)
 	v.slow[b] = 300 * time.Millisecond
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		assert.Len(t, next(t, w), 2)
 		v.put(a, 2)
 		v.put(b, 2)
@@ -192,7 +207,7 @@ func TestAHangingReadHoldsUpOthersForAMomentOnly(t *testing.T) {
 	v.slow[b] = time.Minute
 	watching(t, v, func(t *testing.T, w *Watcher) {
 		start := time.Now()
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		batch := next(t, w)
 		assert.Len(t, batch, 1)
 		assert.Equal(t, gather, time.Since(start))
@@ -204,32 +219,32 @@ func TestAHangingReadHoldsUpOthersForAMomentOnly(t *testing.T) {
 func TestAFailureKeepsTheLastGoodSecretAndIsToldOnce(t *testing.T) {
 	v := newVault(a, b)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		next(t, w)
 		v.setError(a, errors.New("sealed"))
 		batch := next(t, w)
-		require.EqualError(t, batch[a].Err, "sealed")
-		assert.Equal(t, 1, batch[a].Secret.Version)
+		require.EqualError(t, batch[render.Read(a)].Err, "sealed")
+		assert.Equal(t, 1, batch[render.Read(a)].Secret.Version)
 		before := v.count(a)
 		none(t, w, 100*time.Second)
-		assert.InDelta(t, 12, v.count(a)-before, 8, "retried, but not in a busy loop")
+		assert.InDelta(t, 20, v.count(a)-before, 12, "retried, but not in a busy loop")
 		assert.InDelta(t, 10, v.count(b), 3, "others go on as they were")
 
 		v.setError(a, nil)
 		batch = next(t, w)
-		require.NoError(t, batch[a].Err, "the recovery is told, even without a change")
+		require.NoError(t, batch[render.Read(a)].Err, "the recovery is told, even without a change")
 	})
 }
 
 func TestRefreshReadsAllNow(t *testing.T) {
 	v := newVault(a)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a}, time.Hour)
+		w.Want(t.Context(), wanted(time.Hour, a))
 		next(t, w)
 		v.put(a, 2)
 		start := time.Now()
 		w.Refresh()
-		assert.Equal(t, 2, next(t, w)[a].Secret.Version)
+		assert.Equal(t, 2, next(t, w)[render.Read(a)].Secret.Version)
 		assert.Zero(t, time.Since(start))
 	})
 }
@@ -238,7 +253,7 @@ func TestARefreshDuringAReadReadsOnceMore(t *testing.T) {
 	v := newVault(a)
 	v.slow[a] = time.Second
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a}, time.Hour)
+		w.Want(t.Context(), wanted(time.Hour, a))
 		time.Sleep(500 * time.Millisecond)
 		w.Refresh()
 		time.Sleep(10 * time.Second)
@@ -249,15 +264,15 @@ func TestARefreshDuringAReadReadsOnceMore(t *testing.T) {
 func TestWhatIsNotWantedAnyMoreIsNotRead(t *testing.T) {
 	v := newVault(a, b)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		next(t, w)
-		w.Want(t.Context(), []string{b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, b))
 		before := v.count(a)
 		v.put(a, 2)
 		none(t, w, time.Minute)
 		assert.Equal(t, before, v.count(a))
 
-		w.Want(t.Context(), []string{a, b}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a, b))
 		assert.Len(t, next(t, w), 1, "what is wanted anew is read at once")
 	})
 }
@@ -265,9 +280,9 @@ func TestWhatIsNotWantedAnyMoreIsNotRead(t *testing.T) {
 func TestAShorterIntervalCountsFromNowOn(t *testing.T) {
 	v := newVault(a)
 	watching(t, v, func(t *testing.T, w *Watcher) {
-		w.Want(t.Context(), []string{a}, time.Hour)
+		w.Want(t.Context(), wanted(time.Hour, a))
 		next(t, w)
-		w.Want(t.Context(), []string{a}, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, a))
 		v.put(a, 2)
 		start := time.Now()
 		next(t, w)
@@ -289,7 +304,7 @@ func TestAThousandSecretsAreReadByAFewAtATime(t *testing.T) {
 	}
 	watching(t, v, func(t *testing.T, w *Watcher) {
 		start := time.Now()
-		w.Want(t.Context(), paths, 10*time.Second)
+		w.Want(t.Context(), wanted(10*time.Second, paths...))
 		seen := Batch{}
 		for len(seen) < 1000 {
 			for path, r := range next(t, w) {
@@ -318,11 +333,11 @@ func TestFetchRetriesOnlyWhatMayPass(t *testing.T) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		batch := Fetch(ctx, v, []string{a, "secret/a", b, "secret/c"}, slog.New(slog.DiscardHandler))
+		batch := Fetch(ctx, v, wanted(0, a, "secret/a", b, "secret/c").Requests, slog.New(slog.DiscardHandler))
 		require.Len(t, batch, 4)
-		require.NoError(t, batch[a].Err)
-		assert.Same(t, batch[a].Secret, batch["secret/a"].Secret)
-		require.ErrorIs(t, batch[b].Err, session.ErrDenied)
+		require.NoError(t, batch[render.Read(a)].Err)
+		assert.Same(t, batch[render.Read(a)].Secret, batch[render.Read("secret/a")].Secret)
+		require.ErrorIs(t, batch[render.Read(b)].Err, session.ErrDenied)
 		assert.Equal(t, 1, v.count(b))
 		assert.Equal(t, 1, v.count("secret/data/c"))
 	})
@@ -334,7 +349,7 @@ func TestFetchEndsWithItsContextAndGivesTheReason(t *testing.T) {
 		v.setError(a, &session.Fault{Op: "reading", Kind: session.ErrSealed, Transient: true})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		batch := Fetch(ctx, v, []string{a}, slog.New(slog.DiscardHandler))
-		require.ErrorIs(t, batch[a].Err, session.ErrSealed)
+		batch := Fetch(ctx, v, wanted(0, a).Requests, slog.New(slog.DiscardHandler))
+		require.ErrorIs(t, batch[render.Read(a)].Err, session.ErrSealed)
 	})
 }

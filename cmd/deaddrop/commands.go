@@ -25,7 +25,8 @@ func newRun() *cobra.Command {
 file is only written when its content has changed, and services are only told
 then. Changed configuration and template files are picked up by themselves.
 
-Signals: SIGHUP reads everything again at once; SIGTERM and SIGINT stop.`,
+Signals: SIGHUP reads everything again at once; SIGUSR1 writes the state of every
+file to the log; SIGTERM and SIGINT stop.`,
 		Example: `  deaddrop run --config /etc/deaddrop.hcl
   deaddrop run --tenant demo --service nexa --out /run/nexa.env --signal HUP --pid-file /run/nexa.pid`,
 		Args: cobra.NoArgs,
@@ -52,6 +53,7 @@ Signals: SIGHUP reads everything again at once; SIGTERM and SIGINT stop.`,
 func newRender() *cobra.Command {
 	var opts options
 	var timeout time.Duration
+	var keepToken bool
 	cmd := &cobra.Command{
 		Use:   "render",
 		Short: "Write all files once and exit",
@@ -75,12 +77,13 @@ itself, such as a Vault that is not up yet, is retried until the timeout.
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return failure(log, agent.Once(ctx, cfg, log))
+			return failure(log, agent.Once(ctx, cfg, keepToken, log))
 		},
 	}
 	opts.bind(cmd)
 	cmd.Flags().Bool("once", true, "render once, which is all that render does")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up after this long")
+	cmd.Flags().BoolVar(&keepToken, "keep-token", false, "do not revoke the token of this run at the end")
 	return cmd
 }
 

@@ -1,0 +1,64 @@
+package session
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Token is one token of a [Session], and what is known of its life. A lease
+// lives no longer than the token it was issued to, so who has one keeps the
+// token: see [Token.Release].
+type Token struct {
+	s     *Session
+	value string
+	// own says that a login of ours made it, so that it is ours to revoke.
+	own bool
+
+	// What follows is guarded by the session's lock.
+	since     time.Time // of the login
+	ttl       time.Duration
+	ends      time.Time // zero for never, or not known
+	renewable bool
+	due       time.Time // to be renewed or replaced
+	holds     int       // requests under way and leases in use
+	retired   bool      // replaced by another
+	// doubted says that this token was taken in exchange for one that was
+	// denied something. If it is denied as well, the token is not the reason.
+	doubted bool
+	// tried is when a denied request last looked for another token; it is
+	// guarded by Session.replacing.
+	tried time.Time
+}
+
+// Life tells when the token ends, zero for never, and whether another token has
+// taken its place, so that it will not be renewed.
+func (t *Token) Life() (ends time.Time, retired bool) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.ends, t.retired
+}
+
+// Release gives the token back. One that was replaced and that nobody has a use
+// for is then revoked.
+func (t *Token) Release() {
+	t.s.mu.Lock()
+	t.holds--
+	t.s.mu.Unlock()
+	t.s.nudge()
+}
+
+// granted sets the life that Vault has given the token, from now on.
+func (t *Token) granted(ttl time.Duration, renewable bool) {
+	t.ttl, t.renewable = ttl, renewable
+	t.ends, t.due = time.Time{}, time.Time{}
+	if ttl > 0 {
+		now := time.Now()
+		t.ends, t.due = now.Add(ttl), now.Add(renewAfter(ttl))
+	}
+}
+
+// renewAfter is two thirds of a life, give or take a tenth, so that agents which
+// were started together do not all come back together.
+func renewAfter(ttl time.Duration) time.Duration {
+	return time.Duration(float64(ttl) * (0.6 + rand.Float64()*0.133))
+}

@@ -1,0 +1,46 @@
+package agent
+
+import "time"
+
+// logStatus writes to the log how the session and each drop are: current, or
+// why not and since when. It is an answer to SIGUSR1.
+func (k *keeper) logStatus() {
+	session := []any{"address", k.vault.Address()}
+	switch ends, loggedIn := k.vault.TokenEnds(); {
+	case !loggedIn:
+		session = append(session, "state", "not logged in")
+	case ends.IsZero():
+		session = append(session, "state", "logged in")
+	default:
+		session = append(session, "state", "logged in", "token_ends", ends.UTC().Format(time.RFC3339))
+	}
+	k.log.Info("status of the session", session...)
+	for _, s := range k.states {
+		state, why := s.status()
+		args := []any{"drop", s.drop.Name, "destination", s.drop.Destination, "state", state}
+		if !s.since.IsZero() {
+			args = append(args, "since", s.since.UTC().Format(time.RFC3339))
+		}
+		if why != nil {
+			args = append(args, "error", why)
+		}
+		k.log.Info("status of a drop", args...)
+	}
+}
+
+// status is one word for how a drop is, and why where it is not well.
+func (s *state) status() (word string, why error) {
+	switch {
+	case s.lacks:
+		return "waiting", nil
+	case s.err != nil && s.wrote:
+		return "stale", s.err
+	case s.err != nil:
+		return "failed", s.err
+	case s.gone:
+		return "removed", s.stale
+	case s.stale != nil:
+		return "stale", s.stale
+	}
+	return "current", nil
+}

@@ -1,0 +1,266 @@
+package watch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/secret"
+)
+
+// The kinds of errors that a read can end in, besides those of the session.
+var (
+	ErrMissing     = errors.New("there is no such secret")
+	ErrUnsupported = errors.New("not supported")
+)
+
+// Vault is what this package needs of a session. Answers hold no secret where
+// nothing is there.
+type Vault interface {
+	Read(ctx context.Context, path string, query url.Values) (session.Answer, error)
+	Write(ctx context.Context, path string, data map[string]any) (session.Answer, error)
+	List(ctx context.Context, path string) (session.Answer, error)
+}
+
+// Secrets reads secrets of all engines. KV is found by logical path
+// (secret/tenant/demo/nexa) or API path (secret/data/tenant/demo/nexa).
+type Secrets struct {
+	vault Vault
+
+	mu     sync.Mutex
+	mounts []mount
+}
+
+// mount is an engine that is mounted at path, which ends in a slash.
+type mount struct {
+	path    string
+	kind    string // of the engine
+	version string // of KV
+}
+
+func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
+
+// NewSecrets returns a reader that knows no mounts yet.
+func NewSecrets(vault Vault) *Secrets { return &Secrets{vault: vault} }
+
+// Resolve returns the request with the API path of the secret. It asks Vault for
+// the mount that the path is on, once for each mount.
+func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Request, error) {
+	path, query, _ := strings.Cut(strings.Trim(r.Path, "/"), "?")
+	m, err := ss.mountOf(ctx, path)
+	if err != nil {
+		return r, err
+	}
+	rest := strings.TrimPrefix(path, m.path)
+	switch {
+	case m.isKV2() && strings.HasPrefix(rest, "metadata/"):
+		return r, fmt.Errorf("secret %q: reading metadata: %w; name the secret itself, %s", path, ErrUnsupported, m.path+strings.TrimPrefix(rest, "metadata/"))
+	case m.isKV2() && !strings.HasPrefix(rest, "data/"):
+		path = m.path + "data/" + rest
+	}
+	if query != "" {
+		path += "?" + query
+	}
+	return r.At(path), nil
+}
+
+// Read asks what [Secrets.Resolve] returned.
+func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, Life, error) {
+	path, rawQuery, _ := strings.Cut(r.Path, "?")
+	m, err := ss.mountOf(ctx, path)
+	if err != nil {
+		return nil, Life{}, err
+	}
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, Life{}, fmt.Errorf("secret %q: what follows the ? is not of the form name=value: %w", path, ErrUnsupported)
+	}
+	answer, err := ss.ask(ctx, r, path, query)
+	switch {
+	case err != nil:
+		return nil, Life{}, err
+	case m.isKV2():
+		s, err := ss.version2(ctx, r, path, m, answer.Secret)
+		return s, Life{}, err
+	case answer.Secret == nil || answer.Data == nil:
+		return nil, Life{}, ss.missing(ctx, path, m)
+	}
+	s := &render.Secret{
+		Path: r.Path, LeaseID: answer.LeaseID, LeaseDuration: answer.LeaseDuration, Renewable: answer.Renewable,
+		Data: secret.Of(answer.Data),
+	}
+	return s, ss.life(r, s, m, answer), nil
+}
+
+func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, query url.Values) (session.Answer, error) {
+	if !r.Writes() {
+		answer, err := ss.vault.Read(ctx, path, query)
+		return answer, withPolicy(err, "the login's policies need: path %q { capabilities = [\"read\"] }", path)
+	}
+	answer, err := ss.vault.Write(ctx, path, r.Params())
+	return answer, withPolicy(err, "the login's policies need: path %q { capabilities = [\"create\", \"update\"] }", path)
+}
+
+// life tells how long an answer is good for. The certificate of a lease lives
+// until it ends by itself: revoking it would be news to everyone who has it.
+func (ss *Secrets) life(r render.Request, s *render.Secret, m mount, answer session.Answer) Life {
+	life := Life{Look: time.Duration(s.LeaseDuration) * time.Second}
+	if m.kind != "kv" && m.kind != "generic" {
+		life = lifeOf(r, s, time.Now().Round(0))
+	}
+	switch {
+	case answer.Token == nil:
+	case !life.NotAfter.IsZero():
+		answer.Token.Release()
+	default:
+		life = Life{Lease: &Lease{ID: s.LeaseID, TTL: time.Duration(s.LeaseDuration) * time.Second, Renewable: s.Renewable, Token: answer.Token}}
+	}
+	return life
+}
+
+// Renew asks Vault for as long a life of the lease as before, and returns what
+// it has granted.
+func (ss *Secrets) Renew(ctx context.Context, l *Lease) (time.Duration, bool, error) {
+	const path = "sys/leases/renew"
+	answer, err := ss.vault.Write(ctx, path, map[string]any{"lease_id": l.ID, "increment": int(l.TTL.Seconds())})
+	if err != nil {
+		return 0, false, withPolicy(err, "the login's policies need: path %q { capabilities = [\"update\"] }", path)
+	}
+	if answer.Token != nil {
+		answer.Token.Release() // The lease stays with the token it was issued to.
+	}
+	if answer.Secret == nil {
+		return 0, false, fmt.Errorf("renewing the lease %s: Vault answered nothing", l.ID)
+	}
+	return time.Duration(answer.LeaseDuration) * time.Second, answer.Renewable, nil
+}
+
+// Revoke ends a lease.
+func (ss *Secrets) Revoke(ctx context.Context, l *Lease) error {
+	const path = "sys/leases/revoke"
+	_, err := ss.vault.Write(ctx, path, map[string]any{"lease_id": l.ID})
+	return withPolicy(err, "the login's policies need: path %q { capabilities = [\"update\"] }; until then leases end by themselves", path)
+}
+
+// version2 reads the envelope of KV v2. A deleted version comes as an answer
+// without pairs.
+func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, m mount, answer *api.Secret) (*render.Secret, error) {
+	if answer == nil || answer.Data == nil {
+		return nil, ss.missing(ctx, path, m)
+	}
+	meta, _ := answer.Data["metadata"].(map[string]any)
+	number, _ := meta["version"].(json.Number)
+	version, err := number.Int64()
+	if err != nil || version < 1 {
+		return nil, fmt.Errorf("secret %q: the answer holds no version; is it a secret?", path)
+	}
+	if _, there := answer.Data["data"].(map[string]any); !there {
+		how, undo := "deleted", fmt.Sprintf("; \"vault kv undelete -versions=%d %s\" brings it back", version, m.logical(path))
+		if destroyed, _ := meta["destroyed"].(bool); destroyed {
+			how, undo = "destroyed", ""
+		}
+		return nil, fmt.Errorf("secret %q: %w: version %d was %s%s", path, ErrMissing, version, how, undo)
+	}
+	created, _ := meta["created_time"].(string)
+	return &render.Secret{Path: r.Path, Version: int(version), Created: created, Data: secret.Of(answer.Data)}, nil
+}
+
+// missing says that nothing is at a path, or what is below it, where the login
+// may list that.
+func (ss *Secrets) missing(ctx context.Context, path string, m mount) error {
+	if m.kind != "kv" && m.kind != "generic" {
+		return fmt.Errorf("%q: %w; the %s engine has answered nothing", path, ErrMissing, m.kind)
+	}
+	logical := m.logical(path)
+	if inside := ss.list(ctx, path, m); len(inside) > 0 {
+		return fmt.Errorf("secret %q: %w: it is a folder; name a secret in it, such as %s", path, ErrMissing, logical+"/"+inside[0])
+	}
+	return fmt.Errorf("secret %q: %w; write one with \"vault kv put %s\"", path, ErrMissing, logical)
+}
+
+func (ss *Secrets) list(ctx context.Context, path string, m mount) []string {
+	if m.isKV2() {
+		path = m.path + "metadata/" + strings.TrimPrefix(m.logical(path), m.path)
+	}
+	answer, err := ss.vault.List(ctx, path)
+	if err != nil || answer.Secret == nil {
+		return nil
+	}
+	keys, _ := answer.Data["keys"].([]any)
+	var names []string
+	for _, key := range keys {
+		if name, ok := key.(string); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (m mount) logical(path string) string {
+	if !m.isKV2() {
+		return path
+	}
+	return m.path + strings.TrimPrefix(strings.TrimPrefix(path, m.path), "data/")
+}
+
+// mountOf holds the lock while it asks Vault, so that a thousand secrets which
+// start together ask once. Mounts never lie within each other.
+func (ss *Secrets) mountOf(ctx context.Context, path string) (mount, error) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, m := range ss.mounts {
+		if strings.HasPrefix(path, m.path) {
+			return m, nil
+		}
+	}
+	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
+	if err != nil {
+		return mount{}, withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
+	}
+	m, err := parseMount(path, answer.Secret)
+	if err == nil {
+		ss.mounts = append(ss.mounts, m)
+	}
+	return m, err
+}
+
+func parseMount(path string, answer *api.Secret) (mount, error) {
+	if answer == nil {
+		return mount{}, fmt.Errorf("secret %q: %w: nothing is mounted there", path, ErrMissing)
+	}
+	at, _ := answer.Data["path"].(string)
+	kind, _ := answer.Data["type"].(string)
+	options, _ := answer.Data["options"].(map[string]any)
+	version, _ := options["version"].(string)
+	if at == "" || !strings.HasPrefix(path, at) {
+		return mount{}, fmt.Errorf("secret %q: Vault does not tell what is mounted there", path)
+	}
+	return mount{path: at, kind: kind, version: version}, nil
+}
+
+// denied adds to a denial what a policy would have to say.
+type denied struct {
+	err  error
+	hint string
+}
+
+func (e *denied) Error() string { return e.err.Error() + "; " + e.hint }
+func (e *denied) Unwrap() error { return e.err }
+
+func withPolicy(err error, format string, args ...any) error {
+	if errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err) {
+		return &denied{err, fmt.Sprintf(format, args...)}
+	}
+	return err
+}
