@@ -124,7 +124,7 @@ func recoverCertificate(request render.Request, known certificate, files [][]byt
 		found.collect(bytes.ReplaceAll(content, []byte(`\n`), []byte("\n")))
 	}
 	leaf := found.leaf
-	if leaf == nil || now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter) {
+	if leaf == nil || now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter) || !known.Issued.Before(leaf.NotAfter) {
 		return watch.Reading{}, false
 	}
 	data, ok := found.data()
@@ -133,7 +133,7 @@ func recoverCertificate(request render.Request, known certificate, files [][]byt
 	}
 	return watch.Reading{
 		Secret: &render.Secret{Path: request.Path, Data: secret.Of(data)},
-		Life:   watch.Life{Issued: known.Issued, NotAfter: leaf.NotAfter},
+		Life:   watch.Life{Issued: known.Issued, NotAfter: leaf.NotAfter, TTL: leaf.NotAfter.Sub(known.Issued)},
 	}, true
 }
 

@@ -45,7 +45,10 @@ type Fault struct {
 	// RetryAfter is how long Vault asks to be left alone, or 0.
 	RetryAfter time.Duration
 
-	invalidToken, leaseLost bool
+	// LeaseLost says that Vault does not know the lease, or not any more.
+	LeaseLost bool
+
+	invalidToken bool
 }
 
 // invalidToken is how Vault says that a token is not, or no longer, valid.
@@ -64,9 +67,6 @@ func (f *Fault) Error() string {
 
 // Unwrap gives the kind.
 func (f *Fault) Unwrap() error { return f.Kind }
-
-// LeaseLost tells whether Vault does not know a lease, or not any more.
-func (f *Fault) LeaseLost() bool { return f.leaseLost }
 
 // IsTransient tells whether err is a [Fault] that may pass by itself.
 func IsTransient(err error) bool {
@@ -97,7 +97,7 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 		f.Kind, f.Transient = ErrUnreachable, true
 	default:
 		f.Kind = ErrRejected
-		f.leaseLost = strings.Contains(text, "lease not found") || strings.Contains(text, "lease expired")
+		f.LeaseLost = strings.Contains(text, "lease not found") || strings.Contains(text, "lease expired")
 	}
 	return f
 }

@@ -164,7 +164,7 @@ func (e *entry) renewalIsOver(err error) {
 	e.plan.renew = time.Time{}
 	// A policy's denial, or "lease is not renewable", leaves the lease as it is.
 	var fault *session.Fault
-	if errors.As(err, &fault) && fault.LeaseLost() {
+	if errors.As(err, &fault) && fault.LeaseLost {
 		e.now = true
 	}
 }

@@ -22,8 +22,10 @@ type Life struct {
 	// Lease is set for what ends unless it is renewed.
 	Lease *Lease
 	// Issued and NotAfter are set for a certificate: by the clock on the wall,
-	// as others will judge it.
+	// as others will judge it. TTL is how long it could be used when it was
+	// issued.
 	Issued, NotAfter time.Time
+	TTL              time.Duration
 	// Once is set for the answer to a write that says nothing of its life. It
 	// is not asked for again, as that might have effects.
 	Once bool
@@ -89,7 +91,7 @@ func part(d time.Duration, share float64) time.Duration {
 func lifeOf(r render.Request, s *render.Secret, now time.Time) Life {
 	data := s.Data.Reveal()
 	if cert, err := leaf(data); err == nil {
-		return Life{Issued: now, NotAfter: cert.NotAfter}
+		return Life{Issued: now, NotAfter: cert.NotAfter, TTL: usable(cert, now)}
 	}
 	ttl, timed := seconds(data["ttl"])
 	switch {
@@ -99,6 +101,25 @@ func lifeOf(r render.Request, s *render.Secret, now time.Time) Life {
 		return Life{Lease: &Lease{TTL: ttl}}
 	}
 	return Life{Once: r.Writes(), Look: time.Duration(s.LeaseDuration) * time.Second}
+}
+
+// backdated is by how much Vault's PKI lets a certificate begin before its time
+// unless told otherwise, for clocks that are late.
+const backdated = 30 * time.Second
+
+// usable is how long a new certificate can be used. The clock on the wall and
+// the certificate both tell; the shorter one counts, unless this clock is so far
+// ahead that nothing would seem to be valid.
+func usable(cert *x509.Certificate, now time.Time) time.Duration {
+	whole, left := cert.NotAfter.Sub(cert.NotBefore), cert.NotAfter.Sub(now)
+	life := whole - backdated
+	if life <= 0 {
+		life = whole
+	}
+	if left > 0 {
+		life = min(life, left)
+	}
+	return max(life, whole/60)
 }
 
 // rotates recognises a static role, whose password Vault changes on a schedule.
@@ -170,12 +191,11 @@ func planLease(l *Lease, share float64, now time.Time) schedule {
 	return s
 }
 
-// planCertificate goes by the clock on the wall, unless that is so far off that
-// the certificate does not seem to be valid at all.
+// planCertificate goes by the clock on the wall, too, unless that says that the
+// certificate has ended already.
 func planCertificate(life Life, share float64, now, wall time.Time) schedule {
-	whole, left := life.NotAfter.Sub(life.Issued), life.NotAfter.Sub(wall)
-	at := part(whole, share)
-	if left <= 0 || left > whole {
+	at := part(life.TTL, share)
+	if !wall.Before(life.NotAfter) {
 		return schedule{reissue: now.Add(at)}
 	}
 	onWall := life.Issued.Add(at)

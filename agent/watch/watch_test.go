@@ -81,15 +81,11 @@ func (v *vault) Read(ctx context.Context, r render.Request) (*render.Secret, Lif
 }
 
 // watching runs a watcher in a bubble of its own time.
-func watching(t *testing.T, v *vault, f func(t *testing.T, w *Watcher)) {
+func watching(t *testing.T, r Reader, f func(t *testing.T, w *Watcher)) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		w := New(v, slog.New(slog.DiscardHandler))
-		ended := make(chan error, 1)
-		go func() { ended <- w.Run(ctx) }()
+		w, stop := start(t, r)
 		f(t, w)
-		cancel()
-		require.NoError(t, <-ended)
+		stop()
 	})
 }
 
