@@ -77,6 +77,26 @@ func (e *engine) set(f func()) {
 	f()
 }
 
+// times are when something was issued.
+func (e *engine) times() []time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.issued)
+}
+
+// ended are the leases that were revoked.
+func (e *engine) ended() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.revoked)
+}
+
+func (e *engine) renewals() []time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.renewed)
+}
+
 // stats are how often something was issued, renewed and revoked.
 func (e *engine) stats() (issued, renewed, revoked int) {
 	e.mu.Lock()
@@ -102,6 +122,12 @@ func (t *token) Release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.holds--
+}
+
+func (t *token) held() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holds
 }
 
 func leased(ttl time.Duration, renewable bool, tok Token) func(int) Life {
@@ -152,7 +178,7 @@ func TestALeaseIsRenewedAtTwoThirdsAndNeverIssuedAgainByTheInterval(t *testing.T
 		assert.Equal(t, 1, issued)
 		assert.InDelta(t, 37, renewed, 2)
 		assert.Zero(t, revoked)
-		assertAllBetween(t, pauses(e.renewed), 0.62*3600, 0.67*3600)
+		assertAllBetween(t, pauses(e.renewals()), 0.62*3600, 0.67*3600)
 	})
 }
 
@@ -170,10 +196,10 @@ func TestALeaseThatCannotBeRenewedIsIssuedAnewBeforeItEnds(t *testing.T) {
 			watching(t, e, func(t *testing.T, w *Watcher) {
 				w.Want(t.Context(), wanted(10*time.Second, a))
 				keep(t, w, 24*time.Hour)
-				assertAllBetween(t, pauses(e.issued), 0.85*3600, 0.91*3600)
+				assertAllBetween(t, pauses(e.times()), 0.85*3600, 0.91*3600)
 				issued, _, revoked := e.stats()
 				assert.Equal(t, issued-1, revoked, "each lease but the last")
-				assert.NotContains(t, e.revoked, fmt.Sprint("lease ", issued))
+				assert.NotContains(t, e.ended(), fmt.Sprint("lease ", issued))
 			})
 		})
 	}
@@ -195,7 +221,7 @@ func TestALeaseAtItsMaximumIsIssuedAnewWithinTheLastGrant(t *testing.T) {
 				require.FailNow(t, "the lease has ended")
 			}
 		}
-		life := e.issued[1].Sub(e.issued[0])
+		life := e.times()[1].Sub(e.times()[0])
 		assert.Less(t, life, 2*time.Hour, "no gap")
 		assert.Greater(t, life, 100*time.Minute, "but not long before")
 	})
@@ -208,7 +234,7 @@ func TestALeaseThatVaultHasLostIsIssuedAnewAtOnce(t *testing.T) {
 	watching(t, e, func(t *testing.T, w *Watcher) {
 		w.Want(t.Context(), wanted(10*time.Second, a))
 		keep(t, w, 50*time.Minute)
-		assertAllBetween(t, pauses(e.issued), 0.62*3600, 0.68*3600)
+		assertAllBetween(t, pauses(e.times()), 0.62*3600, 0.68*3600)
 	})
 }
 
@@ -224,13 +250,13 @@ func TestTheOldLeaseIsKeptUntilTheNewFileIsDropped(t *testing.T) {
 		assert.Zero(t, revoked, "the file still holds the first")
 		third := next(t, w)
 		none(t, w, time.Minute)
-		assert.Equal(t, []string{"lease 2"}, e.revoked, "no file has ever held the second")
+		assert.Equal(t, []string{"lease 2"}, e.ended(), "no file has ever held the second")
 		assert.NotSame(t, second[render.Read(a)].Secret, third[render.Read(a)].Secret)
 		w.Settle(t.Context(), Settled{Dropped: map[render.Request]*render.Secret{render.Read(a): third[render.Read(a)].Secret}})
 		none(t, w, revokeGrace-time.Second)
-		assert.Equal(t, []string{"lease 2"}, e.revoked, "the service gets time to reload")
+		assert.Equal(t, []string{"lease 2"}, e.ended(), "the service gets time to reload")
 		none(t, w, time.Minute)
-		assert.Equal(t, []string{"lease 2", "lease 1"}, e.revoked)
+		assert.Equal(t, []string{"lease 2", "lease 1"}, e.ended())
 	})
 }
 
@@ -255,12 +281,12 @@ func TestALeaseIsIssuedAnewBeforeItsTokenEnds(t *testing.T) {
 		tok.retired = true
 		tok.mu.Unlock()
 		keep(t, w, time.Minute)
-		require.Len(t, e.issued, 2)
-		assert.Less(t, e.issued[1].Sub(begin), time.Hour)
-		assert.Equal(t, []string{"lease 1"}, e.revoked)
-		assert.Zero(t, tok.holds, "the token is given back with the lease")
+		require.Len(t, e.times(), 2)
+		assert.Less(t, e.times()[1].Sub(begin), time.Hour)
+		assert.Equal(t, []string{"lease 1"}, e.ended())
+		assert.Zero(t, tok.held(), "the token is given back with the lease")
 		keep(t, w, 12*time.Hour)
-		assert.Len(t, e.issued, 2)
+		assert.Len(t, e.times(), 2)
 	})
 }
 
@@ -277,7 +303,7 @@ func TestARenewedTokenLetsTheLeaseLive(t *testing.T) {
 			tok.ends = time.Now().Add(time.Hour)
 			tok.mu.Unlock()
 		}
-		assert.Len(t, e.issued, 1)
+		assert.Len(t, e.times(), 1)
 	})
 }
 
@@ -308,7 +334,7 @@ func TestLeasesThatStandInNoFileAreRevokedAtTheEnd(t *testing.T) {
 		w.Settle(t.Context(), Settled{Dropped: map[render.Request]*render.Secret{render.Read(a): batch[render.Read(a)].Secret}})
 		next(t, w)
 		stop()
-		assert.Equal(t, []string{"lease 2"}, e.revoked)
+		assert.Equal(t, []string{"lease 2"}, e.ended())
 	})
 }
 
@@ -320,7 +346,7 @@ func TestOrphansAndWhatIsNotWantedAnyMoreAreRevoked(t *testing.T) {
 		w.Settle(t.Context(), Settled{Orphans: []string{"of old"}})
 		w.Want(t.Context(), wanted(10*time.Second))
 		none(t, w, time.Minute)
-		assert.ElementsMatch(t, []string{"of old", "lease 1"}, e.revoked)
+		assert.ElementsMatch(t, []string{"of old", "lease 1"}, e.ended())
 	})
 }
 
@@ -349,8 +375,8 @@ func TestACertificateIsIssuedAnewAtItsShare(t *testing.T) {
 	watching(t, e, func(t *testing.T, w *Watcher) {
 		w.Want(t.Context(), wanted(10*time.Second, a))
 		keep(t, w, 24*time.Hour)
-		assertAllBetween(t, pauses(e.issued), 0.62*3600, 0.67*3600)
-		assert.Empty(t, e.revoked, "a certificate ends by itself")
+		assertAllBetween(t, pauses(e.times()), 0.62*3600, 0.67*3600)
+		assert.Empty(t, e.ended(), "a certificate ends by itself")
 	})
 }
 
@@ -398,14 +424,14 @@ func TestAJumpOfTheWallClockIsNoticedForCertificatesAndLeavesTheRestAlone(t *tes
 		next(t, w)
 		assert.LessOrEqual(t, time.Since(begin), longestSleep)
 		keep(t, other, 10*time.Minute)
-		assert.Len(t, leases.issued, 1, "a lease counts by the clock that does not jump")
+		assert.Len(t, leases.times(), 1, "a lease counts by the clock that does not jump")
 
 		mu.Lock()
 		offset = 10 * 365 * 24 * time.Hour // Nothing that Vault issues seems valid any more.
 		mu.Unlock()
-		before := len(e.issued)
+		before := len(e.times())
 		keep(t, w, 2*time.Hour)
-		assert.LessOrEqual(t, len(e.issued)-before, 5, "and yet there is no busy loop")
+		assert.LessOrEqual(t, len(e.times())-before, 5, "and yet there is no busy loop")
 	})
 }
 
@@ -430,10 +456,10 @@ func TestSchedulesOfAnswersWithoutALease(t *testing.T) {
 				w.Want(t.Context(), Wanted{Requests: []render.Request{tc.request}, Interval: 10 * time.Second, Shares: Shares{Lease: 0.9}})
 				keep(t, w, 4*time.Hour)
 				if tc.high == 0 {
-					assert.Len(t, e.issued, 1)
+					assert.Len(t, e.times(), 1)
 					return
 				}
-				assertAllBetween(t, pauses(e.issued), tc.low, tc.high)
+				assertAllBetween(t, pauses(e.times()), tc.low, tc.high)
 			})
 		})
 	}
