@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -99,6 +98,7 @@ func runWith(ctx context.Context, cfg *config.Config, load func() (*config.Confi
 	err = group.Run()
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
 	defer cancel()
+	watcher.Close(bye, keeper.settled())
 	vault.Close(bye, false)
 	return changes.restart, err
 }
@@ -112,7 +112,7 @@ type keeper struct {
 	cfg     *config.Config
 	plans   chan *config.Config
 	wanted  []render.Request
-	told    map[render.Request]*render.Secret
+	told    []*watch.Lease
 	trim    <-chan time.Time
 }
 
@@ -182,11 +182,11 @@ func (k *keeper) want(ctx context.Context) {
 // settle tells the watcher which leases stand in files, when that has changed.
 func (k *keeper) settle(ctx context.Context) {
 	settled := k.settled()
-	if len(settled.Orphans) == 0 && maps.Equal(settled.Dropped, k.told) {
+	if len(settled.Orphans) == 0 && slices.Equal(settled.InFiles, k.told) {
 		return
 	}
 	k.watcher.Settle(ctx, settled)
-	k.told = settled.Dropped
+	k.told = settled.InFiles
 }
 
 // report logs what cannot be read, and what can be read again: each once, or as

@@ -40,6 +40,7 @@ type state struct {
 	since time.Time        // of err, stale or gone; else of the last write
 
 	inFile   []render.Request // uses of what stands in the file
+	leases   []*watch.Lease   // of what stands in the file
 	filed    record           // what stands in the file, as far as it was issued
 	orphaned record           // what an earlier run has left there
 }
@@ -61,7 +62,7 @@ func (d *dropper) setDrops(drops []config.Drop) {
 		s := &state{drop: each, dirty: true}
 		if before := old[each.Destination]; before != nil {
 			s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
-			s.inFile, s.filed, s.orphaned = before.inFile, before.filed, before.orphaned
+			s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
 		} else {
 			s.orphaned = readRecord(each.Destination)
 		}
@@ -127,14 +128,16 @@ func (d *dropper) step() []reload.Action {
 			s.dirty = false
 			reloads = append(reloads, d.remove(s)...)
 			continue
-		case err == nil:
-			err = d.keepRecord(s)
-		}
-		s.dirty = false
-		if err != nil {
+		case err != nil:
+			s.dirty = false
 			d.fail(s, err)
 			continue
 		}
+		if err := d.keepRecord(s); err != nil {
+			d.fail(s, err) // It stays dirty: this may succeed later.
+			continue
+		}
+		s.dirty = false
 		files = append(files, drop.File{Path: s.drop.Destination, Content: content, Mode: s.drop.Mode, CreateDirs: s.drop.CreateDirs})
 		whose = append(whose, s)
 	}
@@ -187,7 +190,7 @@ func (d *dropper) remove(s *state) []reload.Action {
 		d.fail(s, fmt.Errorf("removing the file of a secret that is gone: %w", err))
 		return nil
 	}
-	s.err, s.stale, s.inFile, s.wrote = nil, nil, nil, true
+	s.err, s.stale, s.inFile, s.leases, s.wrote = nil, nil, nil, nil, true
 	if !s.gone {
 		s.gone, s.since = true, time.Now()
 		d.log.Info("the secret is gone, and so is its file", "drop", s.drop.Name, "destination", s.drop.Destination)
@@ -290,54 +293,49 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 		_ = record{}.write(s.drop.Destination) // What it lists ends by itself.
 	}
 	s.inFile, s.filed, s.orphaned.Certificates = s.uses, issued, nil
-}
-
-// settled tells what was dropped everywhere it is used, and which leases of an
-// earlier run no file holds any more.
-func (d *dropper) settled() watch.Settled {
-	out := watch.Settled{Dropped: map[render.Request]*render.Secret{}}
-	pending := map[string]bool{}
-	for _, s := range d.states {
-		for _, r := range s.uses {
-			if reading := d.readings[r]; reading.Life.Lease != nil {
-				out.Dropped[r] = reading.Secret
-			}
+	s.leases = nil
+	for _, r := range s.uses {
+		if l := d.readings[r].Life.Lease; l != nil {
+			s.leases = append(s.leases, l)
 		}
 	}
+}
+
+// settled tells which leases stand in files, and which of an earlier run do not
+// stand in any file now.
+func (d *dropper) settled() watch.Settled {
+	var out watch.Settled
+	pending := map[string]bool{}
 	for _, s := range d.states {
-		if s.err == nil && !s.dirty && !s.lacks {
+		out.InFiles = append(out.InFiles, s.leases...)
+		if s.isCurrent() {
 			continue
-		}
-		for _, r := range slices.Concat(s.uses, s.inFile) {
-			delete(out.Dropped, r)
 		}
 		for _, id := range s.orphaned.Leases {
 			pending[id] = true
 		}
 	}
 	for _, s := range d.states {
-		if s.err != nil || s.dirty || s.lacks {
-			continue
-		}
-		for _, id := range s.orphaned.Leases {
+		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool {
 			if !pending[id] && !slices.Contains(out.Orphans, id) {
 				out.Orphans = append(out.Orphans, id)
 			}
-		}
-		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool { return !pending[id] })
+			return !pending[id]
+		})
 	}
 	return out
 }
+
+// isCurrent tells whether the file is what the last render came to.
+func (s *state) isCurrent() bool { return s.err == nil && !s.dirty && !s.lacks }
 
 // letGo revokes, at the end of a single run, what stands in no file. What does
 // is kept, with the token that it depends on.
 func (d *dropper) letGo(ctx context.Context, reader watch.Reader) {
 	settled := d.settled()
 	kept := map[*watch.Lease]bool{}
-	for r, s := range settled.Dropped {
-		if reading := d.readings[r]; reading.Secret == s {
-			kept[reading.Life.Lease] = true
-		}
+	for _, l := range settled.InFiles {
+		kept[l] = true
 	}
 	doomed := map[*watch.Lease]bool{}
 	for _, reading := range d.readings {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -33,11 +32,6 @@ type entry struct {
 	now   bool                        // act now, whatever the schedule says
 	retry *backoff.ExponentialBackOff // nil while all is well
 	after time.Time                   // when to retry
-
-	// inFile is the lease of what stands in files, nil for none. leases are all
-	// that have not been revoked, that of last included.
-	inFile *Lease
-	leases []*Lease
 
 	task   task
 	result result
@@ -125,7 +119,7 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 	}
 	e.retry = nil
 	if r.life.Lease != nil {
-		e.leases = append(e.leases, r.life.Lease)
+		s.leases = append(s.leases, r.life.Lease)
 	}
 	e.plan = plan(r.life, s.shares, now, s.w.wall().Round(0), s.tick)
 	news := e.last.Err != nil || e.last.Secret == nil || r.life.Lease != nil || changed(e.last.Secret, r.secret)
@@ -182,19 +176,6 @@ func changed(old, now *render.Secret) bool {
 		delete(after, "ttl")
 	}
 	return !reflect.DeepEqual(before, after)
-}
-
-// superfluous takes out the leases that are neither in files nor on their way.
-func (e *entry) superfluous() []*Lease {
-	var others []*Lease
-	e.leases = slices.DeleteFunc(e.leases, func(l *Lease) bool {
-		if l == e.inFile || l == e.last.Life.Lease {
-			return false
-		}
-		others = append(others, l)
-		return true
-	})
-	return others
 }
 
 // revocation is the end of a lease that no file holds any more.

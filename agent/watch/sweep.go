@@ -18,8 +18,6 @@ const (
 	// orphanLife is how long it is tried to revoke the lease of an earlier run,
 	// whose time to live is not known.
 	orphanLife = time.Hour
-	// closing is how long it may take to revoke leases at the end.
-	closing = 2 * time.Second
 	// doubtful is how often it is asked whether a token has been replaced.
 	doubtful = 500 * time.Millisecond
 )
@@ -30,6 +28,8 @@ type sweep struct {
 	interval    time.Duration
 	shares      Shares
 	entries     []*entry
+	leases      []*Lease // all that have neither ended nor are being revoked
+	inFiles     map[*Lease]bool
 	revocations []*revocation
 	queue       []job // due, waiting for a worker
 	working     int   // in the hands of workers
@@ -141,9 +141,6 @@ func (s *sweep) want(w Wanted) {
 		for _, r := range e.asked {
 			known[r] = true
 		}
-		if e.gone && !e.busy {
-			s.dismiss(e)
-		}
 	}
 	s.entries = slices.DeleteFunc(s.entries, func(e *entry) bool { return e.gone })
 	for _, r := range w.Requests {
@@ -199,10 +196,8 @@ func (s *sweep) finish(j job) {
 	news := e.absorb(s, time.Now())
 	e.now, e.again = e.now || e.again, false
 	if e.gone {
-		s.dismiss(e)
 		return
 	}
-	s.revoke(e.superfluous(), 0)
 	if news {
 		s.tell(e, e.asked)
 	}
@@ -238,23 +233,31 @@ func (s *sweep) tell(e *entry, requests []render.Request) {
 
 // settle notes which leases stand in files, and lets go of the others.
 func (s *sweep) settle(settled Settled) {
-	for _, e := range s.entries {
-		for _, r := range e.asked {
-			if dropped := settled.Dropped[r]; dropped != nil && dropped == e.last.Secret {
-				e.inFile = e.last.Life.Lease
-			}
-		}
-		s.revoke(e.superfluous(), revokeGrace)
+	s.inFiles = map[*Lease]bool{}
+	for _, l := range settled.InFiles {
+		s.inFiles[l] = true
 	}
+	s.revoke(s.superfluous(), revokeGrace)
 	for _, id := range settled.Orphans {
 		s.revoke([]*Lease{{ID: id, TTL: orphanLife}}, revokeGrace)
 	}
 }
 
-// dismiss lets go of a secret that no file uses any more.
-func (s *sweep) dismiss(e *entry) {
-	e.inFile, e.last = nil, Reading{}
-	s.revoke(e.superfluous(), revokeGrace)
+// superfluous takes out the leases that are neither in files nor on their way.
+func (s *sweep) superfluous() []*Lease {
+	wanted := map[*Lease]bool{}
+	for _, e := range s.entries {
+		wanted[e.last.Life.Lease] = true
+	}
+	var others []*Lease
+	s.leases = slices.DeleteFunc(s.leases, func(l *Lease) bool {
+		if s.inFiles[l] || wanted[l] {
+			return false
+		}
+		others = append(others, l)
+		return true
+	})
+	return others
 }
 
 func (s *sweep) revoke(leases []*Lease, grace time.Duration) {
@@ -302,16 +305,10 @@ func (s *sweep) drain(done <-chan job) {
 }
 
 // abandon revokes the leases that stand in no file, since nobody will know of
-// them when the watcher has ended. Those in files live on, with their tokens.
+// them any more. Those in files live on, with their tokens.
 func (s *sweep) abandon(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
-	defer cancel()
-	for _, e := range s.entries {
-		if e.last.Life.Lease != e.inFile {
-			e.last = Reading{}
-		}
-		s.revoke(e.superfluous(), 0)
-	}
+	s.entries = nil
+	s.revoke(s.superfluous(), 0)
 	for _, r := range s.revocations {
 		if ctx.Err() == nil {
 			r.do(ctx, s.w.reader)

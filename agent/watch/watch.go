@@ -62,6 +62,7 @@ type Watcher struct {
 	settled chan Settled
 	refresh chan struct{}
 	batches chan Batch
+	ended   *sweep // the state that Run has left behind
 	// wall is the clock on the wall, by which certificates are judged.
 	wall func() time.Time
 }
@@ -79,9 +80,9 @@ type Wanted struct {
 
 // Settled tells what stands in files now.
 type Settled struct {
-	// Dropped are the secrets that all files which use them hold. What was
-	// issued for the same request before is revoked.
-	Dropped map[render.Request]*render.Secret
+	// InFiles are the leases of what stands in files. Others are revoked, unless
+	// they are new and on their way.
+	InFiles []*Lease
 	// Orphans are ids of leases of an earlier run, which no file holds any more.
 	Orphans []string
 }
@@ -121,10 +122,10 @@ func (w *Watcher) Refresh() {
 	}
 }
 
-// Run watches until the context ends. Leases that stand in no file are revoked
-// then.
+// Run watches until the context ends. [Watcher.Close] should follow.
 func (w *Watcher) Run(ctx context.Context) error {
 	s := newSweep(w)
+	w.ended = s
 	jobs := make(chan job)
 	done := make(chan job)
 	var workers sync.WaitGroup
@@ -142,7 +143,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			s.drain(done)
 			workers.Wait()
-			s.abandon(ctx)
 			return nil
 		case wanted := <-w.want:
 			s.want(wanted)
@@ -159,6 +159,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// Close revokes, after the end of Run, the leases that stand in no file.
+func (w *Watcher) Close(ctx context.Context, settled Settled) {
+	if w.ended == nil {
+		return
+	}
+	w.ended.settle(settled)
+	w.ended.abandon(ctx)
 }
 
 // work does what it is given. A job is nobody else's meanwhile.

@@ -605,8 +605,7 @@ func TestRunReadsVersionOneByContent(t *testing.T) {
 func TestRunLogsInAgainBeforeTheTokenEnds(t *testing.T) {
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
-	_, err := s.Client.Logical().Write("auth/approle/role/"+r.ID, map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
-	require.NoError(t, err)
+	r.Role(map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	p := r.start("run", "--secret", r.Path("nexa"), "--out", "nexa.env", "--interval", "1s")
 	r.eventually("the fourth login", func() bool { return strings.Count(p.log(), "logged in to Vault") >= 4 })

@@ -52,8 +52,60 @@ func readRule(path string) string {
 // Allow lets the role read one more path of the API.
 func (tn *Tenant) Allow(path string) {
 	tn.t.Helper()
-	tn.policy = append(tn.policy, readRule(path))
+	tn.Grant(path, "read")
+}
+
+// Grant gives the role capabilities at one more path of the API.
+func (tn *Tenant) Grant(path string, capabilities ...string) {
+	tn.t.Helper()
+	tn.policy = append(tn.policy, fmt.Sprintf("path %q { capabilities = [\"%s\"] }", path, strings.Join(capabilities, `", "`)))
 	tn.write("sys/policies/acl/"+tn.ID, map[string]any{"policy": strings.Join(tn.policy, "\n")})
+}
+
+// AllowAll lets the role read all services of the tenant.
+func (tn *Tenant) AllowAll() {
+	tn.t.Helper()
+	tn.Allow("secret/data/tenant/" + tn.ID + "/*")
+}
+
+// Manage lets the role renew and revoke its token and its leases.
+func (tn *Tenant) Manage() {
+	tn.t.Helper()
+	for _, path := range []string{"auth/token/renew-self", "auth/token/revoke-self", "sys/leases/renew", "sys/leases/revoke"} {
+		tn.Grant(path, "update")
+	}
+}
+
+// Tokens are the accessors of the role's tokens that are alive.
+func (tn *Tenant) Tokens() []string {
+	tn.t.Helper()
+	answer, err := tn.s.Client.Logical().List("auth/token/accessors")
+	require.NoError(tn.t, err)
+	var mine []string
+	for _, accessor := range answer.Data["keys"].([]any) {
+		info, err := tn.s.Client.Auth().Token().LookupAccessor(accessor.(string))
+		if err != nil {
+			continue // It has ended meanwhile.
+		}
+		if meta, _ := info.Data["meta"].(map[string]any); meta["role_name"] == tn.ID {
+			mine = append(mine, accessor.(string))
+		}
+	}
+	return mine
+}
+
+// RevokeTokens ends all tokens of the role.
+func (tn *Tenant) RevokeTokens() {
+	tn.t.Helper()
+	for _, accessor := range tn.Tokens() {
+		_ = tn.s.Client.Auth().Token().RevokeAccessor(accessor) // It may have ended meanwhile.
+	}
+}
+
+// Role changes settings of the role, such as token_ttl.
+func (tn *Tenant) Role(settings map[string]any) {
+	tn.t.Helper()
+	tn.write("auth/approle/role/"+tn.ID, settings)
 }
 
 // NewSecretID gives the role another secret id, besides the old one.
