@@ -111,10 +111,14 @@ func (m method) approle(auth *Auth) {
 func (m method) cert(auth *Auth) {
 	auth.Role = m.text("name")
 	v := &m.cfg.Vault
-	v.CACert = cmp.Or(m.text("ca_cert"), v.CACert)
-	v.ClientCert = cmp.Or(m.text("client_cert"), v.ClientCert)
-	v.ClientKey = cmp.Or(m.text("client_key"), v.ClientKey)
-	if cmp.Or(v.ClientCert, os.Getenv("VAULT_CLIENT_CERT")) == "" || cmp.Or(v.ClientKey, os.Getenv("VAULT_CLIENT_KEY")) == "" {
+	v.CACert = cmp.Or(m.readable("ca_cert"), v.CACert)
+	v.ClientCert = cmp.Or(m.readable("client_cert"), v.ClientCert)
+	v.ClientKey = cmp.Or(m.readable("client_key"), v.ClientKey)
+	cert, key := os.Getenv("VAULT_CLIENT_CERT"), os.Getenv("VAULT_CLIENT_KEY")
+	if cert == "" && key == "" { // The variables win, but a pair is a pair.
+		cert, key = v.ClientCert, v.ClientKey
+	}
+	if cert == "" || key == "" {
 		m.at(m.block.DefRange, "method \"cert\" lacks a certificate: write client_cert and client_key into its config, or set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY")
 	}
 }
@@ -126,6 +130,8 @@ func (l *loader) authFromEnvironment(file string) {
 	token := os.Getenv("VAULT_TOKEN")
 	switch {
 	case role.isSet() && id.isSet():
+		l.checkAround(role)
+		l.checkAround(id)
 		l.cfg.Auth = Auth{Method: MethodAppRole, MountPath: MethodAppRole, RoleID: role, SecretID: id}
 	case os.Getenv("VAULT_ROLE_ID") != "":
 		l.at(hcl.Range{}, "VAULT_ROLE_ID is set, but VAULT_SECRET_ID is not")
@@ -211,6 +217,14 @@ func (m method) flag(name string, otherwise bool) bool {
 	return value
 }
 
+// readable names a file that has to be there, if it is set.
+func (m method) readable(name string) string {
+	if m.text(name) == "" {
+		return ""
+	}
+	return m.file(name, "", false)
+}
+
 // file names a file that has to be there, unless a login may have removed it.
 func (m method) file(name, otherwise string, mayBeGone bool) string {
 	s, there := m.settings[name]
@@ -240,6 +254,7 @@ func (m method) id(auth *Auth, name, variable string) ID {
 	case hasInline:
 		return ID{Value: inline.value}
 	case around.isSet():
+		m.checkAround(around)
 		return around
 	default:
 		m.at(m.block.DefRange, "method \"approle\" lacks a %s: write %s_file_path into its config, set %s, or deliver a file %s as a systemd credential or Docker secret", name, name, variable, name)
@@ -267,6 +282,13 @@ func (l *loader) idFromAround(name, variable string) ID {
 		}
 	}
 	return ID{}
+}
+
+// checkAround checks that the file of an id that nothing names can be read.
+func (l *loader) checkAround(id ID) {
+	if _, err := id.Read(); err != nil {
+		l.at(hcl.Range{}, "%s cannot be read: %s", id.File, reason(err))
+	}
 }
 
 func isFile(path string) bool {

@@ -1,10 +1,14 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,23 +51,28 @@ func newClient(vault config.Vault) (*api.Client, error) {
 	return client, nil
 }
 
-func unset(name string) bool { return os.Getenv(name) == "" }
+// unset tells whether none of these variables is set.
+func unset(names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return os.Getenv(name) != "" })
+}
 
-// tlsOf returns what the file says of TLS and no variable overrules.
+// tlsOf returns what the file says of TLS and no variable overrules. What
+// belongs together is overruled together: a variable's authority does not go
+// with another one of the file, nor its certificate with the file's key.
 func tlsOf(vault config.Vault) (tls api.TLSConfig, fromFile bool) {
-	tls, fromFile = api.TLSConfig{Insecure: vault.TLSSkipVerify}, vault.TLSSkipVerify
-	for name, pair := range map[string]struct{ from, to *string }{
-		"VAULT_CACERT":          {&vault.CACert, &tls.CACert},
-		"VAULT_CAPATH":          {&vault.CAPath, &tls.CAPath},
-		"VAULT_CLIENT_CERT":     {&vault.ClientCert, &tls.ClientCert},
-		"VAULT_CLIENT_KEY":      {&vault.ClientKey, &tls.ClientKey},
-		"VAULT_TLS_SERVER_NAME": {&vault.TLSServerName, &tls.TLSServerName},
-	} {
-		if unset(name) && *pair.from != "" {
-			*pair.to, fromFile = *pair.from, true
-		}
+	if unset("VAULT_SKIP_VERIFY") {
+		tls.Insecure = vault.TLSSkipVerify
 	}
-	return tls, fromFile
+	if unset("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") {
+		tls.CACert, tls.CAPath = vault.CACert, vault.CAPath
+	}
+	if unset("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY") {
+		tls.ClientCert, tls.ClientKey = vault.ClientCert, vault.ClientKey
+	}
+	if unset("VAULT_TLS_SERVER_NAME") {
+		tls.TLSServerName = vault.TLSServerName
+	}
+	return tls, tls.Insecure || cmp.Or(tls.CACert, tls.CAPath, tls.ClientCert, tls.ClientKey, tls.TLSServerName) != ""
 }
 
 // lookAgain is how often, at most, the files of TLS are looked at.
@@ -71,8 +80,9 @@ const lookAgain = time.Second
 
 // connection is a client whose certificates are those that the files hold now.
 type connection struct {
-	vault config.Vault
-	files []string
+	vault   config.Vault
+	files   []string
+	address string // without any password
 
 	mu     sync.Mutex
 	client *api.Client
@@ -84,24 +94,35 @@ func connect(vault config.Vault) (*connection, error) {
 	c := &connection{vault: vault, files: tlsFiles(vault)}
 	c.seen, c.looked = signature(c.files), time.Now()
 	client, err := newClient(vault)
-	c.client = client
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	c.client, c.address = client, addressOf(client)
+	return c, nil
 }
 
-func tlsFiles(vault config.Vault) []string {
-	var files []string
-	for name, file := range map[string]string{
-		"VAULT_CACERT": vault.CACert, "VAULT_CAPATH": vault.CAPath,
-		"VAULT_CLIENT_CERT": vault.ClientCert, "VAULT_CLIENT_KEY": vault.ClientKey,
-	} {
-		if !unset(name) {
-			file = os.Getenv(name)
-		}
-		if file != "" {
-			files = append(files, file)
-		}
+// addressOf is what the user calls the address: the client turns that of a unix
+// socket into http://localhost.
+func addressOf(client *api.Client) string {
+	address := client.Address()
+	if given := client.CloneConfig().Address; strings.HasPrefix(given, "unix://") {
+		address = given
 	}
-	return files
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}
+
+// tlsFiles are the files and folders that a client reads.
+func tlsFiles(vault config.Vault) []string {
+	file, _ := tlsOf(vault)
+	files := []string{
+		file.CACert, file.CAPath, file.ClientCert, file.ClientKey,
+		os.Getenv("VAULT_CACERT"), os.Getenv("VAULT_CAPATH"), os.Getenv("VAULT_CLIENT_CERT"), os.Getenv("VAULT_CLIENT_KEY"),
+	}
+	return slices.DeleteFunc(files, func(name string) bool { return name == "" })
 }
 
 // signature tells whether files, or the files in folders, were replaced or

@@ -52,7 +52,14 @@ type Fault struct {
 }
 
 // invalidToken is how Vault says that a token is not, or no longer, valid.
-const invalidToken = "invalid token"
+// lastUse is how it says that a lease cannot be had for a token's last use; the
+// token has ended with it. pastMaxTTL is how it says, with a 500, that no more
+// time is to be had.
+const (
+	invalidToken = "invalid token"
+	lastUse      = "token had one use left"
+	pastMaxTTL   = "past the max TTL"
+)
 
 func (f *Fault) Error() string {
 	msg := f.Op + ": " + f.Kind.Error()
@@ -93,8 +100,13 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 		f.Kind, f.Detail, f.Transient = ErrSealed, "", true
 		f.Hint = `unseal it with "vault operator unseal"`
+	case strings.Contains(text, pastMaxTTL):
+		f.Kind = ErrRejected
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:
 		f.Kind, f.Transient = ErrUnreachable, true
+	case strings.Contains(text, lastUse):
+		f.Kind, f.invalidToken = ErrRejected, true
+		f.Hint = "let the role's tokens have more uses (token_num_uses)"
 	default:
 		f.Kind = ErrRejected
 		f.LeaseLost = strings.Contains(text, "lease not found") || strings.Contains(text, "lease expired")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
@@ -42,6 +43,8 @@ func methodOf(auth config.Auth) method {
 // appRole logs in with a role id and a secret id.
 type appRole struct {
 	auth config.Auth
+	// read is what the last login has found in the file of the secret id.
+	read secret.Value[string]
 	// last is the secret id of a file that was removed, or unwrapped.
 	last secret.Value[string]
 	// unwrapped is the wrapping token that last came from.
@@ -51,8 +54,9 @@ type appRole struct {
 func (m *appRole) String() string { return "logging in with AppRole at auth/" + m.auth.MountPath }
 
 func (m *appRole) advice() string {
+	role := "auth/" + m.auth.MountPath + "/role/ROLE"
 	return `check role id and secret id: the secret id may have expired, been used up or been revoked; ` +
-		`"vault write -f auth/` + m.auth.MountPath + `/role/ROLE/secret-id" makes a new one`
+		`"vault write -f ` + role + `/secret-id" makes a new one, and "vault read ` + role + `/role-id" shows the role id`
 }
 
 func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
@@ -73,13 +77,14 @@ func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, e
 		return answer, err
 	}
 	m.last = id
-	return answer, remove(m.auth.SecretID.File)
+	return answer, remove(m.auth.SecretID.File, m.read)
 }
 
 // secretID reads the file at every login, since a new id may have been delivered
 // meanwhile. One that was removed or unwrapped before is remembered.
 func (m *appRole) secretID(ctx context.Context, client *api.Client) (secret.Value[string], error) {
 	id, err := m.auth.SecretID.Read()
+	m.read = id
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && m.last.Reveal() != "":
 		return m.last, nil
@@ -176,6 +181,9 @@ func (m *given) login(ctx context.Context, client *api.Client) (*api.Secret, err
 		return nil, err
 	}
 	ttl, _ := info.TokenTTL()
+	if ttl < time.Second && info.Data["expire_time"] != nil {
+		ttl = time.Second // Its last; no time at all is for tokens that never end.
+	}
 	answer.Auth.LeaseDuration = int(ttl.Seconds())
 	answer.Auth.Renewable, _ = info.TokenIsRenewable()
 	return answer, nil
@@ -214,7 +222,7 @@ func (m *bearer) login(ctx context.Context, client *api.Client) (*api.Secret, er
 		return answer, err
 	}
 	m.last = token
-	return answer, remove(m.file)
+	return answer, remove(m.file, token)
 }
 
 // cert logs in with the client certificate of the connection.
@@ -239,7 +247,12 @@ type errNotRemoved struct{ error }
 
 func (e errNotRemoved) Unwrap() error { return e.error }
 
-func remove(file string) error {
+// remove removes a file that holds what was read. Anything else was delivered
+// meanwhile, and is for the next login.
+func remove(file string, read secret.Value[string]) error {
+	if now, err := config.ReadCredential(file); err == nil && now.Reveal() != read.Reveal() {
+		return nil
+	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errNotRemoved{err}
 	}

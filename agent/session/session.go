@@ -5,7 +5,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -82,14 +81,7 @@ func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, erro
 }
 
 // Address is where Vault is, without any password.
-func (s *Session) Address() string {
-	client, _, _ := s.conn.current()
-	u, err := url.Parse(client.Address())
-	if err != nil {
-		return ""
-	}
-	return u.Redacted()
-}
+func (s *Session) Address() string { return s.conn.address }
 
 // client is the present connection, without a token.
 func (s *Session) client() *api.Client {
@@ -185,19 +177,22 @@ func (s *Session) extend(ctx context.Context) error {
 	return s.login(ctx, old, false)
 }
 
+// renewable tells whether to renew a token. Where that has not worked until its
+// life is almost over, what is left is for a login.
 func (s *Session) renewable(t *Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return t.renewable && !s.noRenewal && time.Now().Before(t.ends)
+	return t.renewable && !s.noRenewal && time.Now().Before(t.ends.Add(-t.ttl/6))
 }
 
-// renew asks for as long a life as before. What comes back shorter is near the
-// end of what the token may reach, and is replaced next time.
+// renew asks for another life. What comes back shorter than the one before is
+// near the end of what the token may reach, and is replaced next time.
 func (s *Session) renew(ctx context.Context, t *Token) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	asked := time.Now()
 	answer, err := s.ask("renewing the token", t, func(c *api.Client) (*api.Secret, error) {
-		return c.Auth().Token().RenewSelfWithContext(ctx, int(t.ttl.Seconds()))
+		return c.Auth().Token().RenewSelfWithContext(ctx, 0)
 	})
 	if err != nil {
 		return err
@@ -206,9 +201,16 @@ func (s *Session) renew(ctx context.Context, t *Token) error {
 		return &Fault{Op: "renewing the token", Kind: ErrRejected, Detail: "Vault answered without a token"}
 	}
 	ttl := time.Duration(answer.Auth.LeaseDuration) * time.Second
+	if ttl <= 0 { // It would count as a token that never ends.
+		return &Fault{Op: "renewing the token", Kind: ErrRejected, Detail: "Vault grants it no more time"}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.granted(ttl, answer.Auth.Renewable && ttl >= t.ttl-time.Second)
+	if ttl < t.ttl {
+		t.granted(asked, ttl-roundedUp, false)
+	} else {
+		t.granted(asked, ttl, answer.Auth.Renewable)
+	}
 	s.log.Debug("renewed the token", "ttl", ttl.String())
 	return nil
 }
@@ -222,6 +224,7 @@ func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
 		return nil
 	}
 	var pause time.Duration
+	asked := time.Now()
 	answer, err := s.method.login(ctx, heedful(s.client(), "", &pause))
 	var left errNotRemoved
 	if errors.As(err, &left) {
@@ -232,24 +235,24 @@ func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
 		return s.badLogin("Vault answered without a token")
 	}
-	s.adopt(answer.Auth, doubted)
+	s.adopt(answer.Auth, asked, doubted)
 	return nil
 }
 
 // adopt makes a token the present one.
-func (s *Session) adopt(auth *api.SecretAuth, doubted bool) {
+func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, doubted bool) {
 	ttl := time.Duration(auth.LeaseDuration) * time.Second
 	t := &Token{s: s, value: auth.ClientToken, own: s.own, since: time.Now(), doubted: doubted}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.granted(ttl, auth.Renewable)
+	t.granted(asked, ttl, auth.Renewable)
 	old := s.token
 	s.token = t
 	switch {
 	case old == nil:
 		close(s.ready)
 	case old.value == t.value: // A token that was given, looked up anew.
-		old.granted(ttl, auth.Renewable)
+		old.granted(asked, ttl, auth.Renewable)
 		old.since, old.doubted = t.since, doubted
 		s.token = old
 		return
@@ -331,6 +334,10 @@ func (s *Session) badLogin(detail string) *Fault {
 	return &Fault{Op: s.method.String(), Kind: ErrLogin, Detail: detail}
 }
 
+// wrongMount is what helps where Vault denies a login, or knows no such path:
+// that is its answer when nothing, or another method, is mounted there.
+const wrongMount = `is the method mounted there? "vault auth list" shows what is; set mount_path, or enable it with "vault auth enable"`
+
 func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	var known *Fault
 	var answer *api.ResponseError
@@ -345,12 +352,12 @@ func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	s.lostContact(f)
 	switch {
 	case errors.Is(f, ErrRejected) && errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
-		f.Kind, f.Hint = ErrLogin, fmt.Sprintf("nothing is mounted there; set mount_path, or enable it with \"vault auth enable\"")
+		f.Kind, f.Hint = ErrLogin, wrongMount
 	case errors.Is(f, ErrRejected):
 		f.Kind, f.Hint = ErrLogin, s.method.advice()
 	case errors.Is(f, ErrDenied):
 		f.Kind = ErrLogin
-		f.Hint = "is the method enabled there? set mount_path where it is mounted elsewhere"
+		f.Hint = wrongMount
 		if !s.own || f.invalidToken {
 			f.Hint = s.method.advice()
 		}
@@ -498,12 +505,12 @@ func heedful(client *api.Client, token string, pause *time.Duration) *api.Client
 // when it is new.
 func (s *Session) mayBeTheToken(t *Token, err error) bool {
 	var f *Fault
-	if s.fixed || !errors.As(err, &f) || !errors.Is(f, ErrDenied) {
+	if s.fixed || !errors.As(err, &f) {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f.invalidToken || !t.doubted && time.Since(t.since) > newToken
+	return f.invalidToken || errors.Is(f, ErrDenied) && !t.doubted && time.Since(t.since) > newToken
 }
 
 // IsInvalidToken tells whether Vault said that the token itself is not valid.

@@ -47,13 +47,18 @@ func (t *Token) Release() {
 	t.s.nudge()
 }
 
-// granted sets the life that Vault has given the token, from now on.
-func (t *Token) granted(ttl time.Duration, renewable bool) {
+// roundedUp is by how much less than a second the rest of a life may be shorter
+// than Vault says: it counts in whole seconds.
+const roundedUp = time.Second
+
+// granted sets the life that Vault has given the token when it was asked. A ttl
+// of 0 is that of a token without an end, unless it is the rest of a life.
+func (t *Token) granted(asked time.Time, ttl time.Duration, renewable bool) {
+	rest := ttl < t.ttl
 	t.ttl, t.renewable = ttl, renewable
 	t.ends, t.due = time.Time{}, time.Time{}
-	if ttl > 0 {
-		now := time.Now()
-		t.ends, t.due = now.Add(ttl), now.Add(renewAfter(ttl))
+	if ttl > 0 || rest {
+		t.ends, t.due = asked.Add(ttl), asked.Add(renewAfter(ttl))
 	}
 }
 

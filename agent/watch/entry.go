@@ -48,6 +48,7 @@ const (
 
 // result is what a worker leaves in an entry.
 type result struct {
+	asked  time.Time
 	api    render.Request
 	secret *render.Secret
 	life   Life
@@ -84,7 +85,7 @@ func (e *entry) choose(now time.Time) {
 }
 
 func (e *entry) do(ctx context.Context, reader Reader) {
-	e.result = result{}
+	e.result = result{asked: time.Now()}
 	r := &e.result
 	switch e.task {
 	case resolve:
@@ -112,7 +113,7 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 		return false
 	case e.task == renew:
 		e.retry = nil
-		e.renewed(r, s.shares, now)
+		e.renewed(r, s.shares)
 		news := e.last.Err != nil
 		e.last.Err = nil
 		return news
@@ -121,7 +122,7 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 	if r.life.Lease != nil {
 		s.leases = append(s.leases, r.life.Lease)
 	}
-	e.plan = plan(r.life, s.shares, now, s.w.wall().Round(0), s.tick)
+	e.plan = plan(r.life, s.shares, r.asked, s.w.wall().Round(0), s.tick)
 	news := e.last.Err != nil || e.last.Secret == nil || r.life.Lease != nil || changed(e.last.Secret, r.secret)
 	if news {
 		e.last = Reading{Secret: r.secret, Life: r.life}
@@ -143,12 +144,17 @@ func (e *entry) fail(err error, interval time.Duration, now time.Time) bool {
 const shortestRetry = 100 * time.Millisecond
 
 // renewed takes in what Vault has granted. A life shorter than the one before
-// is the last: Vault grants no more than the maximum.
-func (e *entry) renewed(r result, shares Shares, now time.Time) {
+// is the last: Vault grants no more than the maximum, and counts the rest of it
+// in whole seconds, rounded up.
+func (e *entry) renewed(r result, shares Shares) {
 	l := e.last.Life.Lease
-	l.Renewable = r.again && r.ttl >= l.TTL-time.Second
+	l.Renewable = r.again && r.ttl >= l.TTL
+	if r.ttl < l.TTL {
+		r.ttl -= time.Second
+	}
 	l.TTL = r.ttl
-	e.plan = planLease(l, shares.Lease, now)
+	e.plan = planLease(l, shares.Lease, r.asked)
+	e.now = r.ttl <= 0 // To be issued anew.
 }
 
 // renewalIsOver leaves the lease to be issued anew: at once where Vault does not

@@ -529,3 +529,14 @@ func start(t *testing.T, r Reader, wall ...func() time.Time) (*Watcher, func()) 
 		require.NoError(t, <-ended)
 	}
 }
+
+func TestARestOfLessThanASecondIsNotWaitedFor(t *testing.T) {
+	e := &engine{life: leased(time.Hour, true, nil), renew: func(*Lease) (time.Duration, bool, error) { return time.Second, true, nil }}
+	watching(t, e, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, a))
+		keep(t, w, 50*time.Minute)
+		times := e.times()
+		require.Len(t, times, 2)
+		assert.Equal(t, e.renewals()[0], times[1])
+	})
+}

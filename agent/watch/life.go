@@ -164,7 +164,7 @@ type schedule struct {
 	look    time.Time // at a static secret
 }
 
-// plan makes the schedule of an answer that came now. tick is when static
+// plan makes the schedule of an answer to what was asked now. tick is when static
 // secrets are looked at next.
 func plan(life Life, shares Shares, now, wall, tick time.Time) schedule {
 	switch {

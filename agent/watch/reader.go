@@ -128,11 +128,10 @@ func (ss *Secrets) life(r render.Request, s *render.Secret, m mount, answer sess
 	return life
 }
 
-// Renew asks Vault for as long a life of the lease as before, and returns what
-// it has granted.
+// Renew asks Vault for another life of the lease, and returns what it has granted.
 func (ss *Secrets) Renew(ctx context.Context, l *Lease) (time.Duration, bool, error) {
 	const path = "sys/leases/renew"
-	answer, err := ss.vault.Write(ctx, path, map[string]any{"lease_id": l.ID, "increment": int(l.TTL.Seconds())})
+	answer, err := ss.vault.Write(ctx, path, map[string]any{"lease_id": l.ID})
 	if err != nil {
 		return 0, false, withPolicy(err, "the login's policies need: path %q { capabilities = [\"update\"] }", path)
 	}
