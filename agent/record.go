@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -120,8 +119,7 @@ func plainSerial(text string) string {
 func recoverCertificate(request render.Request, known certificate, files [][]byte, now time.Time) (watch.Reading, bool) {
 	found := set{serial: known.Serial}
 	for _, content := range files {
-		// A PEM in JSON has its line breaks escaped.
-		found.collect(bytes.ReplaceAll(content, []byte(`\n`), []byte("\n")))
+		found.collect([]byte(unquoted.Replace(string(content))))
 	}
 	leaf := found.leaf
 	if leaf == nil || now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter) || !known.Issued.Before(leaf.NotAfter) {
@@ -136,6 +134,9 @@ func recoverCertificate(request render.Request, known certificate, files [][]byt
 		Life:   watch.Life{Issued: known.Issued, NotAfter: leaf.NotAfter, TTL: leaf.NotAfter.Sub(known.Issued)},
 	}, true
 }
+
+// unquoted frees PEM from the quotes of JSON, where its line breaks are escaped.
+var unquoted = strings.NewReplacer(`\n`, "\n", `"-----BEGIN`, "\n-----BEGIN", `-----"`, "-----\n")
 
 // set is what belongs to one certificate.
 type set struct {
