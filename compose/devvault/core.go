@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"path"
 	"path/filepath"
 	"slices"
@@ -19,15 +20,14 @@ import (
 	"github.com/hashicorp/vault/internalshared/configutil"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/vault"
 )
 
-// newCore makes a Vault on a storage. It is sealed.
-func newCore(storage physical.Backend, storageType string, log hclog.Logger) (*vault.Core, error) {
+// newCore makes a Vault on the storage of its type. It is sealed.
+func (s *Server) newCore(storageType string, log hclog.Logger) (*vault.Core, error) {
 	r := builtins()
-	core, err := vault.NewCore(&vault.CoreConfig{
-		Physical:           storage,
+	config := &vault.CoreConfig{
+		Physical:           s.storage,
 		StorageType:        storageType,
 		BuiltinRegistry:    r,
 		LogicalBackends:    r.factories(consts.PluginTypeSecrets),
@@ -43,27 +43,25 @@ func newCore(storage physical.Backend, storageType string, log hclog.Logger) (*v
 		MetricsHelper: metricsutil.NewMetricsHelper(metrics.NewInmemSink(10*time.Second, time.Minute), false),
 		// It counts clients for the bill.
 		ActivityLogConfig: vault.ActivityLogCoreConfig{DisableTimers: true},
-	})
+	}
+	if s.node != nil {
+		s.node.cluster(config, s.Address)
+	}
+	core, err := vault.NewCore(config)
 	if err != nil {
 		return nil, fmt.Errorf("creating Vault's core: %w", err)
 	}
 	return core, nil
 }
 
-// open brings the server into the state that was asked for.
-func (s *Server) open(ctx context.Context, o Options) (err error) {
+// open brings the server into the state that was asked for. It is going to be
+// reached at an address.
+func (s *Server) open(ctx context.Context, o Options, at net.Addr) error {
 	ctx = namespace.RootContext(ctx)
-	if s.state, err = openState(o.State); err != nil {
+	if err := s.makeCore(o, at.(*net.TCPAddr).IP); err != nil {
 		return err
 	}
-	storage, storageType, err := s.state.storage(o.Log)
-	if err != nil {
-		return fmt.Errorf("opening storage: %w", err)
-	}
-	if s.core, err = newCore(storage, storageType, o.Log); err != nil {
-		return err
-	}
-	if err := s.unlock(ctx, storage, o.RootToken); err != nil {
+	if err := s.unlock(ctx, o); err != nil {
 		return err
 	}
 	if o.Audit != "" {
@@ -79,22 +77,45 @@ func (s *Server) open(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// unlock unseals the Vault that the state folder holds, or a new one.
-func (s *Server) unlock(ctx context.Context, storage physical.Backend, rootToken string) error {
+// makeCore makes the sealed core on what the state folder holds.
+func (s *Server) makeCore(o Options, ip net.IP) (err error) {
+	if s.state, err = openState(o.State); err != nil {
+		return err
+	}
+	if s.node, err = s.state.node(o.Raft.NodeID, ip); err != nil {
+		return err
+	}
+	storage, storageType, err := s.state.storage(s.node, o.Log)
+	if err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
+	s.storage = storage
+	if s.core, err = s.newCore(storageType, o.Log); err != nil || s.node == nil {
+		return err
+	}
+	return s.node.connect(s.core)
+}
+
+// unlock unseals the Vault that the state folder holds, that of the cluster to
+// join, or a new one.
+func (s *Server) unlock(ctx context.Context, o Options) error {
 	known, err := s.state.load()
 	if err != nil {
 		return err
 	}
 	if known != nil {
-		if rootToken != "" && rootToken != known.RootToken {
+		if o.RootToken != "" && o.RootToken != known.RootToken {
 			return fmt.Errorf("the Vault in %s keeps the root token it was made with: start it without another one", s.state.dir)
 		}
 		s.Keys = *known
-		return s.unseal()
+		return s.unseal(ctx)
 	}
-	err = s.initialize(ctx, rootToken)
+	if o.Raft.Join != "" {
+		return s.join(ctx, o)
+	}
+	err = s.initialize(ctx, o.RootToken)
 	if err == nil {
-		err = s.mountKV(ctx, storage)
+		err = s.mountKV(ctx)
 	}
 	if errors.Is(err, vault.ErrAlreadyInit) {
 		return fmt.Errorf("the Vault in %s was never set up to the end and has no keys: delete it: %w", s.state.dir, err)
@@ -118,7 +139,7 @@ func (s *Server) initialize(ctx context.Context, rootToken string) error {
 	for _, share := range result.SecretShares {
 		s.UnsealKeys = append(s.UnsealKeys, base64.StdEncoding.EncodeToString(share))
 	}
-	if err := s.unseal(); err != nil {
+	if err := s.unseal(ctx); err != nil {
 		return err
 	}
 	if rootToken == "" {
@@ -127,7 +148,17 @@ func (s *Server) initialize(ctx context.Context, rootToken string) error {
 	return s.replaceRootToken(ctx, rootToken)
 }
 
-func (s *Server) unseal() error {
+func (s *Server) unseal(ctx context.Context) error {
+	if err := s.enterKeys(); err != nil {
+		return err
+	}
+	if s.core.Sealed() {
+		return errors.New("unsealing: still sealed after the last key")
+	}
+	return s.waitForLeader(ctx)
+}
+
+func (s *Server) enterKeys() error {
 	for _, key := range s.UnsealKeys {
 		share, err := base64.StdEncoding.DecodeString(key)
 		if err != nil {
@@ -136,9 +167,6 @@ func (s *Server) unseal() error {
 		if _, err := s.core.Unseal(share); err != nil {
 			return fmt.Errorf("unsealing: %w", err)
 		}
-	}
-	if s.core.Sealed() {
-		return errors.New("unsealing: still sealed after the last key")
 	}
 	return nil
 }
@@ -162,7 +190,7 @@ func (s *Server) replaceRootToken(ctx context.Context, token string) error {
 // mountKV mounts kv v2 at secret/, as `vault server -dev` does. The engine marks
 // its storage as version 2 in the background, a moment later; without the mark,
 // a restart would take what is in it for version 1, so that is waited for.
-func (s *Server) mountKV(ctx context.Context, storage physical.Backend) error {
+func (s *Server) mountKV(ctx context.Context) error {
 	_, err := s.request(ctx, logical.UpdateOperation, "sys/mounts/secret", map[string]any{
 		"type":        "kv",
 		"description": "key/value secret storage",
@@ -172,7 +200,7 @@ func (s *Server) mountKV(ctx context.Context, storage physical.Backend) error {
 		return fmt.Errorf("mounting secret/: %w", err)
 	}
 	for range 1000 {
-		keys, err := logical.CollectKeysWithPrefix(ctx, storage, "logical/")
+		keys, err := logical.CollectKeysWithPrefix(ctx, s.storage, "logical/")
 		if err != nil {
 			return fmt.Errorf("looking for the mark of kv v2: %w", err)
 		}

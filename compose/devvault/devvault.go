@@ -12,11 +12,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/vault"
 	"github.com/hashicorp/vault/version"
 )
@@ -40,6 +42,8 @@ type Options struct {
 	Audit string
 	// Sealed leaves the server sealed.
 	Sealed bool
+	// Raft makes the server a node of a cluster; by default it is alone.
+	Raft Raft
 	// Log gets Vault's own log; by default it goes nowhere.
 	Log hclog.Logger
 }
@@ -58,17 +62,29 @@ type Server struct {
 	core    *vault.Core
 	http    *http.Server
 	state   *state
+	storage physical.Backend
+	node    *node // nil outside of a cluster
 	tempDir string
+}
+
+// Check finds options that Start would refuse.
+func (o Options) Check() error {
+	if o.Listen != "" {
+		if err := CheckListen(o.Listen); err != nil {
+			return err
+		}
+	}
+	return o.checkRaft()
 }
 
 // Start runs a server, which answers requests when Start returns. The context
 // bounds the start only.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
-	}
-	if err := CheckListen(o.Listen); err != nil {
-		return nil, err
 	}
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
@@ -91,7 +107,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.open(ctx, o); err != nil {
+	if err := s.open(ctx, o, listener.Addr()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.serve(listener, o.Log)
@@ -111,6 +127,9 @@ func (s *Server) Close() error {
 	}
 	if s.core != nil {
 		errs = append(errs, s.core.Shutdown())
+	}
+	if storage, ok := s.storage.(io.Closer); ok {
+		errs = append(errs, storage.Close())
 	}
 	if s.state != nil {
 		errs = append(errs, s.state.close())

@@ -20,12 +20,18 @@ func CheckListen(address string) error {
 	if err != nil {
 		return fmt.Errorf("listen address %q: %w", address, err)
 	}
-	// Names are not looked up: what they stand for may change, localhost's may not.
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+	if onLoopback(host) {
 		return nil
 	}
 	return fmt.Errorf("listen address %q is not on loopback (127.0.0.1, ::1, localhost): "+
 		"this server is for tests, and everything in it is open to whoever has its root token", address)
+}
+
+// onLoopback does not look names up: what they stand for may change, localhost's
+// may not.
+func onLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // listen takes the port, and sets the address under which clients reach it.

@@ -57,10 +57,14 @@ func (s *state) close() error {
 }
 
 // storage is what Vault writes to, and the name of its type.
-func (s *state) storage(log hclog.Logger) (physical.Backend, string, error) {
-	if s.dir == "" {
+func (s *state) storage(n *node, log hclog.Logger) (physical.Backend, string, error) {
+	switch {
+	case s.dir == "":
 		storage, err := inmem.NewInmem(nil, log)
 		return storage, "inmem", err
+	case n != nil:
+		storage, err := s.raftStorage(n, log)
+		return storage, "raft", err
 	}
 	storage, err := file.NewFileBackend(map[string]string{"path": filepath.Join(s.dir, "storage")}, log)
 	return storage, "file", err
@@ -73,16 +77,21 @@ func (s *state) load() (*Keys, error) {
 	if s.dir == "" {
 		return nil, nil
 	}
-	content, err := os.ReadFile(s.keysFile())
+	keys, err := loadKeys(s.keysFile())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	return keys, err
+}
+
+func loadKeys(file string) (*Keys, error) {
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("reading the keys: %w", err)
 	}
 	var keys Keys
 	if err := json.Unmarshal(content, &keys); err != nil {
-		return nil, fmt.Errorf("reading the keys in %s: %w", s.keysFile(), err)
+		return nil, fmt.Errorf("reading the keys in %s: %w", file, err)
 	}
 	return &keys, nil
 }

@@ -22,6 +22,7 @@ import (
 const usage = `devvault runs a real Vault in one process on loopback, for development and tests.
 
   devvault [-listen 127.0.0.1:8200] [-tls] [-root-token TOKEN] [-state DIR]
+  devvault [-listen 127.0.0.1:8200] -state DIR -raft NODE_ID [-raft-join ADDRESS -keys FILE]
 
 The server is unsealed, and kv v2 is mounted at secret/; enable the rest through
 the API: kv, pki, database (postgresql-database-plugin), transit; approle,
@@ -78,6 +79,13 @@ func parse(args []string, help io.Writer) (flags, error) {
 	set.StringVar(&f.State, "state", "", "`folder` that keeps secrets, keys and root token over restarts (default: in memory)")
 	set.StringVar(&f.Audit, "audit", "", "`file` for the audit log (default: none)")
 	set.BoolVar(&f.Sealed, "sealed", false, "start sealed")
+	set.StringVar(&f.Raft.NodeID, "raft", "", "be a node of a cluster with this `name`, on integrated storage in the -state folder;\na new one makes a cluster, one that was a member goes back to its own (default: no cluster)")
+	set.StringVar(&f.Raft.Join, "raft-join", "", "`address` of a running node, such as http://127.0.0.1:8200, whose cluster a new node joins")
+	set.StringVar(&f.Raft.KeysFile, "keys", "", "`file` with the keys of the cluster to join: keys.json in a member's -state folder")
+	set.Func("unseal-key", "unseal `key` of the cluster to join, instead of -keys; -root-token is then its root token", func(key string) error {
+		f.Raft.UnsealKeys = append(f.Raft.UnsealKeys, key)
+		return nil
+	})
 	set.BoolVar(&f.json, "json", false, "say that the server is ready in one line of JSON")
 	set.BoolVar(&f.withStdin, "exit-with-stdin", false, "stop when standard input is closed")
 	set.StringVar(&f.logLevel, "log-level", "warn", "`level` of Vault's log on standard error: trace, debug, info, warn, error or off")
@@ -106,7 +114,7 @@ func (f flags) check(rest []string) error {
 	case f.TLSDir != "" && !f.TLS:
 		return errors.New("-tls-dir is for -tls only")
 	}
-	return devvault.CheckListen(f.Listen)
+	return f.Options.Check()
 }
 
 // run serves until the process is told to stop.

@@ -16,14 +16,14 @@ func TestHelpExplainsEveryFlag(t *testing.T) {
 	var help bytes.Buffer
 	_, err := parse([]string{"-h"}, &help)
 	require.ErrorIs(t, err, flag.ErrHelp)
-	for _, name := range []string{"listen", "tls", "tls-dir", "root-token", "state", "audit", "sealed", "json", "exit-with-stdin", "log-level"} {
+	for _, name := range []string{"listen", "tls", "tls-dir", "root-token", "state", "audit", "sealed", "raft", "raft-join", "keys", "unseal-key", "json", "exit-with-stdin", "log-level"} {
 		assert.Contains(t, help.String(), "  -"+name)
 	}
 }
 
 func TestBadUsageIsRefused(t *testing.T) {
 	for _, args := range [][]string{
-		{"-listen", "0.0.0.0:8200"}, {"-log-level", "loud"}, {"-tls-dir", "x"}, {"stray"}, {"-unknown"},
+		{"-listen", "0.0.0.0:8200"}, {"-log-level", "loud"}, {"-tls-dir", "x"}, {"-raft", "n"}, {"-raft-join", "http://127.0.0.1:1"}, {"stray"}, {"-unknown"},
 	} {
 		_, err := parse(args, io.Discard)
 		assert.Error(t, err, "%v", args)
