@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,7 @@ type Server struct {
 	PID        int      `json:"pid"`
 
 	Client *api.Client `json:"-"`
+	flags  []string
 	cmd    *exec.Cmd
 	stdin  io.Closer
 }
@@ -59,42 +61,61 @@ func Shared(t testing.TB) *Server {
 // they say otherwise. It is skipped where an outside server is under test.
 func Own(t testing.TB, flags ...string) *Server {
 	t.Helper()
-	if os.Getenv("DEADDROP_TEST_VAULT_ADDR") != "" {
-		t.Skip("this test stops and seals its Vault, which is not done to an outside server")
-	}
-	s, err := Start(append([]string{"-listen", "127.0.0.1:0"}, flags...)...)
+	skipOutside(t)
+	s, err := Start(append([]string{"-listen", freeAddress(t)}, flags...)...)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s
 }
 
+func skipOutside(t testing.TB) {
+	t.Helper()
+	if os.Getenv("DEADDROP_TEST_VAULT_ADDR") != "" {
+		t.Skip("this test stops and seals its Vault, which is not done to an outside server")
+	}
+}
+
 // Start runs devvault, building it first where it has changed.
 func Start(flags ...string) (*Server, error) {
-	binary, err := Binary()
-	if err != nil {
+	s := &Server{flags: flags}
+	if err := s.start(); err != nil {
 		return nil, err
 	}
-	s := &Server{cmd: exec.Command(binary, append(flags, "-json", "-exit-with-stdin")...)}
+	return s, nil
+}
+
+// start runs devvault with the server's flags, and reads what it says.
+func (s *Server) start() (err error) {
+	binary, err := Binary()
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.Command(binary, append(slices.Clone(s.flags), "-json", "-exit-with-stdin")...)
 	s.cmd.Stderr = os.Stderr
 	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.stdin, err = s.cmd.StdinPipe(); err != nil { // devvault ends when we do
-		return nil, err
+		return err
 	}
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
+	defer func() {
+		if err != nil {
+			s.Kill()
+		}
+	}()
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err != nil {
-		return nil, fmt.Errorf("devvault did not start: %w", err)
+		return fmt.Errorf("devvault did not start: %w", err)
 	}
 	if err := json.Unmarshal(line, s); err != nil {
-		return nil, fmt.Errorf("devvault said %q: %w", line, err)
+		return fmt.Errorf("devvault said %q: %w", line, err)
 	}
-	return s, s.connect()
+	return s.connect()
 }
 
 // Stop ends a devvault. What it kept in memory is gone.
