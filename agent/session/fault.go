@@ -100,6 +100,8 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 		f.Kind, f.Detail, f.Transient = ErrSealed, "", true
 		f.Hint = `unseal it with "vault operator unseal"`
+	case answer.RawError && strings.Contains(strings.Join(answer.Errors, ""), "HTTP request to an HTTPS server"):
+		f.Kind, f.Hint = ErrUnreachable, "Vault speaks TLS there; write https:// in the address"
 	case strings.Contains(text, pastMaxTTL):
 		f.Kind = ErrRejected
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:
