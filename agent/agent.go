@@ -207,7 +207,11 @@ func (k *keeper) report(batch watch.Batch) {
 			k.log.Warn("more secrets cannot be read", "count", len(failed)-few)
 			break
 		}
-		k.log.Warn("secret cannot be read; its files stay as they are", "secret", request, "error", batch[request].Err)
+		what := "secret cannot be read; its files stay as they are"
+		if isMissing(batch[request].Err) {
+			what = "secret is not there" // What becomes of its files depends on them.
+		}
+		k.log.Warn(what, "secret", request, "error", batch[request].Err)
 	}
 	for i, request := range recovered {
 		if i == few {

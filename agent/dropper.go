@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"reflect"
 	"slices"
 	"time"
 
@@ -162,29 +161,12 @@ func (d *dropper) step() []reload.Action {
 	return reloads
 }
 
-// keepRecord writes down what the file is about to hold, before it does: what
-// is issued from here on is never forgotten.
-func (d *dropper) keepRecord(s *state) error {
-	next := d.issuedTo(s)
-	all := next.and(s.filed).and(s.orphaned)
-	if all.isEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
-		return nil
-	}
-	return all.write(s.drop.Destination)
-}
-
-// issuedTo is what Vault has issued among what the drop uses.
-func (d *dropper) issuedTo(s *state) record {
-	var r record
-	for _, request := range s.uses {
-		r.note(request, d.readings[request])
-	}
-	return r
-}
-
 // remove takes a file away whose secret is gone. That it is gone is news, too.
 func (d *dropper) remove(s *state) []reload.Action {
-	err := os.Remove(s.drop.Destination)
+	err := drop.Check(s.drop.Destination)
+	if err == nil {
+		err = os.Remove(s.drop.Destination)
+	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.dirty = true
 		d.fail(s, fmt.Errorf("removing the file of a secret that is gone: %w", err))
@@ -301,60 +283,8 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	}
 }
 
-// settled tells which leases stand in files, and which of an earlier run do not
-// stand in any file now.
-func (d *dropper) settled() watch.Settled {
-	var out watch.Settled
-	pending := map[string]bool{}
-	for _, s := range d.states {
-		out.InFiles = append(out.InFiles, s.leases...)
-		if s.isCurrent() {
-			continue
-		}
-		for _, id := range s.orphaned.Leases {
-			pending[id] = true
-		}
-	}
-	for _, s := range d.states {
-		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool {
-			if !pending[id] && !slices.Contains(out.Orphans, id) {
-				out.Orphans = append(out.Orphans, id)
-			}
-			return !pending[id]
-		})
-	}
-	return out
-}
-
 // isCurrent tells whether the file is what the last render came to.
 func (s *state) isCurrent() bool { return s.err == nil && !s.dirty && !s.lacks }
-
-// letGo revokes, at the end of a single run, what stands in no file. What does
-// is kept, with the token that it depends on.
-func (d *dropper) letGo(ctx context.Context, reader watch.Reader) {
-	settled := d.settled()
-	kept := map[*watch.Lease]bool{}
-	for _, l := range settled.InFiles {
-		kept[l] = true
-	}
-	doomed := map[*watch.Lease]bool{}
-	for _, reading := range d.readings {
-		if l := reading.Life.Lease; l != nil && !kept[l] {
-			doomed[l] = true
-		}
-	}
-	for _, id := range settled.Orphans {
-		doomed[&watch.Lease{ID: id}] = true
-	}
-	for l := range doomed {
-		if err := l.Revoke(ctx, reader); err != nil {
-			d.log.Warn("a lease that no file holds was not revoked; it ends by itself", "lease", l.ID, "error", err)
-		}
-	}
-	if len(kept) > 0 {
-		d.log.Info("the token is not revoked, since leases depend on it", "leases", len(kept))
-	}
-}
 
 // fatal is the loss of a secret that a drop must not go on without.
 func (d *dropper) fatal() error {
@@ -364,42 +294,6 @@ func (d *dropper) fatal() error {
 		}
 	}
 	return nil
-}
-
-// recovered are answers to what is lacking, from certificates in the files that
-// an earlier run has left and that have not reached this share of their lives.
-func (d *dropper) recovered(share float64) map[render.Request]watch.Reading {
-	found := map[render.Request]watch.Reading{}
-	for _, r := range d.lacking() {
-		if reading, ok := d.recover(r, share); ok {
-			found[r] = reading
-		}
-	}
-	d.learn(found)
-	return found
-}
-
-func (d *dropper) recover(r render.Request, share float64) (watch.Reading, bool) {
-	if !r.Writes() {
-		return watch.Reading{}, false
-	}
-	hash := hashOf(r)
-	var files [][]byte
-	var known []certificate
-	for _, s := range d.states {
-		for _, c := range s.orphaned.Certificates {
-			if content, err := os.ReadFile(s.drop.Destination); err == nil && c.Request == hash {
-				files, known = append(files, content), append(known, c)
-			}
-		}
-	}
-	for _, c := range known {
-		reading, ok := recoverCertificate(r, c, files, time.Now())
-		if ok && time.Since(c.Issued) < time.Duration(share*float64(reading.Life.NotAfter.Sub(c.Issued))) {
-			return reading, true
-		}
-	}
-	return watch.Reading{}, false
 }
 
 func (d *dropper) logWritten(s *state, outcome drop.Outcome, of int) {

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,6 +77,10 @@ func (s *Server) Kill() {
 	}
 	_ = s.cmd.Process.Kill()
 	s.Stop()
+	named := slices.ContainsFunc(s.flags, func(f string) bool { return strings.HasPrefix(f, "-tls-dir") })
+	if s.CAFile != "" && !named { // the temporary folder that it can no longer delete
+		_ = os.RemoveAll(filepath.Dir(s.CAFile))
+	}
 }
 
 // Restart runs a devvault that was stopped or killed again, at the same address

@@ -69,8 +69,9 @@ func TestClusterComesBackFromNothing(t *testing.T) {
 func TestRestartKeepsAddressAndState(t *testing.T) {
 	s := Own(t, "-state", filepath.Join(t.TempDir(), "state"), "-tls")
 	require.NoError(t, put(t, s, "kept"))
-	address := s.Address
+	address, ca := s.Address, s.CAFile
 	s.Kill()
+	assert.NoDirExists(t, filepath.Dir(ca))
 	s.Restart(t)
 	assert.Equal(t, address, s.Address)
 	assert.Equal(t, "kept", get(t, s), "through a client that trusts the new authority")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -40,7 +39,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	as := postgresUser(t, dir)
-	pg := &Postgres{Password: rand.Text(), t: t, port: freePort(t)}
+	_, port, _ := strings.Cut(freeAddress(t), ":")
+	pg := &Postgres{Password: rand.Text(), t: t, port: port}
 	password := filepath.Join(dir, "password")
 	require.NoError(t, os.WriteFile(password, []byte(pg.Password), 0o600))
 	if as != nil {
@@ -56,8 +56,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	var log bytes.Buffer
 	server := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", pg.port, "-k", dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=50")
-	// It goes when the test binary goes, however that ends.
-	server.SysProcAttr = &syscall.SysProcAttr{Credential: as, Pdeathsig: syscall.SIGQUIT}
+	server.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	endWithParent(server.SysProcAttr)
 	server.Dir, server.Stderr = dir, &log
 	require.NoError(t, server.Start())
 	t.Cleanup(func() {
@@ -65,7 +65,7 @@ func NewPostgres(t testing.TB) *Postgres {
 		_ = server.Wait()
 	})
 	for range 600 {
-		if pg.CanLogin(Admin, pg.Password) {
+		if _, err := pg.psql(Admin, pg.Password, "SELECT 1"); err == nil {
 			return pg
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -117,16 +117,6 @@ func postgresUser(t testing.TB, dir string) *syscall.Credential {
 	return nil
 }
 
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
-}
-
 // Query runs SQL as the superuser and returns what psql prints.
 func (pg *Postgres) Query(sql string) string {
 	pg.t.Helper()
@@ -135,9 +125,13 @@ func (pg *Postgres) Query(sql string) string {
 	return out
 }
 
-// CanLogin tells whether the database lets a user in.
+// CanLogin tells whether the database lets a user in. It must be there to say no.
 func (pg *Postgres) CanLogin(user, password string) bool {
-	_, err := pg.psql(user, password, "SELECT 1")
+	pg.t.Helper()
+	out, err := pg.psql(user, password, "SELECT 1")
+	if err != nil {
+		require.Contains(pg.t, out, "authentication failed")
+	}
 	return err == nil
 }
 
