@@ -75,7 +75,8 @@ func tlsOf(vault config.Vault) (tls api.TLSConfig, fromFile bool) {
 	return tls, tls.Insecure || cmp.Or(tls.CACert, tls.CAPath, tls.ClientCert, tls.ClientKey, tls.TLSServerName) != ""
 }
 
-// lookAgain is how often, at most, the files of TLS are looked at.
+// lookAgain is how often, at most, the files of TLS, and a token that was given
+// and is about to end, are looked at.
 const lookAgain = time.Second
 
 // connection is a client whose certificates are those that the files hold now.

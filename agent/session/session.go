@@ -253,6 +253,9 @@ func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, doubted bool) {
 		close(s.ready)
 	case old.value == t.value: // A token that was given, looked up anew.
 		old.granted(asked, ttl, auth.Renewable)
+		if soon := asked.Add(lookAgain); old.due.Before(soon) && !old.due.IsZero() {
+			old.due = soon // Nothing better has been delivered yet.
+		}
 		old.since, old.doubted = t.since, doubted
 		s.token = old
 		return

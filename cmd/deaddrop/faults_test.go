@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,31 +140,19 @@ func (p *patient) says(text string) {
 	p.eventually("the log says: "+text, func() bool { return strings.Contains(p.log(), text) })
 }
 
-// freeAddress is a port on loopback that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 func TestRunAndRenderWaitForAVaultThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
-	state := t.TempDir()
-	address := freeAddress(t)
-	first, err := vaulttest.Start("-listen", address, "-state", state)
-	require.NoError(t, err)
-	r := newRig(t, first)
+	s := vaulttest.Own(t, "-state", t.TempDir())
+	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"A": "1"})
-	first.Stop()
+	s.Stop()
 
 	run := r.start("run", "--secret", r.Path("nexa"), "--out", "run.env", "--interval", "1s")
 	once := r.start("render", "--secret", r.Path("nexa"), "--out", "once.env")
 	for _, p := range []*running{run, once} {
 		r.eventually("it says so", func() bool { return strings.Contains(p.log(), "is Vault running at") })
 	}
-	vaulttest.Own(t, "-listen", address, "-state", state)
+	s.Restart(t)
 	require.NoError(t, once.cmd.Wait())
 	assert.Equal(t, "A=1\n", r.read("once.env"))
 	r.eventually("run goes on, too", func() bool { return r.read("run.env") == "A=1\n" })
@@ -206,7 +193,7 @@ func TestRunSurvivesTheDeathOfARaftLeader(t *testing.T) {
 	others := slices.DeleteFunc(slices.Clone(nodes), func(s *vaulttest.Server) bool { return s == leader })
 	p := newPatient(t, others[0], others[0].Address)
 	leader.Kill()
-	next := vaulttest.Leader(t, others)
+	vaulttest.Leader(t, others)
 	p.put()
 	p.arrives()
 	// Back to three, and the other way round: the node that the agent talks to
@@ -217,7 +204,6 @@ func TestRunSurvivesTheDeathOfARaftLeader(t *testing.T) {
 	p.says("is Vault running at")
 	vaulttest.Leader(t, slices.DeleteFunc(slices.Clone(nodes), func(s *vaulttest.Server) bool { return s == others[0] }))
 	others[0].Restart(t)
-	_ = next
 	p.recovered()
 }
 
