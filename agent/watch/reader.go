@@ -48,6 +48,8 @@ type mount struct {
 	version string // of KV
 }
 
+func (m mount) isKV() bool { return m.kind == "kv" || m.kind == "generic" }
+
 func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
 
 // NewSecrets returns a reader that knows no mounts yet.
@@ -85,7 +87,7 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	if err != nil {
 		return nil, Life{}, fmt.Errorf("secret %q: what follows the ? is not of the form name=value: %w", path, ErrUnsupported)
 	}
-	answer, err := ss.ask(ctx, r, path, query)
+	answer, err := ss.ask(ctx, r, path, m, query)
 	switch {
 	case err != nil:
 		return nil, Life{}, err
@@ -102,10 +104,14 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	return s, ss.life(r, s, m, answer), nil
 }
 
-func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, query url.Values) (session.Answer, error) {
+func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mount, query url.Values) (session.Answer, error) {
 	if !r.Writes() {
+		hint := "the login's policies need: path %q { capabilities = [\"read\"] }"
+		if m.isKV() {
+			hint += ", unless it is a folder: then name a secret in it"
+		}
 		answer, err := ss.vault.Read(ctx, path, query)
-		return answer, withPolicy(err, "the login's policies need: path %q { capabilities = [\"read\"] }", path)
+		return answer, withPolicy(err, hint, path)
 	}
 	answer, err := ss.vault.Write(ctx, path, r.Params())
 	return answer, withPolicy(err, "the login's policies need: path %q { capabilities = [\"create\", \"update\"] }", path)
@@ -115,7 +121,7 @@ func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, query
 // until it ends by itself: revoking it would be news to everyone who has it.
 func (ss *Secrets) life(r render.Request, s *render.Secret, m mount, answer session.Answer) Life {
 	life := Life{Look: time.Duration(s.LeaseDuration) * time.Second}
-	if m.kind != "kv" && m.kind != "generic" {
+	if !m.isKV() {
 		life = lifeOf(r, s, time.Now().Round(0))
 	}
 	switch {
@@ -177,7 +183,7 @@ func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, 
 // missing says that nothing is at a path, or what is below it, where the login
 // may list that.
 func (ss *Secrets) missing(ctx context.Context, path string, m mount) error {
-	if m.kind != "kv" && m.kind != "generic" {
+	if !m.isKV() {
 		return fmt.Errorf("%q: %w; the %s engine has answered nothing", path, ErrMissing, m.kind)
 	}
 	logical := m.logical(path)

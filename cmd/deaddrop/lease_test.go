@@ -277,3 +277,24 @@ func TestCertificatesAreIssuedAnewLongBeforeTheyEnd(t *testing.T) {
 	assert.LessOrEqual(t, len(r.read("hups")), len(serials))
 	assert.NotContains(t, p.log(), "PRIVATE KEY")
 }
+
+func TestALeaseIsRevokedWhenNoDropUsesItAnyMore(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t, vaulttest.Own(t), time.Hour, 2*time.Hour)
+	d.Manage()
+	d.Put("nexa", map[string]any{"A": "1"})
+	p := d.start("run", "--config", "deaddrop.hcl")
+	d.eventually("the first drop", func() bool { return d.rig.read("db.url") != "" })
+	user, password := d.credentials()
+	static := `template {
+  destination = "db.url"
+  contents    = "{{ with secret \"` + d.Path("nexa") + `\" }}{{ .Data.data.A }}{{ end }}"
+}
+`
+	d.rig.write("deaddrop.hcl", d.Login(d.dir)+interval+static)
+	d.eventually("the template has changed", func() bool { return d.rig.read("db.url") == "1" })
+	d.eventually("the lease is revoked", func() bool { return !d.pg.CanLogin(user, password) })
+	assert.NoFileExists(t, d.path(".db.url.deaddrop"))
+	p.stop()
+	assert.Empty(t, d.Tokens())
+}
