@@ -29,6 +29,15 @@ var (
 	ErrRejected = errors.New("Vault rejected the request")
 )
 
+// errBusy is the [ErrUnreachable] of a Vault, or of something in front of it, that
+// does answer, but that it cannot serve the request now.
+var errBusy error = busy{}
+
+type busy struct{}
+
+func (busy) Error() string { return "Vault cannot serve this now" }
+func (busy) Unwrap() error { return ErrUnreachable }
+
 // Fault is a request to Vault that failed.
 type Fault struct {
 	// Op is what was being done, and to what: "reading secret/data/x".
@@ -105,7 +114,7 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 	case strings.Contains(text, pastMaxTTL):
 		f.Kind = ErrRejected
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:
-		f.Kind, f.Transient = ErrUnreachable, true
+		f.Kind, f.Transient = errBusy, true
 	case strings.Contains(text, lastUse):
 		f.Kind, f.invalidToken = ErrRejected, true
 		f.Hint = "let the role's tokens have more uses (token_num_uses)"

@@ -484,7 +484,7 @@ func (s *Session) ask(op string, t *Token, f func(*api.Client) (*api.Secret, err
 // lostContact gives up idle connections when the network has failed: a cut one
 // would else be taken again, and wait for its time-out again.
 func (s *Session) lostContact(f *Fault) {
-	if errors.Is(f, ErrUnreachable) {
+	if f.Kind == ErrUnreachable {
 		s.conn.hangUp()
 	}
 }
