@@ -34,6 +34,7 @@ type engine struct {
 	life    func(n int) Life // of the nth answer, from 1
 	renew   func(l *Lease) (time.Duration, bool, error)
 	fail    error
+	slow    time.Duration // of a read
 	revoke  error
 	issued  []time.Time
 	renewed []time.Time
@@ -43,6 +44,7 @@ type engine struct {
 func (e *engine) Resolve(_ context.Context, r render.Request) (render.Request, error) { return r, nil }
 
 func (e *engine) Read(context.Context, render.Request) (*render.Secret, Life, error) {
+	time.Sleep(e.slow)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.fail != nil {
@@ -538,5 +540,17 @@ func TestARestOfLessThanASecondIsNotWaitedFor(t *testing.T) {
 		times := e.times()
 		require.Len(t, times, 2)
 		assert.Equal(t, e.renewals()[0], times[1])
+	})
+}
+
+func TestWhatIsIssuedForNobodyAnyMoreIsRevoked(t *testing.T) {
+	e := &engine{life: leased(time.Hour, false, nil), slow: time.Minute}
+	watching(t, e, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, a))
+		time.Sleep(30 * time.Second)
+		w.Want(t.Context(), wanted(10*time.Second))
+		none(t, w, time.Minute)
+		assert.Len(t, e.times(), 1)
+		assert.Equal(t, []string{"lease 1"}, e.ended())
 	})
 }

@@ -196,6 +196,7 @@ func (s *sweep) finish(j job) {
 	news := e.absorb(s, time.Now())
 	e.now, e.again = e.now || e.again, false
 	if e.gone {
+		s.revoke(s.superfluous(), 0) // It may just have been issued something.
 		return
 	}
 	if news {
