@@ -68,9 +68,15 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 // reads the configuration again when its files have changed; a bad one is
 // refused, and the old one kept. load is nil where there are no files.
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
-	queue := reload.NewQueue(log)
+	r := runner{load: load, queue: reload.NewQueue(log), log: log}
+	// They are listened to for as long as this runs: between two sessions, too.
+	var stop func()
+	r.hangup, stop = notified(syscall.SIGHUP)
+	defer stop()
+	r.status, stop = notified(syscall.SIGUSR1)
+	defer stop()
 	for {
-		next, err := runWith(ctx, cfg, load, queue, log)
+		next, err := r.run(ctx, cfg)
 		if err != nil || next == nil {
 			return err
 		}
@@ -78,21 +84,32 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	}
 }
 
-// runWith runs the actors of one configuration. It returns another one when
-// that needs a new session, or nil when the context has ended.
-func runWith(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), queue *reload.Queue, log *slog.Logger) (*config.Config, error) {
-	vault, err := session.New(cfg.Vault, cfg.Auth, log)
+// runner is what outlives a session.
+type runner struct {
+	load           func() (*config.Config, error)
+	queue          *reload.Queue
+	hangup, status <-chan os.Signal
+	log            *slog.Logger
+}
+
+// run runs the actors of one configuration. It returns another one when that
+// needs a new session, or nil when the context has ended.
+func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, error) {
+	vault, err := session.New(cfg.Vault, cfg.Auth, r.log)
 	if err != nil {
 		return nil, err
 	}
-	watcher := watch.New(watch.NewSecrets(vault), log)
-	keeper := &keeper{dropper: newDropper(cfg.Drops, log), vault: vault, watcher: watcher, queue: queue, cfg: cfg, plans: make(chan *config.Config)}
-	changes := &changes{cfg: cfg, load: load, watcher: watcher, plans: keeper.plans, log: log}
+	watcher := watch.New(watch.NewSecrets(vault), r.log)
+	keeper := &keeper{
+		dropper: newDropper(cfg.Drops, r.log), vault: vault, watcher: watcher, queue: r.queue,
+		cfg: cfg, plans: make(chan *config.Config), status: r.status,
+	}
+	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, log: r.log}
 
 	actors, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
-	for _, actor := range []func(context.Context) error{vault.Run, watcher.Run, keeper.Run, queue.Run, changes.Run} {
+	for _, actor := range []func(context.Context) error{vault.Run, watcher.Run, keeper.Run, r.queue.Run, changes.Run} {
 		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
@@ -111,6 +128,7 @@ type keeper struct {
 	queue   *reload.Queue
 	cfg     *config.Config
 	plans   chan *config.Config
+	status  <-chan os.Signal // asks for the state of all files
 	wanted  []render.Request
 	told    []*watch.Lease
 	trim    <-chan time.Time
@@ -127,8 +145,6 @@ const trimAfter = 2 * time.Second
 
 // Run works until the context ends, or until a secret is gone that must not be.
 func (k *keeper) Run(ctx context.Context) error {
-	asked, stop := notified(syscall.SIGUSR1)
-	defer stop()
 	for {
 		k.queue.Add(k.step()...)
 		if err := k.fatal(); err != nil {
@@ -150,7 +166,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.cfg = cfg
 			k.setDrops(cfg.Drops)
 			k.wanted = nil
-		case <-asked:
+		case <-k.status:
 			k.logStatus()
 		case <-retry:
 		case <-k.trim:

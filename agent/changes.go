@@ -7,12 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
 )
 
@@ -27,6 +27,7 @@ type changes struct {
 	load    func() (*config.Config, error)
 	watcher *watch.Watcher
 	plans   chan<- *config.Config
+	hangup  <-chan os.Signal
 	log     *slog.Logger
 
 	seen    [sha256.Size]byte
@@ -35,8 +36,6 @@ type changes struct {
 
 // Run works until the context ends, or until a configuration needs a restart.
 func (c *changes) Run(ctx context.Context) error {
-	hup, stop := notified(syscall.SIGHUP)
-	defer stop()
 	files := c.notify()
 	defer func() { _ = files.Close() }()
 	c.seen = digest(c.cfg.Files)
@@ -45,7 +44,7 @@ func (c *changes) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-c.hangup:
 			c.log.Info("reading everything again", "signal", "SIGHUP")
 			c.reread(ctx, files)
 			c.watcher.Refresh()
@@ -104,16 +103,20 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	}
 	c.seen = now
 	cfg, err := c.load()
+	anew := err == nil && (!reflect.DeepEqual(c.cfg.Vault, cfg.Vault) || !reflect.DeepEqual(c.cfg.Auth, cfg.Auth))
+	if anew {
+		// What is wrong with certificates shows only here.
+		_, err = session.New(cfg.Vault, cfg.Auth, slog.New(slog.DiscardHandler))
+	}
 	if err != nil {
 		c.log.Error("the changed configuration is refused; the old one stays in force", "error", err)
 		return
 	}
-	old := c.cfg
 	c.cfg = cfg
 	c.seen = digest(cfg.Files)
 	c.follow(files)
 	c.log.Info("the configuration has changed", "files", len(cfg.Files), "drops", len(cfg.Drops))
-	if !reflect.DeepEqual(old.Vault, cfg.Vault) || !reflect.DeepEqual(old.Auth, cfg.Auth) {
+	if anew {
 		c.restart = cfg
 		return
 	}

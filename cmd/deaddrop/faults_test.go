@@ -323,3 +323,14 @@ func TestAThousandSecretsOfWhichEveryTenthFails(t *testing.T) {
 	r.eventually("and the rest, once they are there", func() bool { return files() == many })
 	p.stop()
 }
+
+func TestAChangedVaultBlockThatCannotWorkIsRefused(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Shared(t)
+	p := newPatient(t, s, s.Address)
+	good := p.rig.read("deaddrop.hcl")
+	p.rig.write("deaddrop.hcl", strings.Replace(good, "vault { address", "vault {\n  ca_cert = \"nowhere.pem\"\n}\n# { address", 1))
+	p.says("the changed configuration is refused")
+	p.rig.write("deaddrop.hcl", "# no change\n"+good)
+	p.recovered()
+}
