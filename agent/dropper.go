@@ -224,9 +224,9 @@ func (d *dropper) render(s *state) ([]byte, error) {
 		}
 	}
 	if s.drop.Format != render.FormatTemplate {
-		return render.Encode(s.drop.Format, dot)
+		return s.drop.Encode(dot)
 	}
-	result, err := s.drop.Template.Execute(render.Input{Secret: lookup, Env: os.Getenv, Dot: dot})
+	result, err := s.drop.Template.Execute(render.Input{Secret: lookup, Env: os.LookupEnv, Dialect: s.drop.Dialect, Now: time.Now(), Dot: dot})
 	s.uses = append(s.uses, result.Uses...)
 	if unread != nil {
 		return nil, unread

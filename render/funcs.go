@@ -1,12 +1,12 @@
 package render
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
+	"sync"
 	"text/template"
 )
 
@@ -17,29 +17,69 @@ var (
 	errNoKey   = errors.New("there is no such key")
 )
 
-// functions are the ones that need nothing but their arguments. "secret",
-// "pkiCert" and "env" are bound anew for each execution.
-func functions() template.FuncMap {
-	return template.FuncMap{
-		"secret":       asker(nil).secret,
-		"pkiCert":      asker(nil).pkiCert,
-		"env":          func(string) (string, error) { return "", errUnbound },
-		presentFunc:    present,
-		"index":        index,
-		"base64Decode": base64Decode,
-		"base64Encode": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
-		"join":         join,
-		"replaceAll":   func(from, to, s string) string { return strings.ReplaceAll(s, from, to) },
-		"split":        func(sep, s string) []string { return strings.Split(s, sep) },
-		"toJSON":       func(v any) (string, error) { return toJSON(v, "") },
-		"toJSONPretty": func(v any) (string, error) { return toJSON(v, "  ") },
-		"toLower":      strings.ToLower,
-		"toUpper":      strings.ToUpper,
-		"trimSpace":    strings.TrimSpace,
+// helpers are the functions that need nothing but their arguments. Those of
+// [execution.functions] are bound anew for each execution.
+var helpers = sync.OnceValue(func() template.FuncMap {
+	all := template.FuncMap{presentFunc: present, "index": index}
+	for _, some := range []template.FuncMap{texts(), numbers(), lists(), codecs(), sprigs()} {
+		maps.Copy(all, some)
 	}
+	return all
+})
+
+// functionNamed returns a function that templates may call.
+func functionNamed(name string) (any, bool) {
+	if f, ok := unbound()[name]; ok {
+		return f, true
+	}
+	f, ok := helpers()[name]
+	return f, ok
 }
 
-var errUnbound = errors.New("not bound")
+// functionNames are all of them but those of sprig, for suggestions.
+func functionNames() []string {
+	var names []string
+	for name := range maps.Keys(helpers()) {
+		if name != presentFunc && !strings.HasPrefix(name, sprigPrefix) {
+			names = append(names, name)
+		}
+	}
+	for name := range unbound() {
+		names = append(names, name)
+	}
+	for name := range builtins {
+		names = append(names, name)
+	}
+	return names
+}
+
+// builtins are text/template's own.
+var builtins = map[string]bool{
+	"and": true, "break": true, "call": true, "continue": true, "eq": true, "ge": true, "gt": true, "html": true,
+	"js": true, "le": true, "len": true, "lt": true, "ne": true, "not": true, "or": true, "print": true, "printf": true,
+	"println": true, "slice": true, "urlquery": true,
+}
+
+// unsupported tells why a function that other agents have is not here.
+func unsupported(name string) string {
+	switch name {
+	case "caLeaf", "caRoots", "connect", "datacenters", "exportedServices", "key", "keyExists", "keyOrDefault", "ls", "node", "nodes",
+		"partitions", "peerings", "safeLs", "safeTree", "services", "tree", "byMeta", "byTag", "byPort":
+		return fmt.Sprintf("function %q reads Consul, which is not supported here; only Vault is", name)
+	case "nomadServices", "nomadService", "nomadVarList", "nomadVarListSafe", "nomadVar", "nomadVarExists":
+		return fmt.Sprintf("function %q reads Nomad, which is not supported here; only Vault is", name)
+	case "plugin":
+		return `function "plugin" runs a program for each render, which is not supported here`
+	case "sockaddr":
+		return `function "sockaddr" is not supported here; hand the address in by the environment, and use env`
+	case "spew_dump", "spew_printf", "spew_sdump", "spew_sprintf":
+		return fmt.Sprintf("function %q shows secrets for debugging, which is not supported here", name)
+	}
+	if sprig, ok := strings.CutPrefix(name, sprigPrefix); ok {
+		return unsupportedSprig(sprig)
+	}
+	return ""
+}
 
 // presentFunc ends every pipeline that writes something; see [guard].
 const presentFunc = "_present"
@@ -69,52 +109,17 @@ func index(item any, keys ...any) (any, error) {
 			}
 			item = found.Interface()
 		case reflect.Slice, reflect.Array, reflect.String:
-			i, ok := key.(int)
+			i, ok := whole(key)
 			if !ok {
 				return nil, fmt.Errorf("a list cannot be indexed by %T", key)
 			}
-			if i < 0 || i >= v.Len() {
+			if i < 0 || i >= int64(v.Len()) {
 				return nil, fmt.Errorf("index %d is outside a list of %d", i, v.Len())
 			}
-			item = v.Index(i).Interface()
+			item = v.Index(int(i)).Interface()
 		default:
 			return nil, fmt.Errorf("%T cannot be indexed", item)
 		}
 	}
 	return item, nil
-}
-
-// join takes the separator first, so that a list can be piped in.
-func join(sep string, list any) (string, error) {
-	v := reflect.ValueOf(list)
-	if v.Kind() != reflect.Slice {
-		return "", fmt.Errorf("join wants a list, not %T", list)
-	}
-	parts := make([]string, v.Len())
-	for i := range parts {
-		parts[i] = fmt.Sprint(v.Index(i).Interface())
-	}
-	return strings.Join(parts, sep), nil
-}
-
-// base64Decode does not say where the text is broken: positions and characters
-// of a secret stay out of errors.
-func base64Decode(s string) (string, error) {
-	decoded, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		return "", errors.New("the value is not base64")
-	}
-	return string(decoded), nil
-}
-
-// toJSON leaves <, > and & as they are: no HTML is made here.
-func toJSON(v any, indent string) (string, error) {
-	var out strings.Builder
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", indent)
-	if err := enc.Encode(v); err != nil {
-		return "", fmt.Errorf("a %T cannot be written as JSON", v)
-	}
-	return strings.TrimSuffix(out.String(), "\n"), nil
 }

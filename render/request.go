@@ -10,18 +10,23 @@ import (
 	"strings"
 )
 
-// Request is one question to Vault: a read of Path or, with parameters, a write
-// to it, such as one that issues a certificate. Requests that are equal are the
-// same question. It prints as its path: parameters may hold secrets.
+// Request is one question to Vault: a read of Path, a list of what is under it
+// or, with parameters, a write to it, such as one that issues a certificate.
+// Requests that are equal are the same question. It prints as its path:
+// parameters may hold secrets.
 type Request struct {
 	// Path is as the user wrote it, or the API path that stands for. Behind a
 	// "?" it may name a version, as in "secret/tenant/demo/nexa?version=3".
 	Path   string
 	params string // names and values in turn, by name, as a JSON array; "" for a read
+	lists  bool
 }
 
 // Read is the request to read a path.
 func Read(path string) Request { return Request{Path: path} }
+
+// List is the request to list what is under a path.
+func List(path string) Request { return Request{Path: strings.TrimRight(path, "/"), lists: true} }
 
 // ParseRequest makes a request of a path and parameters of the form "name=value",
 // which is how templates write them. Of a name that comes twice the last counts.
@@ -51,7 +56,10 @@ func ParseRequest(path string, params ...string) (Request, error) {
 }
 
 // At is the same question at another path.
-func (r Request) At(path string) Request { return Request{path, r.params} }
+func (r Request) At(path string) Request { return Request{path, r.params, r.lists} }
+
+// Lists tells whether the request is a list.
+func (r Request) Lists() bool { return r.lists }
 
 // Writes tells whether the request is a write.
 func (r Request) Writes() bool { return r.params != "" }
@@ -73,7 +81,12 @@ func (r Request) Params() map[string]any {
 }
 
 // Fingerprint is the whole request as text, for a hash; it may hold secrets.
-func (r Request) Fingerprint() string { return r.Path + "\x00" + r.params }
+func (r Request) Fingerprint() string {
+	if r.lists {
+		return r.Path + "/"
+	}
+	return r.Path + "\x00" + r.params
+}
 
 // String is the path.
 func (r Request) String() string { return r.Path }

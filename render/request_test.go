@@ -59,7 +59,7 @@ func TestTemplateWritesAndIssues(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			clear(asked)
-			tmpl, err := Parse("x", tc.text)
+			tmpl, err := Parse("x", tc.text, Options{})
 			require.NoError(t, err)
 			res, err := tmpl.Execute(in)
 			require.NoError(t, err)
@@ -72,7 +72,7 @@ func TestTemplateWritesAndIssues(t *testing.T) {
 		`{{ pkiCert "x/y" "a=b" }}`:     `"secret/data/tenant/demo/smtp" did not issue a certificate`,
 		`{{ with secret "pki/issue/web" "common_name=a" }}{{ .Data.certifcate }}{{ end }}`: `secret "pki/issue/web" has no key "certifcate"`,
 	} {
-		tmpl, err := Parse("x", text)
+		tmpl, err := Parse("x", text, Options{})
 		require.NoError(t, err)
 		_, err = tmpl.Execute(Input{Secret: func(Request) *Secret { return smtp }})
 		require.ErrorContains(t, err, want, text)

@@ -10,15 +10,31 @@ import (
 	"strings"
 	"text/template"
 	"text/template/parse"
+	"time"
 
 	"github.com/agext/levenshtein"
+
+	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
 // Template is a parsed template. It may be executed by several goroutines.
 type Template struct {
 	name    string
+	lenient bool
 	tmpl    *template.Template
 	origins map[string]origin
+}
+
+// Options are the ways in which templates differ.
+type Options struct {
+	// Left and Right are the delimiters; "" is {{ and }}.
+	Left, Right string
+	// Lenient writes "<no value>" for a key that is not there, as
+	// error_on_missing_key = false does for Vault Agent.
+	Lenient bool
+	// Include returns the text of a template that another one names, and the
+	// name that it has in errors; ok is false where there is none. It may be nil.
+	Include func(name string) (text, path string, ok bool)
 }
 
 // Input is all that an execution may look at.
@@ -26,8 +42,16 @@ type Input struct {
 	// Secret returns the answer to a request as the template wrote it, or nil
 	// when it is not known yet.
 	Secret func(Request) *Secret
-	// Env returns the value of an environment variable, or "".
-	Env func(name string) string
+	// Env returns the value of an environment variable.
+	Env func(name string) (value string, set bool)
+	// File returns the content of a file; nil refuses all.
+	File func(path string) (string, error)
+	// Now is what "timestamp" tells.
+	Now time.Time
+	// Tenant and Service are what the functions of that name give; "" for none.
+	Tenant, Service string
+	// Dialect is what the function "dotenv" writes where nothing else is said.
+	Dialect dotenv.Dialect
 	// Dot is the secret whose pairs are the template's dot; nil for none.
 	Dot *Secret
 }
@@ -36,10 +60,14 @@ type Input struct {
 // Content: the template has to run again once those secrets are known.
 type Result struct {
 	Content []byte
+	// Files are those that the template wrote by "writeToFile".
+	Files []SideFile
 	// Uses are what the template asked for, in the order of asking.
 	Uses []Request
 	// Missing are those of Uses that are not known yet.
 	Missing []Request
+	// Reads are the files that the template has read, in the order of reading.
+	Reads []string
 }
 
 // ParseError says where a template is wrong. Line and Column count from 1.
@@ -90,27 +118,37 @@ func (e *MissingKeyError) Error() string {
 	return msg
 }
 
-// view is what the function "secret" gives to a template; its shape is the one
-// that templates for Vault Agent and consul-template expect.
-type view struct {
-	LeaseID       string
-	LeaseDuration int
-	Renewable     bool
-	Data          map[string]any
-}
-
 // Parse reads a template in the language of text/template. The name stands in
 // errors: the path of the file, as a rule. Errors are of type [*ParseError].
-func Parse(name, text string) (*Template, error) {
-	tmpl, err := template.New(name).Option("missingkey=error").Funcs(functions()).Parse(text)
+func Parse(name, text string, o Options) (*Template, error) {
+	trees, err := parseTrees(name, text, o)
 	if err != nil {
-		return nil, parseError(name, text, err)
+		return nil, err
 	}
-	t := &Template{name: name, tmpl: tmpl, origins: map[string]origin{}}
-	for _, each := range tmpl.Templates() {
-		if each.Tree != nil && each.Root != nil {
-			t.walk(each.Tree, each.Root, rootScope(each.Name() != name))
-			guard(each.Root)
+	missing := "missingkey=error"
+	if o.Lenient {
+		missing = "missingkey=default"
+	}
+	t := &Template{name: name, lenient: o.Lenient, tmpl: template.New(name).Option(missing), origins: map[string]origin{}}
+	used := template.FuncMap{}
+	for key, tree := range trees {
+		if err := t.check(tree, used); err != nil {
+			return nil, err
+		}
+		t.walk(tree, tree.Root, rootScope(key != name))
+		if !o.Lenient {
+			guard(tree.Root)
+		}
+	}
+	if o.Lenient {
+		delete(used, "index") // text/template's own gives nothing for what is not there.
+	} else {
+		used[presentFunc] = present
+	}
+	t.tmpl.Funcs(used)
+	for key, tree := range trees {
+		if _, err := t.tmpl.AddParseTree(key, tree); err != nil {
+			return nil, parseError(name, text, err)
 		}
 	}
 	return t, nil
@@ -120,70 +158,26 @@ func Parse(name, text string) (*Template, error) {
 // reported in [Result.Missing]. Errors show the template's text, never a value;
 // a key that is not there gives a [*MissingKeyError].
 func (t *Template) Execute(in Input) (Result, error) {
-	var res Result
-	ask := in.asking(&res)
 	tmpl, err := t.tmpl.Clone()
 	if err != nil {
-		return res, fmt.Errorf("%s: %w", t.name, err)
+		return Result{}, fmt.Errorf("%s: %w", t.name, err)
 	}
+	e := &execution{in: in, tmpl: tmpl, asked: map[Request]bool{}}
 	var dot any
 	if in.Dot != nil {
 		dot = in.Dot.pairs()
 	}
 	var out bytes.Buffer
-	err = tmpl.Funcs(template.FuncMap{"secret": ask.secret, "pkiCert": ask.pkiCert, "env": in.Env}).Execute(&out, dot)
-	switch {
+	err = tmpl.Funcs(e.functions()).Execute(&out, dot)
+	switch res := e.result; {
 	case len(res.Missing) > 0:
+		res.Files = nil
 		return res, nil
 	case err != nil:
-		return res, t.execError(err, in, res.Uses)
+		return Result{Uses: res.Uses, Reads: res.Reads}, t.execError(err, in, res.Uses)
 	}
-	res.Content = out.Bytes()
-	return res, nil
-}
-
-// asker asks for secrets, once each, in the name of one execution.
-type asker func(Request) *Secret
-
-func (in Input) asking(res *Result) asker {
-	seen := map[Request]bool{}
-	return func(r Request) *Secret {
-		s := in.Secret(r)
-		if !seen[r] {
-			seen[r] = true
-			res.Uses = append(res.Uses, r)
-			if s == nil {
-				res.Missing = append(res.Missing, r)
-			}
-		}
-		return s
-	}
-}
-
-// secret is the template function: a read, or with parameters a write.
-func (ask asker) secret(path string, params ...string) (*view, error) {
-	r, err := ParseRequest(path, params...)
-	if err != nil {
-		return nil, err
-	}
-	s := ask(r)
-	if s == nil {
-		return nil, nil
-	}
-	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.Data.Reveal()}, nil
-}
-
-// pkiCert is the template function that issues a certificate.
-func (ask asker) pkiCert(path string, params ...string) (*certificate, error) {
-	r, err := ParseRequest(path, params...)
-	if err != nil {
-		return nil, err
-	}
-	s := ask(r)
-	if s == nil {
-		return nil, nil
-	}
-	return certificateOf(s)
+	e.result.Content = out.Bytes()
+	return e.result, nil
 }
 
 // guard makes every action that writes something end in [present], as
@@ -221,6 +215,16 @@ var execLocation = regexp.MustCompile(`(?s)^template: (.*?:\d+:\d+): executing .
 
 var noEntry = regexp.MustCompile(`map has no entry for key "(.*)"$`)
 
+// withoutValues cuts what text/template says of a value, which may be a secret.
+func withoutValues(problem string) string {
+	for _, says := range []string{"range can't iterate over", "if/with can't use"} {
+		if i := strings.Index(problem, says); i >= 0 {
+			return problem[:i+len(says)] + " a value of this type"
+		}
+	}
+	return problem
+}
+
 func (t *Template) execError(err error, in Input, uses []Request) error {
 	m := execLocation.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -239,7 +243,7 @@ func (t *Template) execError(err error, in Input, uses []Request) error {
 	case errors.Is(err, errNoValue):
 		missing.Null = true
 	default:
-		return fmt.Errorf("%s: %s (at {{%s}})", where, problem, expr)
+		return fmt.Errorf("%s: %s (at {{%s}})", where, withoutValues(problem), expr)
 	}
 	missing.blame(from.secret, in, uses)
 	return missing
@@ -284,48 +288,6 @@ func oneBased(location string) string {
 		return location
 	}
 	return location[:i+1] + strconv.Itoa(col+1)
-}
-
-var (
-	parseLocation = regexp.MustCompile(`(?s)^template: .*?:(\d+): (.*)$`)
-	quoted        = regexp.MustCompile(`["<]([^"<>]+)[">]`)
-	unknownFunc   = regexp.MustCompile(`^function "(.+)" not defined$`)
-)
-
-func parseError(name, text string, err error) *ParseError {
-	e := &ParseError{Name: name, Line: 1, Column: 1, Problem: err.Error()}
-	m := parseLocation.FindStringSubmatch(err.Error())
-	if m == nil {
-		return e
-	}
-	e.Line, _ = strconv.Atoi(m[1])
-	e.Problem = m[2]
-	if lines := strings.Split(text, "\n"); e.Line >= 1 && e.Line <= len(lines) {
-		e.Column = column(lines[e.Line-1], e.Problem)
-	}
-	if m := unknownFunc.FindStringSubmatch(e.Problem); m != nil {
-		var names []string
-		for name := range functions() {
-			if name != presentFunc {
-				names = append(names, name)
-			}
-		}
-		if near := Nearest(m[1], names); near != "" {
-			e.Problem += fmt.Sprintf("; did you mean %q?", near)
-		}
-	}
-	return e
-}
-
-// column looks for what the parser complains of, since the parser only knows
-// the line: the word it quotes, or else the first action on that line.
-func column(line, problem string) int {
-	if m := quoted.FindStringSubmatch(problem); m != nil {
-		if i := strings.Index(line, m[1]); i >= 0 {
-			return i + 1
-		}
-	}
-	return max(strings.Index(line, "{{"), 0) + 1
 }
 
 // Nearest returns the candidate that is most like name, or "" when none is

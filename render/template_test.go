@@ -41,9 +41,9 @@ var (
 
 func execute(t *testing.T, text string, dot *Secret) (Result, error) {
 	t.Helper()
-	tmpl, err := Parse("nexa.ctmpl", text)
+	tmpl, err := Parse("nexa.ctmpl", text, Options{})
 	require.NoError(t, err)
-	return tmpl.Execute(Input{Secret: vault(nexa, smtp), Env: func(string) string { return "from-env" }, Dot: dot})
+	return tmpl.Execute(Input{Secret: vault(nexa, smtp), Env: func(string) (string, bool) { return "from-env", true }, Dot: dot})
 }
 
 func TestTemplateRenders(t *testing.T) {
@@ -152,7 +152,7 @@ func TestParseErrorsPointAtTheMistake(t *testing.T) {
 		`{{ "unterminated }}`:          `nexa.ctmpl:1:1: unterminated quoted string`,
 		"a {{ .x }} b {{ $undefined}}": `nexa.ctmpl:1:17: undefined variable "$undefined"`,
 	} {
-		_, err := Parse("nexa.ctmpl", text)
+		_, err := Parse("nexa.ctmpl", text, Options{})
 		var at *ParseError
 		require.ErrorAs(t, err, &at, text)
 		assert.Equal(t, want, err.Error(), text)
@@ -164,7 +164,7 @@ func FuzzTemplatesNeverWriteNoValue(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		tmpl, err := Parse("fuzz", text)
+		tmpl, err := Parse("fuzz", text, Options{})
 		if err != nil {
 			var at *ParseError
 			require.ErrorAs(t, err, &at)
@@ -173,7 +173,7 @@ func FuzzTemplatesNeverWriteNoValue(f *testing.F) {
 		if strings.Contains(text, "no value") || strings.Contains(text, "print") || strings.Contains(text, "html") || strings.Contains(text, "range") {
 			return // text of its own, printers of lists, and loops without end
 		}
-		res, err := tmpl.Execute(Input{Secret: vault(nexa), Env: func(string) string { return "" }})
+		res, err := tmpl.Execute(Input{Secret: vault(nexa), Env: func(string) (string, bool) { return "", false }})
 		if err == nil {
 			assert.NotContains(t, string(res.Content), "<no value>")
 		}

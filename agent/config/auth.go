@@ -65,17 +65,29 @@ func (l *loader) auth(b *autoAuthBlock, file string) {
 		l.authFromEnvironment(file)
 		return
 	}
-	block := b.Method
-	if block.Type == "" {
-		return // A method block is missing; gohcl has said so.
+	l.sinks(b.Sinks)
+	l.ignore(b.EnableReauth, "enable_reauth_on_new_credentials", "files are read at every login")
+	switch len(b.Methods) {
+	case 0:
+		l.at(b.DefRange, "auto_auth lacks a method: write method \"approle\" { … } into it")
+		return
+	case 1:
+	default:
+		l.at(b.Methods[1].DefRange, "there is a method already, at %s:%d", b.Methods[0].DefRange.Filename, b.Methods[0].DefRange.Start.Line)
+		return
 	}
+	block := b.Methods[0]
+	if block.Type == "" {
+		return // gohcl has said so.
+	}
+	l.methodExtras(block)
 	names, known := methods[block.Type]
 	if !known {
 		all := slices.Sorted(maps.Keys(methods))
 		l.at(block.TypeRange, "method %q is not supported; use one of %s%s", block.Type, strings.Join(all, ", "), didYouMean(block.Type, all))
 		return
 	}
-	m := method{l, block, l.settings(block, names)}
+	m := method{l, block, l.settingsOf("method", block, names)}
 	l.cfg.Auth = Auth{Method: block.Type, MountPath: mountPath(block.MountPath, block.Type)}
 	switch auth := &l.cfg.Auth; block.Type {
 	case MethodAppRole:
@@ -149,12 +161,28 @@ func mountPath(path, method string) string {
 	return cmp.Or(strings.TrimPrefix(strings.Trim(path, "/"), "auth/"), method)
 }
 
-// settings reads the method's config, as an object or as a block.
-func (l *loader) settings(m methodBlock, names []string) map[string]setting {
+// methodExtras are what a method has besides its config.
+func (l *loader) methodExtras(b methodBlock) {
+	if !isUnset(b.WrapTTL) {
+		l.at(b.WrapTTL.Range(), "wrap_ttl is not supported: the agent needs the token itself; take it out")
+	}
+	if b.Namespace != "" {
+		if l.cfg.Vault.Namespace != "" && l.cfg.Vault.Namespace != b.Namespace {
+			l.at(b.DefRange, "the namespace of the method is another one than that of vault, which is not supported")
+		}
+		l.cfg.Vault.Namespace = b.Namespace
+	}
+	for name, expr := range map[string]hcl.Expression{"min_backoff": b.MinBackoff, "max_backoff": b.MaxBackoff, "exit_on_err": b.ExitOnErr} {
+		l.ignore(expr, name, "a login that fails is tried again after 15 s at most, until it succeeds")
+	}
+}
+
+// settingsOf reads the config of a method or sink, as an object or as a block.
+func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[string]setting {
 	all := map[string]setting{}
 	set := func(name string, at hcl.Range, expr hcl.Expression) {
 		if !slices.Contains(names, name) {
-			l.at(at, "method %q has no setting %q%s", m.Type, name, didYouMean(name, names))
+			l.at(at, "%s %q has no setting %q%s", kind, m.Type, name, didYouMean(name, names))
 			return
 		}
 		value, diags := expr.Value(nil)
@@ -175,6 +203,9 @@ func (l *loader) settings(m methodBlock, names []string) map[string]setting {
 		for name, attr := range attrs {
 			set(name, attr.NameRange, attr.Expr)
 		}
+		return all
+	}
+	if m.ConfigMap == nil {
 		return all
 	}
 	if value, diags := m.ConfigMap.Value(nil); !diags.HasErrors() && value.IsNull() {

@@ -167,7 +167,7 @@ func around(t *testing.T, method, dockerSecrets string) (Auth, error) {
 	var block *autoAuthBlock
 	if method != "" {
 		noConfig := hcl.StaticExpr(cty.NullVal(cty.DynamicPseudoType), hcl.Range{})
-		block = &autoAuthBlock{Method: methodBlock{Type: method, ConfigMap: noConfig}}
+		block = &autoAuthBlock{Methods: []methodBlock{{Type: method, ConfigMap: noConfig}}}
 	}
 	l.auth(block, "deaddrop.hcl")
 	return l.cfg.Auth, l.err()

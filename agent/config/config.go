@@ -5,6 +5,7 @@ package config
 
 import (
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -30,9 +31,44 @@ type Config struct {
 	// LeaseShare and CertShare are the parts of their lives at which a lease
 	// that cannot be renewed, and a certificate, are issued anew.
 	LeaseShare, CertShare float64
-	Drops                 []Drop
-	// Files are the configuration and template files that it was read from.
+	// Tenant and Service are what templates get from the functions of that name.
+	Tenant, Service string
+	Drops           []Drop
+	// Supervise is the command that gets secrets in its environment, or nil.
+	Supervise *Supervise
+	// Sinks get every token.
+	Sinks []Sink
+	// Once ends the agent when all files are current, as Vault Agent's
+	// exit_after_auth does.
+	Once bool
+	// PIDFile, LogLevel, LogFormat and LogFile are Vault Agent's; "" where they
+	// are not set. Flags win.
+	PIDFile, LogLevel, LogFormat, LogFile string
+	// Warnings are what the files say that has no effect, or not the expected one.
+	Warnings []Problem
+	// Files are the files and folders that it was read from, templates included.
 	Files []string
+}
+
+// Sink is a file that gets the token.
+type Sink struct {
+	Path string
+	Mode fs.FileMode
+}
+
+// Supervise is a command that the agent runs with secrets in its environment.
+type Supervise struct {
+	Args       []string
+	StopSignal syscall.Signal
+	// Restart says that the command is started anew when a secret changes.
+	Restart bool
+	Env     []EnvTemplate
+}
+
+// EnvTemplate is one variable of a supervised command.
+type EnvTemplate struct {
+	Name     string
+	Template *render.Template
 }
 
 // Vault says where Vault is. Empty fields are left to the VAULT_* environment
@@ -87,17 +123,57 @@ type Drop struct {
 	// Secret is the path whose pairs are written; "" for a template that asks
 	// for its secrets itself.
 	Secret string
-	Format render.Format
+	render.Encoding
 	// Template is set where Format is [render.FormatTemplate].
-	Template    *render.Template
+	Template *render.Template
+	// Source is the template's file, "builtin:NAME", or "" for one that stands in
+	// the configuration.
+	Source string
+	// Sandbox is the folder that the template's function "file" is bound to, or "".
+	Sandbox string
+	// Destination is the file. In a set it is in the set's folder.
 	Destination string
 	Mode        fs.FileMode
-	CreateDirs  bool
+	// UID and GID are the owner that the file gets; nil for the agent's own, or
+	// that of the file that is there.
+	UID, GID   *int
+	CreateDirs bool
+	// InPlace writes into the file that is there instead of replacing it.
+	InPlace bool
+	// Backup keeps the content before.
+	Backup bool
+	// Strict refuses a folder that others may write to, RequireTmpfs one that is
+	// on a disk. Without them there is a warning.
+	Strict, RequireTmpfs bool
+	// Set is what the drop belongs to, or nil.
+	Set *Set
+	// Check runs before new content is put in place, or is nil.
+	Check *Check
 	// OnMissing is what becomes of the file when Vault says that a secret is
 	// not there.
 	OnMissing OnMissing
+	// RemoveOnExit takes the file away when the agent stops.
+	RemoveOnExit bool
 	// Reloads are run in order when the file has changed.
 	Reloads []reload.Action
+}
+
+// Set is a folder whose drops change together.
+type Set struct {
+	Name       string
+	Folder     string
+	CreateDirs bool
+	// Check runs before a new generation is put in place, or is nil.
+	Check *Check
+	// Reloads are run in order when a file of the set has changed.
+	Reloads []reload.Action
+}
+
+// Check is a command that new content has to pass. In its arguments {{.Path}}
+// stands for the file that holds it, or the folder of a set.
+type Check struct {
+	Args    []string
+	Timeout time.Duration
 }
 
 // OnMissing says what to do when a secret was deleted, destroyed or never there.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
 const marker = "m4rker-0f-a-secret"
@@ -114,12 +115,12 @@ drop "json" {
 		cfg.Drops[i].Template = nil
 	}
 	assert.Equal(t, []Drop{
-		{Name: "a.conf", Destination: "a.conf", Format: render.FormatTemplate, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile,
+		{Name: "a.conf", Source: "good.ctmpl", Destination: "a.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile,
 			Reloads: []reload.Action{reload.Command{Args: []string{"nginx", "-s", "reload"}, Timeout: 5 * time.Second}}},
-		{Name: "b.conf", Destination: "b.conf", Format: render.FormatTemplate, Mode: 0o600, OnMissing: KeepFile},
-		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Format: render.FormatDotenv, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile,
+		{Name: "b.conf", Destination: "b.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o600, OnMissing: KeepFile},
+		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Encoding: render.Encoding{Format: render.FormatDotenv, Dialect: dotenv.Portable}, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile,
 			Reloads: []reload.Action{reload.Signal{PIDFile: "/run/nexa.pid", Signal: syscall.SIGHUP}}},
-		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Format: render.FormatJSON, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile},
+		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Encoding: render.Encoding{Format: render.FormatJSON, Dialect: dotenv.Portable}, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile},
 	}, cfg.Drops)
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg.Auth), marker)
 }
@@ -142,7 +143,7 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"no template":               {login + "template {\n  destination = \"x\"\n}", `deaddrop.hcl:7:17: a template needs a source (a file) or contents (its text)`},
 		"two templates":             {login + "template {\n  source = \"good.ctmpl\"\n  contents = \"x\"\n  destination = \"x\"\n}", `deaddrop.hcl:8:14: source and contents exclude each other`},
 		"template of a format":      {login + drop + "  format = \"json\"\n  source = \"good.ctmpl\"\n}", `deaddrop.hcl:9:12: format "json" writes the secret as it is`},
-		"unknown format":            {login + drop + "  format = \"jsn\"\n}", `deaddrop.hcl:9:12: format "jsn" is not known; use one of dotenv, json, template; did you mean "json"?`},
+		"unknown format":            {login + drop + "  format = \"jsn\"\n}", `deaddrop.hcl:9:12: format "jsn" is not known; use one of dotenv, json, yaml, toml, properties, shell, template; did you mean "json"?`},
 		"no secret":                 {login + "drop \"n\" {\n  destination = \"n.env\"\n}", `deaddrop.hcl:6:1: a drop of format "dotenv" needs a secret`},
 		"secret id not there":       {strings.Replace(login, `"secret_id"`, `"nope"`, 1) + drop + "}", `deaddrop.hcl:3:69: secret_id_file_path nope cannot be read: no such file or directory`},
 		"secret id empty":           {strings.Replace(login, `"secret_id"`, `"empty"`, 1) + drop + "}", `deaddrop.hcl:3:69: secret_id_file_path empty cannot be read: the file is empty`},

@@ -13,6 +13,40 @@ type fileBlock struct {
 	TemplateConfig *templateConfigBlock `hcl:"template_config,block"`
 	Templates      []templateBlock      `hcl:"template,block"`
 	Drops          []dropBlock          `hcl:"drop,block"`
+	Sets           []setBlock           `hcl:"set,block"`
+	EnvTemplates   []envTemplateBlock   `hcl:"env_template,block"`
+	Exec           *superviseBlock      `hcl:"exec,block"`
+
+	Tenant       *string   `hcl:"tenant,optional"`
+	Service      *string   `hcl:"service,optional"`
+	TenantRange  hcl.Range `hcl:"tenant,attr_value_range"`
+	Strict       *bool     `hcl:"strict,optional"`
+	RequireTmpfs *bool     `hcl:"require_tmpfs,optional"`
+
+	ExitAfterAuth  *bool     `hcl:"exit_after_auth,optional"`
+	PIDFile        *string   `hcl:"pid_file,optional"`
+	LogLevel       *string   `hcl:"log_level,optional"`
+	LogLevelRange  hcl.Range `hcl:"log_level,attr_value_range"`
+	LogFormat      *string   `hcl:"log_format,optional"`
+	LogFormatRange hcl.Range `hcl:"log_format,attr_value_range"`
+	LogFile        *string   `hcl:"log_file,optional"`
+
+	// What Vault Agent has and this agent does not.
+	Cache                  []ignoredBlock `hcl:"cache,block"`
+	APIProxy               []ignoredBlock `hcl:"api_proxy,block"`
+	Listener               []ignoredBlock `hcl:"listener,block"`
+	Telemetry              []ignoredBlock `hcl:"telemetry,block"`
+	DisableIdleConnections hcl.Expression `hcl:"disable_idle_connections,optional"`
+	DisableKeepAlives      hcl.Expression `hcl:"disable_keep_alives,optional"`
+	LogRotateBytes         hcl.Expression `hcl:"log_rotate_bytes,optional"`
+	LogRotateDuration      hcl.Expression `hcl:"log_rotate_duration,optional"`
+	LogRotateMaxFiles      hcl.Expression `hcl:"log_rotate_max_files,optional"`
+}
+
+// ignoredBlock is a block that has no effect here, which a warning says.
+type ignoredBlock struct {
+	DefRange hcl.Range `hcl:",def_range"`
+	Body     hcl.Body  `hcl:",remain"`
 }
 
 type vaultBlock struct {
@@ -25,20 +59,49 @@ type vaultBlock struct {
 	ClientKey     string    `hcl:"client_key,optional"`
 	TLSServerName string    `hcl:"tls_server_name,optional"`
 	TLSSkipVerify bool      `hcl:"tls_skip_verify,optional"`
+	DefRange      hcl.Range `hcl:",def_range"`
+
+	Retry []ignoredBlock `hcl:"retry,block"`
 }
 
 type autoAuthBlock struct {
-	Method methodBlock `hcl:"method,block"`
+	Methods  []methodBlock `hcl:"method,block"`
+	Sinks    []sinkBlock   `hcl:"sink,block"`
+	DefRange hcl.Range     `hcl:",def_range"`
+
+	EnableReauth hcl.Expression `hcl:"enable_reauth_on_new_credentials,optional"`
 }
 
+// methodBlock has its type as an attribute: [relabel] has moved the label there.
 type methodBlock struct {
-	Type      string    `hcl:"type,label"`
-	TypeRange hcl.Range `hcl:"type,label_range"`
+	Type      string    `hcl:"type"`
+	TypeRange hcl.Range `hcl:"type,attr_value_range"`
 	DefRange  hcl.Range `hcl:",def_range"`
 	MountPath string    `hcl:"mount_path,optional"`
+	Namespace string    `hcl:"namespace,optional"`
+
+	WrapTTL    hcl.Expression `hcl:"wrap_ttl,optional"`
+	MinBackoff hcl.Expression `hcl:"min_backoff,optional"`
+	MaxBackoff hcl.Expression `hcl:"max_backoff,optional"`
+	ExitOnErr  hcl.Expression `hcl:"exit_on_err,optional"`
 	// Vault Agent files say both "config = {" and "config {".
 	ConfigMap   hcl.Expression `hcl:"config,optional"`
 	ConfigBlock *configBlock   `hcl:"config,block"`
+}
+
+type sinkBlock struct {
+	Type        string         `hcl:"type"`
+	TypeRange   hcl.Range      `hcl:"type,attr_value_range"`
+	DefRange    hcl.Range      `hcl:",def_range"`
+	ConfigMap   hcl.Expression `hcl:"config,optional"`
+	ConfigBlock *configBlock   `hcl:"config,block"`
+
+	WrapTTL   hcl.Expression `hcl:"wrap_ttl,optional"`
+	DHType    hcl.Expression `hcl:"dh_type,optional"`
+	DHPath    hcl.Expression `hcl:"dh_path,optional"`
+	DeriveKey hcl.Expression `hcl:"derive_key,optional"`
+	AAD       hcl.Expression `hcl:"aad,optional"`
+	AADEnvVar hcl.Expression `hcl:"aad_env_var,optional"`
 }
 
 type configBlock struct {
@@ -53,6 +116,10 @@ type templateConfigBlock struct {
 	LeaseShareRange hcl.Range `hcl:"lease_renewal_threshold,attr_value_range"`
 	CertShare       *float64  `hcl:"certificate_renewal_threshold,optional"`
 	CertShareRange  hcl.Range `hcl:"certificate_renewal_threshold,attr_value_range"`
+	DefRange        hcl.Range `hcl:",def_range"`
+
+	ExitOnRetryFailure hcl.Expression `hcl:"exit_on_retry_failure,optional"`
+	MaxConnections     hcl.Expression `hcl:"max_connections_per_host,optional"`
 }
 
 type templateBlock struct {
@@ -66,6 +133,48 @@ type dropBlock struct {
 	Body     hcl.Body  `hcl:",remain"`
 }
 
+// setBlock groups drops and templates that change together.
+type setBlock struct {
+	Name             string          `hcl:"name,label"`
+	DefRange         hcl.Range       `hcl:",def_range"`
+	Destination      string          `hcl:"destination"`
+	DestinationRange hcl.Range       `hcl:"destination,attr_value_range"`
+	CreateDirs       *bool           `hcl:"create_dest_dirs,optional"`
+	Templates        []templateBlock `hcl:"template,block"`
+	Drops            []dropBlock     `hcl:"drop,block"`
+	Check            *execBlock      `hcl:"check,block"`
+	Reload           *reloadBlock    `hcl:"reload,block"`
+	Exec             *execBlock      `hcl:"exec,block"`
+}
+
+// envTemplateBlock is one variable of the supervised command.
+type envTemplateBlock struct {
+	Name      string    `hcl:"name,label"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+	DefRange  hcl.Range `hcl:",def_range"`
+	Body      hcl.Body  `hcl:",remain"`
+}
+
+// superviseBlock is Vault Agent's exec block at the top of a file.
+type superviseBlock struct {
+	DefRange        hcl.Range      `hcl:",def_range"`
+	Command         hcl.Expression `hcl:"command"`
+	Restart         string         `hcl:"restart_on_secret_changes,optional"`
+	RestartRange    hcl.Range      `hcl:"restart_on_secret_changes,attr_value_range"`
+	StopSignal      string         `hcl:"restart_stop_signal,optional"`
+	StopSignalRange hcl.Range      `hcl:"restart_stop_signal,attr_value_range"`
+}
+
+// templateBody is what everything has that has a template.
+type templateBody struct {
+	Source         string         `hcl:"source,optional"`
+	SourceRange    hcl.Range      `hcl:"source,attr_value_range"`
+	Contents       hcl.Expression `hcl:"contents,optional"`
+	Left           string         `hcl:"left_delimiter,optional"`
+	Right          string         `hcl:"right_delimiter,optional"`
+	ErrorOnMissing *bool          `hcl:"error_on_missing_key,optional"`
+}
+
 // dropBody is what stands in a drop and in a template block alike.
 type dropBody struct {
 	Secret           string         `hcl:"secret,optional"`
@@ -73,21 +182,55 @@ type dropBody struct {
 	Source           string         `hcl:"source,optional"`
 	SourceRange      hcl.Range      `hcl:"source,attr_value_range"`
 	Contents         hcl.Expression `hcl:"contents,optional"`
+	Left             string         `hcl:"left_delimiter,optional"`
+	Right            string         `hcl:"right_delimiter,optional"`
+	ErrorOnMissing   *bool          `hcl:"error_on_missing_key,optional"`
+	Sandbox          string         `hcl:"sandbox_path,optional"`
 	Destination      string         `hcl:"destination"`
 	DestinationRange hcl.Range      `hcl:"destination,attr_value_range"`
 	Format           string         `hcl:"format,optional"`
 	FormatRange      hcl.Range      `hcl:"format,attr_value_range"`
+	Dialect          string         `hcl:"dialect,optional"`
+	DialectRange     hcl.Range      `hcl:"dialect,attr_value_range"`
+	Keys             *keysBlock     `hcl:"keys,block"`
 	Perms            string         `hcl:"perms,optional"`
 	PermsRange       hcl.Range      `hcl:"perms,attr_value_range"`
+	User             string         `hcl:"user,optional"`
+	UserRange        hcl.Range      `hcl:"user,attr_value_range"`
+	Group            string         `hcl:"group,optional"`
+	GroupRange       hcl.Range      `hcl:"group,attr_value_range"`
 	CreateDirs       *bool          `hcl:"create_dest_dirs,optional"`
+	Write            string         `hcl:"write,optional"`
+	WriteRange       hcl.Range      `hcl:"write,attr_value_range"`
+	Backup           bool           `hcl:"backup,optional"`
+	Strict           *bool          `hcl:"strict,optional"`
+	RequireTmpfs     *bool          `hcl:"require_tmpfs,optional"`
 	OnMissing        string         `hcl:"on_missing,optional"`
 	OnMissingRange   hcl.Range      `hcl:"on_missing,attr_value_range"`
+	OnExit           string         `hcl:"on_exit,optional"`
+	OnExitRange      hcl.Range      `hcl:"on_exit,attr_value_range"`
+	Check            *execBlock     `hcl:"check,block"`
 	Reload           *reloadBlock   `hcl:"reload,block"`
 	Exec             *execBlock     `hcl:"exec,block"`
+	// Vault Agent's older way to write an exec block.
+	Command        hcl.Expression `hcl:"command,optional"`
+	CommandTimeout string         `hcl:"command_timeout,optional"`
+	CommandRange   hcl.Range      `hcl:"command_timeout,attr_value_range"`
+	Wait           []ignoredBlock `hcl:"wait,block"`
 
 	// broken says that gohcl found fault with the block, so that what is
 	// missing from it may be there, but wrong.
 	broken bool
+}
+
+type keysBlock struct {
+	Only       []string          `hcl:"only,optional"`
+	Except     []string          `hcl:"except,optional"`
+	Rename     map[string]string `hcl:"rename,optional"`
+	Prefix     string            `hcl:"prefix,optional"`
+	Upper      bool              `hcl:"upper,optional"`
+	MapInvalid bool              `hcl:"map_invalid,optional"`
+	DefRange   hcl.Range         `hcl:",def_range"`
 }
 
 type reloadBlock struct {
@@ -98,8 +241,8 @@ type reloadBlock struct {
 }
 
 type execBlock struct {
-	Command      []string  `hcl:"command"`
-	CommandRange hcl.Range `hcl:"command,attr_value_range"`
-	Timeout      string    `hcl:"timeout,optional"`
-	TimeoutRange hcl.Range `hcl:"timeout,attr_value_range"`
+	Command      hcl.Expression `hcl:"command"`
+	Timeout      string         `hcl:"timeout,optional"`
+	TimeoutRange hcl.Range      `hcl:"timeout,attr_value_range"`
+	DefRange     hcl.Range      `hcl:",def_range"`
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"io/fs"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -25,8 +27,11 @@ const defaultMode fs.FileMode = 0o600
 // defaultExecTimeout is Vault Agent's.
 const defaultExecTimeout = 30 * time.Second
 
+// defaultCheckTimeout bounds a check.
+const defaultCheckTimeout = 30 * time.Second
+
 // drop reads a "drop" block, or a "template" block, which has no name.
-func (l *loader) drop(name string, body hcl.Body, def hcl.Range) {
+func (l *loader) drop(name string, body hcl.Body, def hcl.Range, in *Set) {
 	var b dropBody
 	diags := gohcl.DecodeBody(body, nil, &b)
 	l.hcl(diags)
@@ -35,17 +40,47 @@ func (l *loader) drop(name string, body hcl.Body, def hcl.Range) {
 		b.Format = string(render.FormatTemplate)
 	}
 	if b.Destination != "" {
-		l.dropBody(cmp.Or(name, b.Destination), b, def)
+		l.dropBody(cmp.Or(name, b.Destination), b, def, in)
 	}
 }
 
-func (l *loader) dropBody(name string, b dropBody, def hcl.Range) {
-	d := Drop{Name: name, Secret: strings.Trim(b.Secret, "/"), Destination: b.Destination, Mode: defaultMode, CreateDirs: true}
-	l.destination(b)
+// set reads a "set" block and the drops in it.
+func (l *loader) set(b setBlock) {
+	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs}
+	if b.Destination == "" {
+		return // gohcl has said so.
+	}
+	l.claim(s.Folder, b.DestinationRange)
+	l.folders[s.Folder] = true
+	s.Check = l.check(b.Check)
+	s.Reloads = l.reloads(dropBody{Reload: b.Reload, Exec: b.Exec})
+	if len(b.Drops)+len(b.Templates) == 0 {
+		l.at(b.DefRange, "set %q has no drops: write the drop and template blocks that change together into it", b.Name)
+	}
+	for _, each := range b.Templates {
+		l.drop("", each.Body, each.DefRange, s)
+	}
+	for _, each := range b.Drops {
+		l.drop(each.Name, each.Body, each.DefRange, s)
+	}
+}
+
+func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
+	d := Drop{
+		Name: name, Secret: strings.Trim(b.Secret, "/"), Source: b.Source, Sandbox: b.Sandbox, Destination: b.Destination, Mode: defaultMode,
+		CreateDirs: b.CreateDirs == nil || *b.CreateDirs, Backup: b.Backup, Set: in,
+		Strict: or(b.Strict, l.strict), RequireTmpfs: or(b.RequireTmpfs, l.requireTmpfs),
+	}
+	if in != nil {
+		l.inSet(&d, b)
+	}
+	l.destination(d.Destination, b.DestinationRange)
 	l.secretPath(b)
 	d.Format = l.format(b)
+	d.Dialect = l.dialect(b, d.Format)
+	d.Keys = l.keys(b, d.Format)
 	if d.Format == render.FormatTemplate {
-		d.Template = l.template(b)
+		d.Template = l.template(templateBody{b.Source, b.SourceRange, b.Contents, b.Left, b.Right, b.ErrorOnMissing}, b.DestinationRange)
 	} else if b.Source != "" || !isUnset(b.Contents) {
 		l.at(b.FormatRange, "format %q writes the secret as it is; take out source and contents, or use format \"template\"", b.Format)
 	} else if b.Secret == "" && !b.broken {
@@ -54,29 +89,66 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range) {
 	if b.Perms != "" {
 		d.Mode = l.mode(b)
 	}
-	if b.CreateDirs != nil {
-		d.CreateDirs = *b.CreateDirs
-	}
-	d.OnMissing = l.onMissing(b)
+	d.UID, d.GID = l.owner(b)
+	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
+	d.RemoveOnExit = l.choice("on_exit", b.OnExit, b.OnExitRange, "keep", "remove") == "remove"
+	d.OnMissing = OnMissing(l.choice("on_missing", b.OnMissing, b.OnMissingRange, string(KeepFile), string(RemoveFile), string(Fail)))
+	d.Check = l.check(b.Check)
 	d.Reloads = l.reloads(b)
+	for _, wait := range b.Wait {
+		l.warn(wait.DefRange, "wait has no effect: all changes that one look at Vault finds are written together")
+	}
 	l.cfg.Drops = append(l.cfg.Drops, d)
 }
 
-func (l *loader) destination(b dropBody) {
-	at := b.DestinationRange
-	if strings.HasSuffix(b.Destination, "/") {
-		l.at(at, "destination %s is a folder; name a file in it", b.Destination)
+// inSet places a drop in the folder of its set, and refuses what only a file of
+// its own can have.
+func (l *loader) inSet(d *Drop, b dropBody) {
+	if b.Destination != filepath.Base(b.Destination) || strings.HasPrefix(b.Destination, ".") {
+		l.at(b.DestinationRange, "destination %q is in set %q: write the plain name of a file", b.Destination, d.Set.Name)
+	}
+	d.Destination = filepath.Join(d.Set.Folder, b.Destination)
+	if b.Write == "in_place" {
+		l.at(b.WriteRange, "write = \"in_place\" cannot be in a set, which is replaced as a whole")
+	}
+	if b.Backup {
+		l.at(b.DestinationRange, "backup cannot be in a set, which is replaced as a whole")
+	}
+	if b.OnMissing == string(RemoveFile) {
+		l.at(b.OnMissingRange, "on_missing = \"remove\" cannot be in a set, which is replaced as a whole")
+	}
+}
+
+func or(given *bool, otherwise bool) bool {
+	if given != nil {
+		return *given
+	}
+	return otherwise
+}
+
+func (l *loader) destination(path string, at hcl.Range) {
+	if strings.HasSuffix(path, "/") {
+		l.at(at, "destination %s is a folder; name a file in it", path)
 		return
 	}
-	if err := drop.Check(b.Destination); err != nil {
+	if dir := filepath.Dir(path); l.folders[dir] {
+		l.claim(path, at)
+		return // In a set the destination is a link, rightly.
+	}
+	if err := drop.Check(path); err != nil {
 		l.at(at, "destination %s", err)
 	}
-	path, err := filepath.Abs(b.Destination)
+	l.claim(path, at)
+}
+
+// claim notes that a path is written, and by whom.
+func (l *loader) claim(file string, at hcl.Range) {
+	path, err := filepath.Abs(file)
 	if err != nil {
-		path = filepath.Clean(b.Destination)
+		path = filepath.Clean(file)
 	}
 	if first, taken := l.destinations[path]; taken {
-		l.at(at, "destination %s is written already, by the block at %s:%d", b.Destination, first.Filename, first.Start.Line)
+		l.at(at, "destination %s is written already, by the block at %s:%d", file, first.Filename, first.Start.Line)
 		return
 	}
 	l.destinations[path] = at
@@ -109,8 +181,16 @@ func (l *loader) format(b dropBody) render.Format {
 		return render.FormatDotenv
 	case b.Source != "" || !isUnset(b.Contents):
 		return render.FormatTemplate
-	case filepath.Ext(b.Destination) == ".json":
+	}
+	switch filepath.Ext(b.Destination) {
+	case ".json":
 		return render.FormatJSON
+	case ".yaml", ".yml":
+		return render.FormatYAML
+	case ".toml":
+		return render.FormatTOML
+	case ".properties":
+		return render.FormatProperties
 	}
 	return render.FormatDotenv
 }
@@ -124,15 +204,127 @@ func (l *loader) mode(b dropBody) fs.FileMode {
 	return fs.FileMode(mode)
 }
 
-func (l *loader) onMissing(b dropBody) OnMissing {
-	all := []string{string(KeepFile), string(RemoveFile), string(Fail)}
+// choice is one of several words; the first is the default.
+func (l *loader) choice(name, given string, at hcl.Range, all ...string) string {
 	switch {
-	case b.OnMissing == "":
-		return KeepFile
-	case !slices.Contains(all, b.OnMissing):
-		l.at(b.OnMissingRange, "on_missing %q is not known; use one of %s%s", b.OnMissing, strings.Join(all, ", "), didYouMean(b.OnMissing, all))
+	case given == "":
+		return all[0]
+	case !slices.Contains(all, given):
+		l.at(at, "%s %q is not known; use one of %s%s", name, given, strings.Join(all, ", "), didYouMean(given, all))
 	}
-	return OnMissing(b.OnMissing)
+	return given
+}
+
+// dialect is for formats that have one.
+func (l *loader) dialect(b dropBody, f render.Format) dotenv.Dialect {
+	if b.Dialect != "" && f != render.FormatDotenv && f != render.FormatTemplate {
+		l.at(b.DialectRange, "dialect is for format \"dotenv\" and for templates; format is %q", f)
+	}
+	return dotenv.Dialect(l.choice("dialect", b.Dialect, b.DialectRange, slices.Concat([]string{string(dotenv.Portable)}, dotenv.Dialects())...))
+}
+
+func (l *loader) keys(b dropBody, f render.Format) render.Keys {
+	if b.Keys == nil {
+		return render.Keys{}
+	}
+	k := render.Keys{Only: b.Keys.Only, Except: b.Keys.Except, Rename: b.Keys.Rename, Prefix: b.Keys.Prefix, Upper: b.Keys.Upper, MapInvalid: b.Keys.MapInvalid}
+	if err := k.Check(); err != nil {
+		l.at(b.Keys.DefRange, "keys: %s", err)
+	}
+	if f == render.FormatTemplate {
+		l.at(b.Keys.DefRange, "keys has no effect on a template, which chooses its keys itself; take it out")
+	}
+	return k
+}
+
+// owner finds the ids of user and group.
+func (l *loader) owner(b dropBody) (uid, gid *int) {
+	find := func(what, name string, at hcl.Range, lookup func(string) (string, error)) *int {
+		if name == "" {
+			return nil
+		}
+		id, err := strconv.Atoi(name)
+		if err == nil && id >= 0 {
+			return &id
+		}
+		text, err := lookup(name)
+		if err == nil {
+			id, err = strconv.Atoi(text)
+		}
+		if err != nil {
+			l.at(at, "there is no %s %q on this machine; write its number, if it is known elsewhere", what, name)
+			return nil
+		}
+		return &id
+	}
+	uid = find("user", b.User, b.UserRange, func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+	gid = find("group", b.Group, b.GroupRange, func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
+	return uid, gid
+}
+
+func (l *loader) check(b *execBlock) *Check {
+	if b == nil {
+		return nil
+	}
+	args, timeout := l.exec(b, defaultCheckTimeout)
+	return &Check{Args: args, Timeout: timeout}
+}
+
+func (l *loader) exec(b *execBlock, timeout time.Duration) ([]string, time.Duration) {
+	if b.Timeout != "" {
+		timeout, _ = l.duration(b.Timeout, b.TimeoutRange)
+	}
+	return l.command(b.Command), timeout
+}
+
+// command reads a program and its arguments. As for Vault Agent, a plain text is
+// for the shell.
+func (l *loader) command(expr hcl.Expression) []string {
+	const help = `write the program and its arguments: ["nginx", "-s", "reload"]`
+	value, diags := expr.Value(nil)
+	l.hcl(diags)
+	if diags.HasErrors() {
+		return nil
+	}
+	if text, err := convert.Convert(value, cty.String); err == nil && !text.IsNull() {
+		if text.AsString() == "" {
+			l.at(expr.Range(), "command is empty; %s", help)
+		}
+		return []string{"sh", "-c", text.AsString()}
+	}
+	list, err := convert.Convert(value, cty.List(cty.String))
+	if err != nil || list.IsNull() {
+		l.at(expr.Range(), "command is not a list of texts; %s", help)
+		return nil
+	}
+	var args []string
+	for _, arg := range list.AsValueSlice() {
+		if arg.IsNull() {
+			l.at(expr.Range(), "command is not a list of texts; %s", help)
+			return nil
+		}
+		args = append(args, arg.AsString())
+	}
+	if len(args) == 0 || args[0] == "" {
+		l.at(expr.Range(), "command is empty; %s", help)
+		return nil
+	}
+	if len(args) == 1 && strings.ContainsRune(args[0], ' ') { // Vault Agent's habit.
+		return []string{"sh", "-c", args[0]}
+	}
+	return args
 }
 
 func (l *loader) reloads(b dropBody) []reload.Action {
@@ -148,15 +340,21 @@ func (l *loader) reloads(b dropBody) []reload.Action {
 		actions = append(actions, reload.Signal{PIDFile: r.PIDFile, Signal: sig})
 	}
 	if e := b.Exec; e != nil {
+		if args, timeout := l.exec(e, defaultExecTimeout); len(args) > 0 {
+			actions = append(actions, reload.Command{Args: args, Timeout: timeout})
+		}
+	}
+	if !isUnset(b.Command) {
 		timeout := defaultExecTimeout
-		if e.Timeout != "" {
-			timeout, _ = l.duration(e.Timeout, e.TimeoutRange)
+		if b.CommandTimeout != "" {
+			timeout, _ = l.duration(b.CommandTimeout, b.CommandRange)
 		}
-		if len(e.Command) == 0 || e.Command[0] == "" {
-			l.at(e.CommandRange, `command is empty; write the program and its arguments: ["nginx", "-s", "reload"]`)
-			return actions
+		switch args := l.command(b.Command); {
+		case b.Exec != nil:
+			l.at(b.Command.Range(), "command and exec exclude each other")
+		case len(args) > 0:
+			actions = append(actions, reload.Command{Args: args, Timeout: timeout})
 		}
-		actions = append(actions, reload.Command{Args: e.Command, Timeout: timeout})
 	}
 	return actions
 }
@@ -167,30 +365,4 @@ func isUnset(expr hcl.Expression) bool {
 	}
 	value, diags := expr.Value(nil)
 	return !diags.HasErrors() && value.IsNull()
-}
-
-// contents returns an inline template and where it stands. It checks that a
-// template has exactly one origin.
-func (l *loader) contents(b dropBody) (text string, at hcl.Range, ok bool) {
-	switch hasContents := !isUnset(b.Contents); {
-	case b.Source != "" && hasContents:
-		l.at(b.Contents.Range(), "source and contents exclude each other")
-		return "", at, false
-	case b.Source != "":
-		return "", at, true
-	case !hasContents:
-		l.at(b.DestinationRange, "a template needs a source (a file) or contents (its text)")
-		return "", at, false
-	}
-	value, diags := b.Contents.Value(nil)
-	l.hcl(diags)
-	if diags.HasErrors() {
-		return "", at, false
-	}
-	converted, err := convert.Convert(value, cty.String)
-	if err != nil {
-		l.at(b.Contents.Range(), "contents must be a text")
-		return "", at, false
-	}
-	return converted.AsString(), b.Contents.Range(), true
 }

@@ -54,7 +54,8 @@ func (ps *problems) at(r hcl.Range, format string, args ...any) {
 	*ps = append(*ps, Problem{r.Filename, r.Start.Line, r.Start.Column, fmt.Sprintf(format, args...)})
 }
 
-func (ps *problems) hcl(diags hcl.Diagnostics) {
+func (l *loader) hcl(diags hcl.Diagnostics) {
+	ps := &l.problems
 	for _, d := range diags {
 		if strings.HasSuffix(d.Detail, "value must be known") {
 			continue // The consequence of a diagnostic that says why.
@@ -64,7 +65,7 @@ func (ps *problems) hcl(diags hcl.Diagnostics) {
 			*ps = append(*ps, Problem{Text: text})
 			continue
 		}
-		ps.at(*d.Subject, "%s", text)
+		ps.at(*d.Subject, "%s", text+l.hint(d))
 	}
 }
 

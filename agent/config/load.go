@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"net/url"
@@ -11,42 +10,59 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
-// Load reads a configuration file and the templates and id files it names.
-// All that is wrong is returned as one [*Error].
-func Load(file string) (*Config, error) {
-	src, err := os.ReadFile(file)
-	if err != nil {
-		return nil, &Error{[]Problem{{File: file, Text: "cannot be read: " + reason(err)}}}
-	}
+// Load reads configuration files, and folders of them (*.hcl and *.json, by
+// name), and the templates and id files they name. All that is wrong is
+// returned as one [*Error].
+func Load(paths ...string) (*Config, error) {
 	l := newLoader()
-	l.src, l.cfg.Files = src, []string{file}
-	parsed, diags := hclsyntax.ParseConfig(src, file, hcl.InitialPos)
-	l.hcl(diags)
-	if diags.HasErrors() {
+	var all fileBlock
+	for _, path := range l.expand(paths) {
+		if blocks, ok := l.file(path); ok {
+			l.merge(&all, blocks)
+		}
+	}
+	if len(l.problems) > 0 && len(l.sources) == 0 {
 		return nil, l.err()
 	}
-	var blocks fileBlock
-	l.hcl(gohcl.DecodeBody(parsed.Body, nil, &blocks))
-	l.vault(blocks.Vault)
-	l.auth(blocks.AutoAuth, file)
-	l.templateConfig(blocks.TemplateConfig)
-	for _, b := range blocks.Templates {
-		l.drop("", b.Body, b.DefRange)
-	}
-	for _, b := range blocks.Drops {
-		l.drop(b.Name, b.Body, b.DefRange)
-	}
-	if len(blocks.Templates)+len(blocks.Drops) == 0 && len(l.problems) == 0 {
-		l.problems = append(l.problems, Problem{File: file, Text: `there is nothing to write: add a "drop" or a "template" block`})
-	}
+	l.blocks(&all, paths[0])
 	return l.cfg, l.err()
+}
+
+// blocks turns the grammar into a configuration. Those that others build on come
+// first.
+func (l *loader) blocks(all *fileBlock, file string) {
+	l.global(all)
+	l.vault(all.Vault)
+	l.auth(all.AutoAuth, file)
+	l.templateConfig(all.TemplateConfig)
+	for _, b := range all.Templates {
+		l.drop("", b.Body, b.DefRange, nil)
+	}
+	for _, b := range all.Drops {
+		l.drop(b.Name, b.Body, b.DefRange, nil)
+	}
+	for _, b := range all.Sets {
+		l.set(b)
+	}
+	l.supervise(all.Exec, all.EnvTemplates)
+	l.unsupported(all)
+	if l.isIdle(all) {
+		text := `there is nothing to write: add a "drop" or a "template" block`
+		if len(all.Listener)+len(all.APIProxy)+len(all.Cache) > 0 {
+			text += "; listener, api_proxy and cache are not supported here"
+		}
+		l.problems = append(l.problems, Problem{File: file, Text: text})
+	}
+}
+
+// isIdle tells whether the configuration has nothing to do.
+func (l *loader) isIdle(all *fileBlock) bool {
+	return len(all.Templates)+len(all.Drops)+len(all.Sets)+len(all.EnvTemplates) == 0 &&
+		all.Exec == nil && len(l.cfg.Sinks) == 0 && len(l.problems) == 0
 }
 
 // Simple is a configuration without a file: one secret into one file, with
@@ -55,6 +71,7 @@ type Simple struct {
 	Secret      string
 	Destination string
 	Format      string
+	Dialect     string
 	Perms       string
 	Signal      string // with PIDFile
 	PIDFile     string
@@ -71,7 +88,8 @@ func (s Simple) Build() (*Config, error) {
 	if s.Signal != "" || s.PIDFile != "" {
 		b.Reload = &reloadBlock{Signal: s.Signal, PIDFile: s.PIDFile}
 	}
-	l.dropBody(s.Destination, b, hcl.Range{})
+	b.Dialect = s.Dialect
+	l.dropBody(s.Destination, b, hcl.Range{}, nil)
 	return l.cfg, l.err()
 }
 
@@ -79,17 +97,20 @@ func (s Simple) Build() (*Config, error) {
 // one look shows them all.
 type loader struct {
 	problems
-	src          []byte
+	sources      map[string][]byte // of the files, by name
 	cfg          *Config
 	destinations map[string]hcl.Range
+	folders      map[string]bool // of sets
+	strict       bool
+	requireTmpfs bool
 	// dockerSecrets is where to look for ids that nothing else names.
 	dockerSecrets string
 }
 
 func newLoader() *loader {
 	return &loader{
-		cfg:          &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
-		destinations: map[string]hcl.Range{}, dockerSecrets: dockerSecrets,
+		cfg:     &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
+		sources: map[string][]byte{}, destinations: map[string]hcl.Range{}, folders: map[string]bool{}, dockerSecrets: dockerSecrets,
 	}
 }
 
@@ -100,6 +121,9 @@ func (l *loader) vault(b *vaultBlock) {
 			address, at, source = b.Address, b.AddressRange, "address"
 		}
 		l.cfg.Vault = Vault{b.Address, b.Namespace, b.CACert, b.CAPath, b.ClientCert, b.ClientKey, b.TLSServerName, b.TLSSkipVerify}
+		for _, retry := range b.Retry {
+			l.warn(retry.DefRange, "retry has no effect: what may pass is retried until it does")
+		}
 	}
 	if address == "" {
 		return // the client's default, https://127.0.0.1:8200
@@ -127,6 +151,8 @@ func (l *loader) templateConfig(b *templateConfigBlock) {
 	l.interval(b)
 	l.share(b.LeaseShare, b.LeaseShareRange, &l.cfg.LeaseShare)
 	l.share(b.CertShare, b.CertShareRange, &l.cfg.CertShare)
+	l.ignore(b.ExitOnRetryFailure, "exit_on_retry_failure", "what may pass is retried until it does; on_missing = \"fail\" ends the agent for a secret that is not there")
+	l.ignore(b.MaxConnections, "max_connections_per_host", "requests share few connections anyway")
 }
 
 func (l *loader) interval(b *templateConfigBlock) {
@@ -174,43 +200,4 @@ func reason(err error) string {
 		return path.Err.Error()
 	}
 	return err.Error()
-}
-
-// template reads and parses a drop's template.
-func (l *loader) template(b dropBody) *render.Template {
-	contents, at, ok := l.contents(b)
-	if !ok {
-		return nil
-	}
-	if b.Source == "" {
-		return l.parse(at.Filename+":"+strconv.Itoa(at.Start.Line), contents, at)
-	}
-	text, err := os.ReadFile(b.Source)
-	if err != nil {
-		l.at(b.SourceRange, "template %s cannot be read: %s", b.Source, reason(err))
-		return nil
-	}
-	l.cfg.Files = append(l.cfg.Files, b.Source)
-	return l.parse(b.Source, string(text), hcl.Range{Filename: b.Source})
-}
-
-// parse reports a mistake where the user wrote it: in the template's file, on
-// the line of a heredoc, or at the argument that holds the template.
-func (l *loader) parse(name, text string, at hcl.Range) *render.Template {
-	tmpl, err := render.Parse(name, text)
-	if err == nil {
-		return tmpl
-	}
-	var wrong *render.ParseError
-	switch {
-	case !errors.As(err, &wrong):
-		l.at(at, "%s", err)
-	case at.Start.Line == 0:
-		l.problems = append(l.problems, Problem{at.Filename, wrong.Line, wrong.Column, wrong.Problem})
-	case bytes.HasPrefix(at.SliceBytes(l.src), []byte("<<")):
-		l.problems = append(l.problems, Problem{at.Filename, at.Start.Line + wrong.Line, wrong.Column, wrong.Problem})
-	default:
-		l.at(at, "line %d of the template: %s", wrong.Line, wrong.Problem)
-	}
-	return nil
 }

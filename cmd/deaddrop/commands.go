@@ -14,6 +14,7 @@ import (
 	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
 func newRun() *cobra.Command {
@@ -138,18 +139,20 @@ func (o *options) bind(cmd *cobra.Command) {
 	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE")
 	f.StringVar(&o.service, "service", "", "`service` of the tenant, such as nexa")
 	f.StringVarP(&o.simple.Destination, "out", "o", "", "`file` to write (with --service: /run/SERVICE.env by default)")
-	f.StringVar(&o.simple.Format, "format", "", "format of the file: dotenv or json (default: by its ending, else dotenv)")
+	f.StringVar(&o.simple.Format, "format", "", "format of the file: "+oneOf(render.DataFormats())+" (default: by its ending, else dotenv)")
+	f.StringVar(&o.simple.Dialect, "dialect", "", "who reads the .env file: "+oneOf(dotenv.Dialects())+" (default portable)")
 	f.StringVar(&o.simple.Perms, "perms", "", "`mode` of the file (default 0600)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
 	for flag, values := range map[string][]string{
-		"format":     {string(render.FormatDotenv), string(render.FormatJSON)},
+		"format":     render.DataFormats(),
+		"dialect":    dotenv.Dialects(),
 		"log-level":  {"debug", "info", "warn", "error"},
 		"log-format": {"auto", "text", "json"},
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
-	for _, name := range []string{"secret", "tenant", "service", "out", "format", "perms"} {
+	for _, name := range []string{"secret", "tenant", "service", "out", "format", "dialect", "perms"} {
 		cmd.MarkFlagsMutuallyExclusive("config", name)
 	}
 	cmd.MarkFlagsMutuallyExclusive("secret", "tenant")
@@ -197,6 +200,12 @@ func (o *options) fillIn() error {
 		return errors.New("--format template needs a configuration file; write a template block and give --config FILE")
 	}
 	return nil
+}
+
+// oneOf lists what a flag may be.
+func oneOf(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // isID keeps ids from reaching into other tenants' paths.

@@ -185,7 +185,7 @@ func TestRenderOnceNeedsNoConfiguration(t *testing.T) {
 			for i, arg := range args {
 				args[i] = strings.NewReplacer("PATH", r.Path("nexa"), "API", "secret/data/tenant/"+r.ID+"/nexa", "ID", r.ID).Replace(arg)
 			}
-			out, code := r.deaddrop(append([]string{"render", "--out", "nexa.env"}, args...)...)
+			out, code := r.deaddrop(append([]string{"render", "--dialect", "shell", "--out", "nexa.env"}, args...)...)
 			require.Zero(t, code, out)
 			assert.Equal(t, "API_KEY='a b'\nN=1\n", r.read("nexa.env"))
 			info, err := os.Stat(r.path("nexa.env"))
@@ -503,7 +503,7 @@ func TestRunTellsTheServiceAsSoonAsItIsThere(t *testing.T) {
 func TestASecretLeavesNoTraceButItsFile(t *testing.T) {
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
-	r.Put("nexa", map[string]any{"KEY": marker, "NESTED": map[string]any{"x": marker}})
+	r.Put("nexa", map[string]any{"KEY": marker, "NESTED": map[string]any{"x": marker + " $"}})
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+interval+`
 drop "json" {
   secret      = "`+r.Path("nexa")+`"

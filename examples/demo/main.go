@@ -30,6 +30,7 @@ template_config { static_secret_render_interval = "2s" }
 drop "env" {
   secret      = "secret/tenant/demo/nexa"
   destination = "run/nexa.env"
+  dialect     = "godotenv"
   reload {
     signal   = "HUP"
     pid_file = "service.pid"

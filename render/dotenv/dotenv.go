@@ -1,9 +1,22 @@
-// Package dotenv writes key-value pairs as .env text.
+// Package dotenv writes key-value pairs as .env text, for the reader that will
+// read it.
 //
-// Readers of .env files disagree about quotes, backslashes and dollar signs,
-// so only that is written which Docker Compose v2, Node.js, python-dotenv,
-// dash, bash and godotenv read alike. A value that one of them
-// would read differently is an error, never a mangled file.
+// Readers of .env files disagree about quotes, backslashes, dollar signs and
+// line breaks, so each has a dialect of its own. All carry UTF-8 text without
+// NUL; what else they carry:
+//
+//	dialect     reader                         line breaks  what it cannot carry
+//	compose     Docker Compose v2, env_file    yes
+//	godotenv    github.com/joho/godotenv       yes          some values that end in \ or in "
+//	node        node --env-file                LF           CR; all three kinds of quotes, unless plain otherwise
+//	python      python-dotenv                  yes          ${NAME}, which it expands; some values that end in \
+//	shell       set -a; . file (dash, bash)    yes          (it carries what is not UTF-8, too)
+//	systemd     EnvironmentFile=               LF           other control characters but tab
+//	docker      docker run --env-file          no           64 KiB and more
+//	compose-v1  docker-compose before 1.26     no           64 KiB and more
+//	portable    all of them                    no           all that has to be quoted
+//
+// A value that a dialect cannot carry is an error, never a mangled file.
 package dotenv
 
 import (
@@ -13,30 +26,81 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
+
+// Dialect says who reads the text.
+type Dialect string
+
+// The dialects.
+const (
+	Portable  Dialect = "portable"
+	Compose   Dialect = "compose"
+	ComposeV1 Dialect = "compose-v1"
+	Docker    Dialect = "docker"
+	Godotenv  Dialect = "godotenv"
+	Node      Dialect = "node"
+	Python    Dialect = "python"
+	Shell     Dialect = "shell"
+	Systemd   Dialect = "systemd"
+)
+
+// Dialects are all of them by name, for messages and completion.
+func Dialects() []string {
+	return []string{string(Compose), string(ComposeV1), string(Docker), string(Godotenv), string(Node), string(Portable), string(Python), string(Shell), string(Systemd)}
+}
 
 // KeyError says why a pair cannot be written. It holds no value.
 type KeyError struct {
+	// Key is "" where only a value was quoted.
 	Key    string
 	Reason string
+	// Carriers are the dialects that could carry the value.
+	Carriers []Dialect
 }
 
-func (e *KeyError) Error() string { return fmt.Sprintf("key %q %s", e.Key, e.Reason) }
+func (e *KeyError) Error() string {
+	subject := "the value"
+	if e.Key != "" {
+		subject = fmt.Sprintf("key %q", e.Key)
+	}
+	text := subject + " " + e.Reason
+	if len(e.Carriers) == 0 {
+		return text
+	}
+	names := make([]string, len(e.Carriers))
+	for i, d := range e.Carriers {
+		names[i] = string(d)
+	}
+	return fmt.Sprintf("%s; name the reader as the dialect: %s can", text, strings.Join(names, ", "))
+}
 
 // Encode writes one KEY=value line per pair, sorted by key. Values are
 // strings, numbers or booleans. The errors of all pairs that cannot be written
 // are joined; each is a [*KeyError].
-func Encode(pairs map[string]any) ([]byte, error) {
+func Encode(d Dialect, pairs map[string]any) ([]byte, error) {
+	return lines("", pairs, func(value string) (string, error) { return Quote(d, value) })
+}
+
+// EncodeExports writes lines for a shell, such as export KEY='value'.
+func EncodeExports(pairs map[string]any) ([]byte, error) {
+	return lines("export ", pairs, func(value string) (string, error) {
+		if strings.ContainsRune(value, 0) {
+			return Quote(Shell, value)
+		}
+		return inShell(value), nil
+	})
+}
+
+func lines(before string, pairs map[string]any, quote func(string) (string, error)) ([]byte, error) {
 	var out strings.Builder
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(pairs)) {
-		value, err := line(key, pairs[key])
+		text, err := valueOf(key, pairs[key], quote)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		out.WriteString(key + "=" + value + "\n")
+		out.WriteString(before + key + "=" + text + "\n")
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -44,21 +108,24 @@ func Encode(pairs map[string]any) ([]byte, error) {
 	return []byte(out.String()), nil
 }
 
-func line(key string, value any) (string, error) {
-	if !isName(key) {
-		return "", &KeyError{key, "is not a variable name (letters, digits and _, not starting with a digit)"}
+func valueOf(key string, value any, quote func(string) (string, error)) (string, error) {
+	if !IsName(key) {
+		return "", &KeyError{Key: key, Reason: "is not a variable name (letters, digits and _, not starting with a digit)"}
 	}
 	text, reason := scalar(value)
-	if reason == "" {
-		text, reason = quote(text)
-	}
 	if reason != "" {
-		return "", &KeyError{key, reason}
+		return "", &KeyError{Key: key, Reason: reason}
 	}
-	return text, nil
+	quoted, err := quote(text)
+	var wrong *KeyError
+	if errors.As(err, &wrong) {
+		wrong.Key = key
+	}
+	return quoted, err
 }
 
-func isName(s string) bool {
+// IsName tells whether s may be the name of a variable.
+func IsName(s string) bool {
 	for i, c := range s {
 		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 		if !letter && (i == 0 || c < '0' || c > '9') {
@@ -75,7 +142,7 @@ func scalar(value any) (text, reason string) {
 		return v, ""
 	case json.Number:
 		return v.String(), ""
-	case bool:
+	case bool, int, int64, uint64, float64:
 		return fmt.Sprint(v), ""
 	case nil:
 		return "", "holds null, which a .env line cannot say"
@@ -84,34 +151,21 @@ func scalar(value any) (text, reason string) {
 	}
 }
 
-// quote returns a value as it stands behind the equals sign. Single quotes are
-// the one form that all readers take literally, as long as there is no quote,
-// backslash or control character within; python-dotenv expands ${…} even there.
-func quote(s string) (quoted, reason string) {
-	plain := true
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '\n' || c == '\r':
-			return "", "holds a line break, which .env readers do not read alike"
-		case c < ' ' || c == 0x7f:
-			return "", "holds a control character, which .env readers do not read alike"
-		case c == '\'' || c == '\\':
-			return "", fmt.Sprintf("holds a %c, which .env readers do not read alike", c)
-		case !isPlain(c):
-			plain = false
+// Quote returns a value as it stands behind the equals sign. Errors are of type
+// [*KeyError].
+func Quote(d Dialect, value string) (string, error) {
+	quote, known := quoters[d]
+	if !known {
+		return "", fmt.Errorf("dialect %q is not known; use one of %s", d, strings.Join(Dialects(), ", "))
+	}
+	if quoted, ok := quote(value); ok {
+		return quoted, nil
+	}
+	wrong := &KeyError{Reason: fmt.Sprintf("%s, which dialect %q cannot carry", trouble(d, value), d)}
+	for _, name := range Dialects() {
+		if _, ok := quoters[Dialect(name)](value); ok {
+			wrong.Carriers = append(wrong.Carriers, Dialect(name))
 		}
 	}
-	switch {
-	case !utf8.ValidString(s):
-		return "", "is not UTF-8, which .env readers do not read alike"
-	case strings.Contains(s, "${"):
-		return "", "holds ${, which some .env readers expand"
-	case plain:
-		return s, ""
-	}
-	return "'" + s + "'", ""
-}
-
-func isPlain(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_./:@%+,=-", c) >= 0
+	return "", wrong
 }

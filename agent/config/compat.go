@@ -1,0 +1,173 @@
+package config
+
+import (
+	"cmp"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+
+	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/dotenv"
+)
+
+// This file reads what Vault Agent has besides logins and templates, and says
+// what of it has no effect here.
+
+// sinkMode is Vault Agent's.
+const sinkMode fs.FileMode = 0o640
+
+// global reads the arguments at the top of a file.
+func (l *loader) global(all *fileBlock) {
+	cfg := l.cfg
+	cfg.Tenant = cmp.Or(os.Getenv("DEADDROP_TENANT"), value(all.Tenant))
+	cfg.Service = cmp.Or(os.Getenv("DEADDROP_SERVICE"), value(all.Service))
+	l.strict, l.requireTmpfs = value(all.Strict), value(all.RequireTmpfs)
+	cfg.Once, cfg.PIDFile, cfg.LogFile = value(all.ExitAfterAuth), value(all.PIDFile), value(all.LogFile)
+	// Vault Agent knows names that slog does not.
+	levels := map[string]string{"trace": "debug", "debug": "debug", "info": "info", "notice": "info", "warn": "warn", "warning": "warn", "err": "error", "error": "error"}
+	if text := strings.ToLower(value(all.LogLevel)); text != "" {
+		if cfg.LogLevel = levels[text]; cfg.LogLevel == "" {
+			l.at(all.LogLevelRange, "log_level %q is not known; use debug, info, warn or error", text)
+		}
+	}
+	formats := map[string]string{"standard": "text", "text": "text", "json": "json"}
+	if text := strings.ToLower(value(all.LogFormat)); text != "" {
+		if cfg.LogFormat = formats[text]; cfg.LogFormat == "" {
+			l.at(all.LogFormatRange, "log_format %q is not known; use standard or json", text)
+		}
+	}
+}
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// unsupported warns of what has no effect, once each.
+func (l *loader) unsupported(all *fileBlock) {
+	for name, blocks := range map[string][]ignoredBlock{
+		"cache": all.Cache, "api_proxy": all.APIProxy, "listener": all.Listener, "telemetry": all.Telemetry,
+	} {
+		for _, b := range blocks {
+			l.warn(b.DefRange, "%s is not supported and has no effect: this agent writes files, and passes no requests on", name)
+		}
+	}
+	l.ignore(all.DisableIdleConnections, "disable_idle_connections", "few connections are kept")
+	l.ignore(all.DisableKeepAlives, "disable_keep_alives", "few connections are kept")
+	for name, expr := range map[string]hcl.Expression{
+		"log_rotate_bytes": all.LogRotateBytes, "log_rotate_duration": all.LogRotateDuration, "log_rotate_max_files": all.LogRotateMaxFiles,
+	} {
+		l.ignore(expr, name, "use logrotate, with copytruncate")
+	}
+}
+
+func (l *loader) warn(at hcl.Range, format string, args ...any) {
+	ps := problems(l.cfg.Warnings)
+	ps.at(at, format, args...)
+	l.cfg.Warnings = ps
+}
+
+// ignore warns of an argument that has no effect.
+func (l *loader) ignore(expr hcl.Expression, name, why string) {
+	if !isUnset(expr) {
+		l.warn(expr.Range(), "%s has no effect: %s", name, why)
+	}
+}
+
+// sinks reads where the token goes.
+func (l *loader) sinks(blocks []sinkBlock) {
+	for _, b := range blocks {
+		if b.Type != "file" {
+			l.at(b.TypeRange, "sink %q is not supported; use \"file\"", b.Type)
+			continue
+		}
+		for name, expr := range map[string]hcl.Expression{"wrap_ttl": b.WrapTTL, "dh_type": b.DHType, "dh_path": b.DHPath, "aad": b.AAD, "aad_env_var": b.AADEnvVar, "derive_key": b.DeriveKey} {
+			if !isUnset(expr) {
+				l.at(expr.Range(), "%s is not supported: who reads the sink would get a plain token instead; take it out", name)
+			}
+		}
+		m := methodBlock{Type: "file", DefRange: b.DefRange, ConfigMap: b.ConfigMap, ConfigBlock: b.ConfigBlock}
+		settings := l.settingsOf("sink", m, []string{"path", "mode"})
+		path := settings["path"].value.Reveal()
+		if path == "" {
+			l.at(b.DefRange, "sink \"file\" lacks a path: write path into its config")
+			continue
+		}
+		sink := Sink{Path: path, Mode: sinkMode}
+		if text, at := settings["mode"].value.Reveal(), settings["mode"].at; text != "" {
+			mode, err := strconv.ParseUint(text, 8, 32)
+			if err != nil || mode > 0o777 {
+				l.at(at, "mode %q is not a file mode; write one such as \"0640\"", text)
+			}
+			sink.Mode = fs.FileMode(mode)
+		}
+		l.claim(path, b.DefRange)
+		l.cfg.Sinks = append(l.cfg.Sinks, sink)
+	}
+}
+
+// supervise reads the command that is run with secrets in its environment.
+func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
+	if b == nil {
+		if len(env) > 0 {
+			l.at(env[0].DefRange, "env_template needs an exec block, the command that gets the variable")
+		}
+		return
+	}
+	s := &Supervise{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Restart: true}
+	switch b.Restart {
+	case "", "always":
+	case "never":
+		s.Restart = false
+	default:
+		l.at(b.RestartRange, "restart_on_secret_changes %q is not known; use \"always\" or \"never\"", b.Restart)
+	}
+	if b.StopSignal != "" {
+		sig, err := reload.ParseSignal(b.StopSignal)
+		if err != nil {
+			l.at(b.StopSignalRange, "%s", err)
+		}
+		s.StopSignal = sig
+	}
+	if len(env) == 0 {
+		l.at(b.DefRange, "exec needs at least one env_template: it runs a command with secrets in its environment; to run one after a file has changed, write the exec block into the template")
+	}
+	for _, each := range env {
+		l.envTemplate(s, each)
+	}
+	l.cfg.Supervise = s
+}
+
+func (l *loader) envTemplate(s *Supervise, b envTemplateBlock) {
+	var body templateBody
+	diags := gohcl.DecodeBody(b.Body, nil, &body)
+	l.hcl(diags)
+	taken := slices.ContainsFunc(s.Env, func(e EnvTemplate) bool { return e.Name == b.Name })
+	switch {
+	case diags.HasErrors():
+		return
+	case !dotenv.IsName(b.Name):
+		l.at(b.NameRange, "%q is not a variable name (letters, digits and _, not starting with a digit)", b.Name)
+		return
+	case taken:
+		l.at(b.NameRange, "the variable %s is there already", b.Name)
+		return
+	}
+	if t := l.template(body, b.DefRange); t != nil {
+		s.Env = append(s.Env, EnvTemplate{b.Name, t})
+	}
+}
+
+// templateOptions are what a block says of its template.
+func (b templateBody) options() render.Options {
+	return render.Options{Left: b.Left, Right: b.Right, Lenient: b.ErrorOnMissing != nil && !*b.ErrorOnMissing}
+}

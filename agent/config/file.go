@@ -1,0 +1,174 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/json"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// expand turns folders into the configuration files in them.
+func (l *loader) expand(paths []string) []string {
+	var files []string
+	for _, path := range paths {
+		l.cfg.Files = append(l.cfg.Files, path)
+		info, err := os.Stat(path)
+		if err != nil || !info.IsDir() {
+			files = append(files, path) // Reading it will tell what is wrong.
+			continue
+		}
+		found, err := inFolder(path)
+		switch {
+		case err != nil:
+			l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + reason(err)})
+		case len(found) == 0:
+			l.problems = append(l.problems, Problem{File: path, Text: "there is no file *.hcl or *.json in this folder"})
+		}
+		files = append(files, found...)
+		l.cfg.Files = append(l.cfg.Files, found...)
+	}
+	return files
+}
+
+func inFolder(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	var files []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".hcl" || ext == ".json") {
+			files = append(files, filepath.Join(folder, e.Name()))
+		}
+	}
+	return files, err
+}
+
+// file parses a file; ok is false where there is no telling what it holds.
+func (l *loader) file(path string) (blocks fileBlock, ok bool) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + reason(err)})
+		return blocks, false
+	}
+	l.sources[path] = src
+	var parsed *hcl.File
+	var diags hcl.Diagnostics
+	if filepath.Ext(path) == ".json" {
+		parsed, diags = json.Parse(src, path)
+	} else {
+		parsed, diags = hclsyntax.ParseConfig(src, path, hcl.InitialPos)
+	}
+	l.hcl(diags)
+	if diags.HasErrors() {
+		return blocks, false
+	}
+	if body, isNative := parsed.Body.(*hclsyntax.Body); isNative {
+		relabel(body)
+	}
+	l.hcl(gohcl.DecodeBody(parsed.Body, nil, &blocks))
+	return blocks, true
+}
+
+// typed are the blocks that are written both as NAME "type" { … } and as
+// NAME { type = "type" … }.
+var typed = []string{"method", "sink", "listener"}
+
+// relabel moves the label of blocks that have a type into their attribute type,
+// so that the rest need only know one form.
+func relabel(body *hclsyntax.Body) {
+	for _, block := range body.Blocks {
+		if slices.Contains(typed, block.Type) && len(block.Labels) == 1 && block.Body.Attributes["type"] == nil {
+			at := block.LabelRanges[0]
+			block.Body.Attributes["type"] = &hclsyntax.Attribute{
+				Name: "type", Expr: &hclsyntax.LiteralValueExpr{Val: cty.StringVal(block.Labels[0]), SrcRange: at},
+				SrcRange: at, NameRange: at, EqualsRange: at,
+			}
+			block.Labels, block.LabelRanges = nil, nil
+		}
+		relabel(block.Body)
+	}
+}
+
+// merge adds the blocks of another file. What may be there once is taken from
+// the file that has it; in two of them it is an error.
+func (l *loader) merge(all *fileBlock, more fileBlock) {
+	all.Templates = append(all.Templates, more.Templates...)
+	all.Drops = append(all.Drops, more.Drops...)
+	all.Sets = append(all.Sets, more.Sets...)
+	all.EnvTemplates = append(all.EnvTemplates, more.EnvTemplates...)
+	all.Cache = append(all.Cache, more.Cache...)
+	all.APIProxy = append(all.APIProxy, more.APIProxy...)
+	all.Listener = append(all.Listener, more.Listener...)
+	all.Telemetry = append(all.Telemetry, more.Telemetry...)
+	once(l, "vault", &all.Vault, more.Vault, func(b *vaultBlock) hcl.Range { return b.DefRange })
+	once(l, "auto_auth", &all.AutoAuth, more.AutoAuth, func(b *autoAuthBlock) hcl.Range { return b.DefRange })
+	once(l, "template_config", &all.TemplateConfig, more.TemplateConfig, func(b *templateConfigBlock) hcl.Range { return b.DefRange })
+	once(l, "exec", &all.Exec, more.Exec, func(b *superviseBlock) hcl.Range { return b.DefRange })
+	last(&all.Tenant, more.Tenant)
+	last(&all.Service, more.Service)
+	last(&all.Strict, more.Strict)
+	last(&all.RequireTmpfs, more.RequireTmpfs)
+	last(&all.ExitAfterAuth, more.ExitAfterAuth)
+	last(&all.PIDFile, more.PIDFile)
+	last(&all.LogFile, more.LogFile)
+	if last(&all.LogLevel, more.LogLevel) {
+		all.LogLevelRange = more.LogLevelRange
+	}
+	if last(&all.LogFormat, more.LogFormat) {
+		all.LogFormatRange = more.LogFormatRange
+	}
+	for _, each := range [][2]*hcl.Expression{
+		{&all.DisableIdleConnections, &more.DisableIdleConnections}, {&all.DisableKeepAlives, &more.DisableKeepAlives},
+		{&all.LogRotateBytes, &more.LogRotateBytes}, {&all.LogRotateDuration, &more.LogRotateDuration},
+		{&all.LogRotateMaxFiles, &more.LogRotateMaxFiles},
+	} {
+		if !isUnset(*each[1]) {
+			*each[0] = *each[1]
+		}
+	}
+}
+
+func once[T any](l *loader, name string, into **T, more *T, at func(*T) hcl.Range) {
+	switch {
+	case more == nil:
+	case *into != nil:
+		first := at(*into)
+		l.at(at(more), "%s is there already, at %s:%d", name, first.Filename, first.Start.Line)
+	default:
+		*into = more
+	}
+}
+
+// last lets a later file win. It tells whether it has.
+func last[T any](into **T, more *T) bool {
+	if more != nil {
+		*into = more
+	}
+	return more != nil
+}
+
+// hint tells what to write where a file was meant for HCL 1, or "".
+func (l *loader) hint(d *hcl.Diagnostic) string {
+	src := l.sources[d.Subject.Filename]
+	if strings.Contains(strings.ToLower(d.Summary), "escape sequence") {
+		return `; write \\ for a backslash`
+	}
+	if !d.Subject.CanSliceBytes(src) {
+		return ""
+	}
+	begin := bytes.LastIndexByte(src[:d.Subject.Start.Byte], '\n') + 1
+	before := string(src[begin:min(d.Subject.Start.Byte+2, len(src))])
+	for _, opens := range []string{"${", "%{"} {
+		i := strings.LastIndex(before, opens)
+		if i >= 0 && !strings.Contains(before[i:], "}") {
+			return fmt.Sprintf("; %s begins an expression of HCL 2, which is not supported here: write %s for the text %s", opens, opens[:1]+opens, opens)
+		}
+	}
+	return ""
+}

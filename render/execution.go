@@ -1,0 +1,195 @@
+package render
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"text/template"
+	"time"
+
+	"github.com/smarteros/deaddrop/render/dotenv"
+)
+
+// execution is one run of a template: what it may see and what it came to.
+type execution struct {
+	in     Input
+	tmpl   *template.Template
+	asked  map[Request]bool
+	result Result
+}
+
+// view is what the function "secret" gives to a template; its shape is the one
+// that templates for Vault Agent and consul-template expect.
+type view struct {
+	LeaseID       string
+	LeaseDuration int
+	Renewable     bool
+	Data          map[string]any
+}
+
+// unbound are the functions of an execution, for the time of parsing.
+var unbound = sync.OnceValue(func() template.FuncMap { return (&execution{}).functions() })
+
+// functions are those that look at the input or add to the result.
+func (e *execution) functions() template.FuncMap {
+	notes := &scratch{}
+	return template.FuncMap{
+		"dotenv":          e.dotenv,
+		"env":             func(name string) string { value, _ := e.in.Env(name); return value },
+		"envOrDefault":    e.envOrDefault,
+		"executeTemplate": e.executeTemplate,
+		"file":            e.file,
+		"mustEnv":         e.mustEnv,
+		"pkiCert":         e.pkiCert,
+		"scratch":         func() *scratch { return notes },
+		"secret":          e.secret,
+		"secrets":         e.secrets,
+		"service":         func() (string, error) { return given(e.in.Service, "service", "DEADDROP_SERVICE") },
+		"sprig_now":       func() time.Time { return e.in.Now },
+		"tenant":          func() (string, error) { return given(e.in.Tenant, "tenant", "DEADDROP_TENANT") },
+		"timestamp":       e.timestamp,
+		"writeToFile":     e.writeToFile,
+	}
+}
+
+// ask asks for a secret, once in the name of this execution.
+func (e *execution) ask(r Request) *Secret {
+	s := e.in.Secret(r)
+	if !e.asked[r] {
+		e.asked[r] = true
+		e.result.Uses = append(e.result.Uses, r)
+		if s == nil {
+			e.result.Missing = append(e.result.Missing, r)
+		}
+	}
+	return s
+}
+
+// secret is a read, or with parameters a write.
+func (e *execution) secret(path string, params ...string) (*view, error) {
+	r, err := ParseRequest(path, params...)
+	if err != nil {
+		return nil, err
+	}
+	s := e.ask(r)
+	if s == nil {
+		return nil, nil
+	}
+	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.Data.Reveal()}, nil
+}
+
+// secrets lists the names under a path; those of folders end in a slash.
+func (e *execution) secrets(path string) []string {
+	s := e.ask(List(path))
+	if s == nil {
+		return nil
+	}
+	var names []string
+	keys, _ := s.Data.Reveal()["keys"].([]any)
+	for _, key := range keys {
+		names = append(names, fmt.Sprint(key))
+	}
+	return names
+}
+
+// pkiCert issues a certificate.
+func (e *execution) pkiCert(path string, params ...string) (*certificate, error) {
+	r, err := ParseRequest(path, params...)
+	if err != nil {
+		return nil, err
+	}
+	s := e.ask(r)
+	if s == nil {
+		return nil, nil
+	}
+	return certificateOf(s)
+}
+
+func (e *execution) mustEnv(name string) (string, error) {
+	value, _ := e.in.Env(name)
+	if value == "" {
+		return "", fmt.Errorf("the environment variable %s is not set, or empty", name)
+	}
+	return value, nil
+}
+
+func (e *execution) envOrDefault(name, otherwise string) string {
+	if value, set := e.in.Env(name); set {
+		return value
+	}
+	return otherwise
+}
+
+func (e *execution) file(path string) (string, error) {
+	if e.in.File == nil {
+		return "", errors.New("files cannot be read here")
+	}
+	e.result.Reads = append(e.result.Reads, path)
+	return e.in.File(path)
+}
+
+func (e *execution) executeTemplate(name string, dot ...any) (string, error) {
+	if e.tmpl.Lookup(name) == nil {
+		return "", fmt.Errorf("there is no template %q", name)
+	}
+	if len(dot) > 1 {
+		return "", errors.New("executeTemplate wants a name and one value at most")
+	}
+	var with any
+	if len(dot) == 1 {
+		with = dot[0]
+	}
+	var out bytes.Buffer
+	err := e.tmpl.ExecuteTemplate(&out, name, with)
+	return out.String(), err
+}
+
+func (e *execution) timestamp(layout ...string) (string, error) {
+	switch now := e.in.Now.UTC(); {
+	case len(layout) == 0:
+		return now.Format(time.RFC3339), nil
+	case len(layout) > 1:
+		return "", errors.New("timestamp wants one layout at most")
+	case layout[0] == "unix":
+		return strconv.FormatInt(now.Unix(), 10), nil
+	default:
+		return now.Format(layout[0]), nil
+	}
+}
+
+// dotenv writes pairs as lines of a .env file, in the dialect that is named
+// before them, or else in that of the drop. It flattens what is nested.
+func (e *execution) dotenv(args ...any) (string, error) {
+	dialect := e.in.Dialect
+	if len(args) == 2 {
+		name, ok := args[0].(string)
+		if !ok {
+			return "", errors.New("dotenv wants the name of a dialect before the pairs")
+		}
+		dialect = dotenv.Dialect(name)
+		args = args[1:]
+	}
+	if len(args) != 1 {
+		return "", errors.New("dotenv wants pairs, such as .Data.data, or a dialect and pairs")
+	}
+	pairs, ok := args[0].(map[string]any)
+	if !ok {
+		return "", fmt.Errorf("dotenv wants pairs, such as .Data.data, not %T", args[0])
+	}
+	flat, err := flatten(pairs, "_")
+	if err != nil {
+		return "", err
+	}
+	out, err := dotenv.Encode(dialect, flat)
+	return strings.TrimSuffix(string(out), "\n"), oneLine(err)
+}
+
+func given(value, what, variable string) (string, error) {
+	if value == "" {
+		return "", fmt.Errorf("no %s is set: write %s = \"…\" into the configuration, or set %s", what, what, variable)
+	}
+	return value, nil
+}

@@ -1,0 +1,162 @@
+package render
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/smarteros/deaddrop/render/dotenv"
+)
+
+// Keys says which pairs of a secret are written, and under which names. The
+// zero value writes all of them as they are.
+type Keys struct {
+	// Only and Except hold names or patterns with * and ?. What Only does not
+	// match is left out, and so is what Except matches.
+	Only, Except []string
+	// Rename gives other names. A name that is given counts as it is: neither
+	// Prefix nor Upper changes it.
+	Rename map[string]string
+	// Prefix is put before each name.
+	Prefix string
+	// Upper turns letters into capitals.
+	Upper bool
+	// MapInvalid replaces what may not stand in a variable's name by _.
+	MapInvalid bool
+}
+
+func (k Keys) isZero() bool {
+	return len(k.Only)+len(k.Except)+len(k.Rename) == 0 && k.Prefix == "" && !k.Upper && !k.MapInvalid
+}
+
+// Check tells what is wrong with the patterns.
+func (k Keys) Check() error {
+	for _, pattern := range slices.Concat(k.Only, k.Except) {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("%q is not a pattern: use * for any text and ? for one character", pattern)
+		}
+	}
+	return nil
+}
+
+// apply returns the pairs that are written. Two that would get the same name
+// are an error, and so is a name in Rename that no pair has.
+func (k Keys) apply(pairs map[string]any) (map[string]any, error) {
+	if k.isZero() {
+		return pairs, nil
+	}
+	for _, from := range sortedKeys(k.Rename) {
+		if _, there := pairs[from]; !there {
+			return nil, fmt.Errorf("has no key %q to rename%s", from, didYouMean(from, sortedKeys(pairs)))
+		}
+	}
+	out, origin := map[string]any{}, map[string]string{}
+	for _, key := range sortedKeys(pairs) {
+		if !k.wants(key) {
+			continue
+		}
+		name := k.name(key)
+		if other, taken := origin[name]; taken {
+			return nil, fmt.Errorf("has keys %q and %q, which would both be written as %q", other, key, name)
+		}
+		origin[name], out[name] = key, pairs[key]
+	}
+	return out, nil
+}
+
+func (k Keys) wants(key string) bool {
+	matches := func(pattern string) bool { ok, err := path.Match(pattern, key); return ok && err == nil }
+	return (len(k.Only) == 0 || slices.ContainsFunc(k.Only, matches)) && !slices.ContainsFunc(k.Except, matches)
+}
+
+func (k Keys) name(key string) string {
+	name, given := k.Rename[key]
+	if !given {
+		name = k.Prefix + key
+		if k.Upper {
+			name = k.Prefix + strings.ToUpper(key)
+		}
+	}
+	if k.MapInvalid {
+		name = variableName(name)
+	}
+	return name
+}
+
+// variableName replaces what may not stand in a variable's name.
+func variableName(s string) string {
+	name := strings.Map(func(c rune) rune {
+		if c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
+			return c
+		}
+		return '_'
+	}, s)
+	if !dotenv.IsName(name) {
+		name = "_" + name // It is empty, or begins with a digit.
+	}
+	return name
+}
+
+// flatten turns what is nested into pairs of text: {"db": {"hosts": ["a"]}}
+// becomes db_hosts_0=a, with "_" between the names. Empty maps and lists give
+// nothing. Two that would get the same name are an error.
+func flatten(pairs map[string]any, sep string) (map[string]any, error) {
+	flat := map[string]any{}
+	for _, key := range sortedKeys(pairs) {
+		if err := flattenInto(flat, key, pairs[key], sep); err != nil {
+			return nil, err
+		}
+	}
+	return flat, nil
+}
+
+func flattenInto(flat map[string]any, name string, value any, sep string) error {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range sortedKeys(v) {
+			if err := flattenInto(flat, name+sep+key, v[key], sep); err != nil {
+				return err
+			}
+		}
+		return nil
+	case []any:
+		for i, each := range v {
+			if err := flattenInto(flat, name+sep+strconv.Itoa(i), each, sep); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if _, taken := flat[name]; taken {
+		return fmt.Errorf("has two values that would both be written as %q", name)
+	}
+	flat[name] = value
+	return nil
+}
+
+// scalar is the text of a value that is not nested; null has none.
+func scalar(value any) (string, bool) {
+	switch v := value.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		return v.String(), true
+	case bool, int, int64, uint64, float64:
+		return fmt.Sprint(v), true
+	}
+	return "", false
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+func didYouMean(name string, candidates []string) string {
+	if near := Nearest(name, candidates); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}
