@@ -38,6 +38,7 @@ When drops fail for several reasons, 3 goes before 4, 4 before 5 and 5 before 1.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGXFSZ) // A file that may not grow so large fails the write, not the agent.
 	code := execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

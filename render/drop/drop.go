@@ -1,24 +1,20 @@
 // Package drop puts bytes into files so that no reader ever sees half of one.
 //
 // A file is written to a temporary name in its own folder, created exclusively
-// with mode 0600 and without following links; its final mode is set before the
-// first byte of content; content and folder are synced to disk; and it gets
-// its name by rename. A file that already holds the same bytes is left alone.
+// with mode 0600 and without following links; it gets its owner and its mode
+// before the first byte of content; content and folder are synced to disk; and
+// it gets its name by rename. A file that already holds the same bytes is left
+// alone. Files that belong together change together: see [Unit].
 package drop
 
 import (
-	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"slices"
 )
-
-// tempPrefix begins the name of every temporary file.
-const tempPrefix = ".deaddrop-"
 
 // ErrRefused is what a destination that must not be replaced fails with: a
 // symbolic link, a folder, a device, a socket.
@@ -26,17 +22,38 @@ var ErrRefused = errors.New("refused")
 
 // File is one file to write.
 type File struct {
-	// Path is where it goes. Its last element may not be a symbolic link.
+	// Path is where it goes. Its last element may not be a symbolic link, unless
+	// it is that of a set.
 	Path string
 	// Content is the whole of it.
 	Content []byte
 	// Mode holds its permission bits.
 	Mode fs.FileMode
+	// UID and GID are its owner. Where they are nil it is the agent; but an agent
+	// that is not root keeps the group of the file that is there, if it may.
+	UID, GID *int
 	// CreateDirs makes missing parent folders, with mode 0700.
 	CreateDirs bool
+	// InPlace writes into the file that is there, which a bind mount of a single
+	// file calls for. A reader may then see half of it.
+	InPlace bool
+	// Backup keeps the content before under the same name with ".bak" behind it.
+	Backup bool
 }
 
-// Outcome says what [Write] did with a file.
+// Unit is what is put in place in one step: a file, or a set.
+//
+// A set is laid out as Kubernetes lays out its volumes: the files are in a folder
+// of one generation, "..data" is a link to that folder, and each name is a link
+// through "..data". Replacing that one link changes all of them. Who reads
+// several files opens the folder "..data" once and reads them there.
+type Unit struct {
+	// Set is the folder of a set, whose files all are in it; "" for a single file.
+	Set   string
+	Files []File
+}
+
+// Outcome says what became of a file.
 type Outcome int
 
 // The outcomes of a write. Only Created and Changed give readers anything new.
@@ -51,6 +68,8 @@ const (
 type Result struct {
 	Outcome Outcome
 	Err     error
+	// Warnings tell what is not as one would expect, though the file is written.
+	Warnings []string
 }
 
 // Check tells whether a file may be written at path, without touching it. It
@@ -77,165 +96,130 @@ func checkKind(path string, info fs.FileInfo) error {
 	}
 }
 
-// Write writes the files, each on its own: the failure of one leaves it as it
-// was and does not stop the others. All are prepared before the first is
-// renamed, and every folder is synced once. The results are in the order of
-// the files.
+// Write writes single files, each on its own: the failure of one leaves it as it
+// was and does not stop the others. The results are in the order of the files.
 func Write(files []File) []Result {
-	results := make([]Result, len(files))
-	staged := make([]*stage, len(files))
-	folders := folders{}
-	defer folders.close()
+	units := make([]Unit, len(files))
 	for i, f := range files {
-		staged[i], results[i] = prepare(folders, f)
+		units[i] = Unit{Files: []File{f}}
 	}
-	for i, s := range staged {
-		if s != nil {
-			results[i] = s.commit()
+	return slices.Concat(Stage(units).Commit()...)
+}
+
+// Batch are units whose content is whole on disk, but not in place yet.
+type Batch struct {
+	units   []Unit
+	staged  []staged // nil where there is nothing to put in place
+	results [][]Result
+	folders folders
+}
+
+// staged is the new content of a unit.
+type staged interface {
+	// path is where the content is until it is in place: a file, or the folder of
+	// a set.
+	path() string
+	// commit puts it in place, or leaves nothing behind.
+	commit() ([]Result, error)
+	discard()
+	folder() *folder
+}
+
+// Stage prepares units. [Batch.Commit] must follow.
+func Stage(units []Unit) *Batch {
+	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units)), folders: folders{}}
+	for i, u := range units {
+		var err error
+		if u.Set != "" {
+			b.staged[i], b.results[i], err = b.folders.stageSet(u)
+		} else {
+			b.staged[i], b.results[i], err = b.folders.stageFile(u.Files[0])
+		}
+		if err != nil {
+			b.fail(i, err)
 		}
 	}
-	for dir, root := range folders {
-		err := syncFolder(root)
-		if err == nil {
+	return b
+}
+
+// Pending returns where the new content of a unit is: of a file, or the folder
+// of a set. It is "" where nothing is to be put in place.
+func (b *Batch) Pending(unit int) string {
+	if b.staged[unit] == nil {
+		return ""
+	}
+	return b.staged[unit].path()
+}
+
+// Reject throws the new content of a unit away.
+func (b *Batch) Reject(unit int, err error) {
+	if b.staged[unit] != nil {
+		b.staged[unit].discard()
+	}
+	b.fail(unit, err)
+}
+
+// fail makes the failure of a unit that of each of its files.
+func (b *Batch) fail(unit int, err error) {
+	b.staged[unit] = nil
+	b.results[unit] = slices.Repeat([]Result{{Outcome: Failed, Err: err}}, len(b.units[unit].Files))
+}
+
+// Commit puts in place what was staged and not rejected, and returns a result
+// for each file of each unit. Every folder is synced once.
+func (b *Batch) Commit() [][]Result {
+	defer b.folders.close()
+	moved := map[*folder][]int{}
+	for i, s := range b.staged {
+		if s == nil {
 			continue
 		}
-		for i, s := range staged {
-			if s != nil && s.root == root && results[i].Err == nil {
-				results[i] = Result{Failed, fmt.Errorf("syncing folder %s: %w", dir, err)}
+		err := s.folder().stillThere()
+		if err != nil {
+			s.discard()
+		} else {
+			b.results[i], err = s.commit()
+		}
+		if err != nil {
+			b.fail(i, fmt.Errorf("writing %s: %w", b.units[i].name(), err))
+			continue
+		}
+		moved[s.folder()] = append(moved[s.folder()], i)
+	}
+	for dir, units := range moved {
+		if err := dir.sync(); err != nil {
+			for _, i := range units {
+				b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.path, err))
 			}
 		}
 	}
-	return results
+	return b.results
 }
 
-// folders are the folders of one [Write], open, by path. What happens in them
-// happens to the folder that was opened, whatever its path names by then.
-type folders map[string]*os.Root
-
-func (fs folders) open(dir string, create bool) (*os.Root, error) {
-	if root := fs[dir]; root != nil {
-		return root, nil
+func (u Unit) name() string {
+	if u.Set != "" {
+		return u.Set
 	}
-	if create {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("creating folder %s: %w", dir, bare(err))
-		}
-	}
-	root, err := os.OpenRoot(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening folder %s: %w", dir, bare(err))
-	}
-	fs[dir] = root
-	return root, nil
+	return u.Files[0].Path
 }
 
-func (fs folders) close() {
-	for _, root := range fs {
-		_ = root.Close()
-	}
-}
-
-// stage is a file that is whole on disk, but not yet under its name.
-type stage struct {
-	root       *os.Root
-	file       File
-	base, temp string
-	outcome    Outcome // if the rename succeeds
-}
-
-// prepare returns a nil stage when there is nothing to rename.
-func prepare(folders folders, f File) (*stage, Result) {
-	fail := func(err error) (*stage, Result) {
-		return nil, Result{Failed, fmt.Errorf("writing %s: %w", f.Path, err)}
-	}
-	dir, base := filepath.Split(filepath.Clean(f.Path))
-	if dir == "" {
-		dir = "."
-	}
-	root, err := folders.open(filepath.Clean(dir), f.CreateDirs)
-	if err != nil {
-		return fail(err)
-	}
-	outcome, err := compare(root, base, f)
-	if err != nil {
-		return fail(err)
-	}
-	if outcome == Unchanged {
-		return nil, Result{Outcome: Unchanged}
-	}
-	s := &stage{root: root, file: f, base: base, temp: tempPrefix + rand.Text(), outcome: outcome}
-	if err := s.fill(); err != nil {
-		_ = root.Remove(s.temp)
-		return fail(bare(err))
-	}
-	return s, Result{}
-}
-
-// compare tells what writing f would do. A file with the right bytes and the
-// wrong mode only gets its mode.
-func compare(root *os.Root, base string, f File) (Outcome, error) {
-	info, err := root.Lstat(base)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return Created, nil
-	case err != nil:
-		return Failed, bare(err)
-	}
-	if err := checkKind(f.Path, info); err != nil {
-		return Failed, err
-	}
-	if info.Size() != int64(len(f.Content)) {
-		return Changed, nil
-	}
-	old, err := root.ReadFile(base)
-	if err != nil || !bytes.Equal(old, f.Content) {
-		return Changed, nil
-	}
-	if info.Mode().Perm() != f.Mode.Perm() {
-		if err := root.Chmod(base, f.Mode.Perm()); err != nil {
-			return Failed, bare(err)
-		}
-	}
-	return Unchanged, nil
-}
-
-func (s *stage) fill() (err error) {
-	f, err := s.root.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Chmod(s.file.Mode.Perm()); err != nil {
-		return err
-	}
-	if _, err := f.Write(s.file.Content); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-func (s *stage) commit() Result {
-	err := s.root.Rename(s.temp, s.base)
+// Remove takes a file away. It refuses what [Write] would refuse; a file that is
+// not there is no error, and removed tells so.
+func Remove(path string) (removed bool, err error) {
+	err = Check(path)
 	if err == nil {
-		return Result{Outcome: s.outcome}
+		err = os.Remove(path)
 	}
-	_ = s.root.Remove(s.temp)
-	err = bare(err)
-	if errors.Is(err, syscall.EBUSY) {
-		err = fmt.Errorf("%w: it is a mount point of its own, so it cannot be replaced; mount its folder instead", err)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
 	}
-	return Result{Failed, fmt.Errorf("writing %s: %w", s.file.Path, err)}
+	return err == nil, err
 }
 
-func syncFolder(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return bare(err)
-	}
-	return bare(errors.Join(dir.Sync(), dir.Close()))
+// split gives folder and name of a path.
+func split(path string) (dir, base string) {
+	dir, base = filepath.Split(filepath.Clean(path))
+	return filepath.Clean(dir), base // Clean makes "." of "".
 }
 
 // bare takes away the operation and path that package os puts before an error:

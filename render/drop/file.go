@@ -1,0 +1,235 @@
+package drop
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// ownerOf gives the ids of a file's owner.
+func ownerOf(info fs.FileInfo) (uid, gid int) {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(stat.Uid), int(stat.Gid)
+	}
+	return -1, -1
+}
+
+// stagedFile is the new content of a single file.
+type stagedFile struct {
+	dir      *folder
+	file     File
+	base     string
+	temp     string
+	open     *os.File // holds the lock that tells a cleaner to leave it alone
+	old      fs.FileInfo
+	warnings []string
+}
+
+// stageFile returns nil where there is nothing to put in place.
+func (fs folders) stageFile(f File) (staged, []Result, error) {
+	fail := func(err error) (staged, []Result, error) {
+		return nil, nil, fmt.Errorf("writing %s: %w", f.Path, err)
+	}
+	path, base := split(f.Path)
+	dir, err := fs.open(path, f.CreateDirs)
+	if err != nil {
+		return fail(err)
+	}
+	old, same, err := dir.compare(base, f)
+	switch {
+	case err != nil:
+		return fail(err)
+	case same:
+		return nil, []Result{{Outcome: Unchanged}}, nil
+	case old != nil && !f.InPlace && dir.isMount(base):
+		return fail(fmt.Errorf("%w, which cannot be replaced; mount its folder instead, or set write = \"in_place\"", errMount))
+	}
+	s := &stagedFile{dir: dir, file: f, base: base, temp: tempName(base), old: old}
+	if err := s.fill(); err != nil {
+		s.discard()
+		return fail(bare(err))
+	}
+	return s, nil, nil
+}
+
+var errMount = errors.New("it is a mount of its own")
+
+// compare tells what is there, and whether it is what f says. A file with the
+// right bytes and the wrong mode or owner only gets those.
+func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err error) {
+	info, err := d.root.Lstat(base)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, bare(err)
+	}
+	if err := checkKind(f.Path, info); err != nil {
+		return nil, false, err
+	}
+	if info.Size() != int64(len(f.Content)) {
+		return info, false, nil
+	}
+	content, err := d.root.ReadFile(base)
+	if err != nil || !bytes.Equal(content, f.Content) {
+		return info, false, nil
+	}
+	uid, gid := ownerOf(info)
+	if f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
+		if err := d.root.Chown(base, id(f.UID), id(f.GID)); err != nil {
+			return info, false, chownError(f, bare(err))
+		}
+	}
+	if info.Mode().Perm() != f.Mode.Perm() {
+		if err := d.root.Chmod(base, f.Mode.Perm()); err != nil && !f.InPlace {
+			return info, false, bare(err)
+		}
+	}
+	return info, true, nil
+}
+
+// id is what chown wants for an owner that is not to change.
+func id(p *int) int {
+	if p == nil {
+		return -1
+	}
+	return *p
+}
+
+func chownError(f File, err error) error {
+	owner := ""
+	if f.UID != nil {
+		owner += fmt.Sprintf(" user %d", *f.UID)
+	}
+	if f.GID != nil {
+		owner += fmt.Sprintf(" group %d", *f.GID)
+	}
+	return fmt.Errorf("giving it to%s: %w; only root, or who has CAP_CHOWN, may do that", owner, err)
+}
+
+// fill writes the temporary file, and leaves it open.
+func (s *stagedFile) fill() (err error) {
+	s.open, err = s.dir.root.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := lock(s.open); err != nil {
+		return err
+	}
+	if s.warnings, err = own(s.open, s.file, s.old); err != nil {
+		return err
+	}
+	return put(s.open, s.file)
+}
+
+// put sets the mode, then the content.
+func put(to *os.File, f File) error {
+	if err := to.Chmod(f.Mode.Perm()); err != nil {
+		return err
+	}
+	if _, err := to.Write(f.Content); err != nil {
+		return err
+	}
+	return to.Sync()
+}
+
+// own sets the owner of a new file. An agent that is not root keeps the group of
+// the file before it, and says so where it cannot.
+func own(to *os.File, f File, old fs.FileInfo) (warnings []string, err error) {
+	if f.UID != nil || f.GID != nil {
+		if err := to.Chown(id(f.UID), id(f.GID)); err != nil {
+			return nil, chownError(f, bare(err))
+		}
+		return nil, nil
+	}
+	if old == nil || os.Geteuid() == 0 {
+		return nil, nil
+	}
+	uid, gid := ownerOf(old)
+	if to.Chown(-1, gid) != nil {
+		warnings = append(warnings, fmt.Sprintf("its group was %d, which this agent is not in, and is the agent's own now", gid))
+	}
+	if uid != os.Geteuid() {
+		warnings = append(warnings, fmt.Sprintf("it belonged to user %d, and belongs to the agent now, which is not root", uid))
+	}
+	return warnings, nil
+}
+
+func (s *stagedFile) folder() *folder { return s.dir }
+
+func (s *stagedFile) path() string { return filepath.Join(s.dir.path, s.temp) }
+
+func (s *stagedFile) discard() {
+	if s.open == nil {
+		return // It has never been there.
+	}
+	_ = s.dir.root.Remove(s.temp)
+	_ = s.open.Close()
+}
+
+func (s *stagedFile) commit() ([]Result, error) {
+	result := Result{Outcome: Changed, Warnings: s.warnings}
+	if s.old == nil {
+		result.Outcome = Created
+	}
+	if s.old != nil && s.file.InPlace {
+		defer s.discard()
+		return []Result{result}, bare(s.overwrite())
+	}
+	if err := s.backup(); err != nil {
+		s.discard()
+		return nil, fmt.Errorf("keeping a backup: %w", bare(err))
+	}
+	if err := s.dir.root.Rename(s.temp, s.base); err != nil {
+		s.discard()
+		return nil, bare(err)
+	}
+	return []Result{result}, s.open.Close()
+}
+
+// backup gives the file that is about to be replaced a second name.
+func (s *stagedFile) backup() error {
+	if !s.file.Backup || s.old == nil {
+		return nil
+	}
+	temp := tempName(s.base)
+	if err := s.dir.root.Link(s.base, temp); err != nil {
+		return err
+	}
+	err := s.dir.root.Rename(temp, s.base+".bak")
+	if err != nil {
+		_ = s.dir.root.Remove(temp)
+	}
+	return err
+}
+
+// overwrite writes into the file that is there, and what was there again where
+// that fails.
+func (s *stagedFile) overwrite() error {
+	f, err := s.dir.root.OpenFile(s.base, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	before, err := s.dir.root.ReadFile(s.base)
+	if err == nil {
+		if err = rewrite(f, s.file.Content); err != nil {
+			err = errors.Join(bare(err), bare(rewrite(f, before)))
+		}
+	}
+	_ = f.Chmod(s.file.Mode.Perm()) // Who mounted the file may own it.
+	return errors.Join(err, f.Close())
+}
+
+func rewrite(f *os.File, content []byte) error {
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(content))); err != nil {
+		return err
+	}
+	return f.Sync()
+}

@@ -1,0 +1,152 @@
+package drop
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// tempPrefix begins the name of every temporary file and link.
+const tempPrefix = ".deaddrop-"
+
+// longestBase is how much of a file's name its temporary one ends in: checks may
+// go by the ending.
+const longestBase = 100
+
+func tempName(base string) string {
+	return tempPrefix + rand.Text() + "-" + base[max(0, len(base)-longestBase):]
+}
+
+// folder is one that is open. What happens in it happens to the folder that was
+// opened, whatever its path names by then.
+type folder struct {
+	root *os.Root
+	path string
+}
+
+// folders are those of one batch, by path.
+type folders map[string]*folder
+
+func (fs folders) open(path string, create bool) (*folder, error) {
+	if dir := fs[path]; dir != nil {
+		return dir, nil
+	}
+	if create {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, fmt.Errorf("creating folder %s: %w", path, bare(err))
+		}
+	}
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening folder %s: %w", path, bare(err))
+	}
+	fs[path] = &folder{root, path}
+	return fs[path], nil
+}
+
+func (fs folders) close() {
+	for _, dir := range fs {
+		_ = dir.root.Close()
+	}
+}
+
+// stillThere fails where the path of the folder leads to another one by now.
+func (d *folder) stillThere() error {
+	opened, err := d.root.Stat(".")
+	if err != nil {
+		return bare(err)
+	}
+	now, err := os.Stat(d.path)
+	if err != nil || !os.SameFile(opened, now) {
+		return fmt.Errorf("folder %s was moved away or replaced meanwhile", d.path)
+	}
+	return nil
+}
+
+func (d *folder) sync() error { return syncFolder(d.root) }
+
+func syncFolder(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return bare(err)
+	}
+	return bare(errors.Join(dir.Sync(), dir.Close()))
+}
+
+// lock marks a temporary file or folder as one that is being written. The lock
+// goes with the process, however that ends.
+func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+
+// Clean removes from a folder what writers have left there that were killed:
+// temporary files, and generations of a set that "..data" does not name. What
+// another process is writing is left alone. It returns how much was removed.
+func Clean(path string) (removed int, err error) {
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cleaning folder %s: %w", path, bare(err))
+	}
+	defer func() { _ = root.Close() }()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return 0, fmt.Errorf("cleaning folder %s: %w", path, bare(err))
+	}
+	current, _ := root.Readlink(dataLink)
+	for _, e := range entries {
+		name := e.Name()
+		if !strings.HasPrefix(name, tempPrefix) && (!strings.HasPrefix(name, generationPrefix) || name == current) {
+			continue
+		}
+		if e.Type()&fs.ModeSymlink == 0 && isLocked(root, name) {
+			continue
+		}
+		if root.RemoveAll(name) == nil {
+			removed++
+		}
+	}
+	return removed, nil
+}
+
+func isLocked(root *os.Root, name string) bool {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return !errors.Is(err, fs.ErrPermission) // A file of mode 0200 is still ours to remove.
+	}
+	defer func() { _ = f.Close() }()
+	return lock(f) != nil
+}
+
+// Folder is what matters of the folder of a secret.
+type Folder struct {
+	// OthersMayWrite says that every user of the machine may put files there.
+	OthersMayWrite bool
+	// OnDisk says that its files are not in memory alone. It is false where that
+	// cannot be told.
+	OnDisk bool
+}
+
+// Inspect looks at the folder of a file. One that does not exist yet is judged by
+// the folder that it will be made in: it is then the agent's own.
+func Inspect(path string) (Folder, error) {
+	dir := filepath.Clean(path)
+	info, err := os.Stat(dir)
+	made := false
+	for errors.Is(err, os.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir, made = filepath.Dir(dir), true
+		info, err = os.Stat(dir)
+	}
+	if err != nil {
+		return Folder{}, fmt.Errorf("folder %s: %w", dir, bare(err))
+	}
+	return Folder{OthersMayWrite: !made && info.Mode().Perm()&0o002 != 0, OnDisk: onDisk(dir)}, nil
+}

@@ -1,0 +1,227 @@
+package drop
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// The names in the folder of a set that begin with two dots are ours.
+const (
+	dataLink         = "..data"
+	generationPrefix = "..gen-"
+)
+
+// stagedSet is a new generation of a set.
+type stagedSet struct {
+	dir        *folder
+	unit       Unit
+	generation string
+	open       *os.File // holds the lock that tells a cleaner to leave it alone
+	results    []Result
+}
+
+// stageSet returns nil where there is nothing to put in place.
+func (fs folders) stageSet(u Unit) (staged, []Result, error) {
+	fail := func(err error) (staged, []Result, error) {
+		return nil, nil, fmt.Errorf("writing %s: %w", u.Set, err)
+	}
+	dir, err := fs.open(filepath.Clean(u.Set), slices.ContainsFunc(u.Files, func(f File) bool { return f.CreateDirs }))
+	if err != nil {
+		return fail(err)
+	}
+	for _, f := range u.Files {
+		if err := dir.replaceable(filepath.Base(f.Path)); err != nil {
+			return fail(err)
+		}
+	}
+	results, same := dir.compareSet(u)
+	if same {
+		return nil, results, nil
+	}
+	s := &stagedSet{dir: dir, unit: u, generation: generationPrefix + rand.Text(), results: results}
+	if err := s.fill(); err != nil {
+		s.discard()
+		return fail(bare(err))
+	}
+	return s, nil, nil
+}
+
+// replaceable tells whether a name in a set may become a link: it is ours, or a
+// single file.
+func (d *folder) replaceable(name string) error {
+	info, err := d.root.Lstat(name)
+	if err != nil || d.isOurs(name) {
+		return nil
+	}
+	return checkKind(filepath.Join(d.path, name), info)
+}
+
+func (d *folder) isOurs(name string) bool {
+	target, err := d.root.Readlink(name)
+	return err == nil && target == dataLink+"/"+name
+}
+
+// compareSet compares each file with the present generation. The set is the
+// same when there is nothing else in it either.
+func (d *folder) compareSet(u Unit) (results []Result, same bool) {
+	same = true
+	names := map[string]bool{}
+	for _, f := range u.Files {
+		name := filepath.Base(f.Path)
+		names[name] = true
+		outcome := d.compareInSet(name, f)
+		same = same && outcome == Unchanged
+		results = append(results, Result{Outcome: outcome})
+	}
+	entries, err := fs.ReadDir(d.root.FS(), dataLink)
+	return results, same && err == nil && len(entries) == len(names)
+}
+
+func (d *folder) compareInSet(name string, f File) Outcome {
+	path := dataLink + "/" + name
+	info, err := d.root.Lstat(path)
+	if err != nil || !d.isOurs(name) {
+		return Created
+	}
+	content, err := d.root.ReadFile(path)
+	uid, gid := ownerOf(info)
+	if err != nil || !bytes.Equal(content, f.Content) {
+		return Changed
+	}
+	if info.Mode().Perm() != f.Mode.Perm() || f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
+		return Changed
+	}
+	return Unchanged
+}
+
+func (s *stagedSet) fill() error {
+	if err := s.dir.root.Mkdir(s.generation, 0o700); err != nil {
+		return err
+	}
+	folder, err := s.dir.root.OpenRoot(s.generation)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = folder.Close() }()
+	if s.open, err = folder.Open("."); err != nil {
+		return err
+	}
+	if err := lock(s.open); err != nil {
+		return err
+	}
+	for _, f := range s.unit.Files {
+		if err := fillInSet(folder, f); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(f.Path), bare(err))
+		}
+	}
+	// The folder of the set is what keeps others out.
+	if err := s.open.Chmod(0o755); err != nil {
+		return err
+	}
+	return s.open.Sync()
+}
+
+func fillInSet(folder *os.Root, f File) error {
+	file, err := folder.OpenFile(filepath.Base(f.Path), os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = own(file, f, nil); err == nil {
+		err = put(file, f)
+	}
+	return errors.Join(err, file.Close())
+}
+
+func (s *stagedSet) folder() *folder { return s.dir }
+
+func (s *stagedSet) path() string { return filepath.Join(s.dir.path, s.generation) }
+
+func (s *stagedSet) discard() {
+	_ = s.dir.root.RemoveAll(s.generation)
+	if s.open != nil {
+		_ = s.open.Close()
+	}
+}
+
+// commit replaces the link "..data". The links of names that are new follow: a
+// name never leads to nothing. What is left of the old generation goes last.
+func (s *stagedSet) commit() ([]Result, error) {
+	defer func() { _ = s.open.Close() }()
+	before, _ := s.dir.root.Readlink(dataLink)
+	if err := s.dir.link(s.generation, dataLink); err != nil {
+		s.discard()
+		return nil, bare(err)
+	}
+	names := map[string]bool{}
+	for _, f := range s.unit.Files {
+		name := filepath.Base(f.Path)
+		names[name] = true
+		if s.dir.isOurs(name) {
+			continue
+		}
+		if err := s.dir.link(dataLink+"/"+name, name); err != nil {
+			return nil, bare(err)
+		}
+	}
+	s.dir.unlinkOthers(names)
+	if strings.HasPrefix(before, generationPrefix) {
+		_ = s.dir.root.RemoveAll(before)
+	}
+	return s.results, nil
+}
+
+// link makes a symbolic link, in one step where there is one already.
+func (d *folder) link(target, name string) error {
+	temp := tempName(name)
+	if err := d.root.Symlink(target, temp); err != nil {
+		return err
+	}
+	err := d.root.Rename(temp, name)
+	if err != nil {
+		_ = d.root.Remove(temp)
+	}
+	return err
+}
+
+// unlinkOthers removes the links of names that the set has no more.
+func (d *folder) unlinkOthers(names map[string]bool) {
+	entries, _ := fs.ReadDir(d.root.FS(), ".")
+	for _, e := range entries {
+		if !names[e.Name()] && d.isOurs(e.Name()) {
+			_ = d.root.Remove(e.Name())
+		}
+	}
+}
+
+// RemoveSet takes the files of a set away, all in one step, and leaves its folder.
+func RemoveSet(path string) error {
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing %s: %w", path, bare(err))
+	}
+	defer func() { _ = root.Close() }()
+	d := &folder{root, path}
+	generation, err := root.Readlink(dataLink)
+	if err != nil {
+		return nil // There is none.
+	}
+	if err := root.Remove(dataLink); err != nil {
+		return fmt.Errorf("removing %s: %w", path, bare(err))
+	}
+	d.unlinkOthers(nil)
+	if strings.HasPrefix(generation, generationPrefix) {
+		err = root.RemoveAll(generation)
+	}
+	return bare(err)
+}
