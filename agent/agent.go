@@ -18,6 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )
@@ -38,18 +39,21 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	if err != nil {
 		return err
 	}
+	sinks := newSinks(cfg.Sinks, vault, log)
 	err = session.Retry(ctx, log, session.IsTransient, func() error { return vault.Login(ctx) })
 	if err != nil {
 		return err
 	}
+	unwritten := sinks.flush()
+	warn(cfg, log)
 	secrets := watch.NewSecrets(vault)
-	d := newDropper(cfg.Drops, log)
-	reloads := d.step()
+	d := newDropper(filesOnly(cfg), log)
+	reloads := d.step(ctx)
 	for d.recovered(cfg.CertShare); len(d.lacking()) > 0; d.recovered(cfg.CertShare) {
 		d.learn(watch.Fetch(ctx, secrets, d.lacking(), log))
-		reloads = append(reloads, d.step()...)
+		reloads = append(reloads, d.step(ctx)...)
 	}
-	reloads = append(reloads, d.step()...)
+	reloads = append(reloads, d.step(ctx)...)
 	queue := reload.NewQueue(log)
 	queue.Add(reloads...)
 	failed := queue.Flush(ctx)
@@ -59,16 +63,59 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	d.letGo(ctx, secrets)
 	vault.Close(ctx, keepToken)
 	if failed != nil {
-		return errors.Join(d.err(), ErrReload, failed)
+		failed = errors.Join(ErrReload, failed)
 	}
-	return d.err()
+	return errors.Join(d.err(), unwritten, failed)
+}
+
+// warn logs what of a configuration has no effect.
+func warn(cfg *config.Config, log *slog.Logger) {
+	for _, w := range cfg.Warnings {
+		log.Warn(w.String())
+	}
+}
+
+// filesOnly is the configuration without the command that is supervised.
+func filesOnly(cfg *config.Config) *config.Config {
+	files := *cfg
+	files.Supervise = nil
+	return &files
 }
 
 // Run keeps the files of a configuration current until the context ends. load
 // reads the configuration again when its files have changed; a bad one is
 // refused, and the old one kept. load is nil where there are no files.
+//
+// Where the configuration has a command to supervise, Run ends with it: with nil
+// or a [*supervise.ExitError].
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
+	warn(cfg, log)
 	r := runner{load: load, queue: reload.NewQueue(log), log: log}
+	if cfg.Supervise == nil {
+		return r.loop(ctx, cfg)
+	}
+	// The command ends before the agent does: its secrets are good until then.
+	command, stopCommand := context.WithCancel(ctx)
+	defer stopCommand()
+	agent, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAgent()
+	r.process = supervise.New(cfg.Supervise.Command, log)
+	ended := make(chan error, 1)
+	go func() {
+		err := r.process.Run(command)
+		stopAgent()
+		ended <- err
+	}()
+	err := r.loop(agent, cfg)
+	stopCommand()
+	if failed := <-ended; failed != nil {
+		return failed
+	}
+	return err
+}
+
+// loop runs one session after the other, until the context ends.
+func (r runner) loop(ctx context.Context, cfg *config.Config) error {
 	// They are listened to for as long as this runs: between two sessions, too.
 	var stop func()
 	r.hangup, stop = notified(syscall.SIGHUP)
@@ -88,6 +135,7 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 type runner struct {
 	load           func() (*config.Config, error)
 	queue          *reload.Queue
+	process        *supervise.Process // nil where no command is supervised
 	hangup, status <-chan os.Signal
 	log            *slog.Logger
 }
@@ -99,9 +147,10 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	if err != nil {
 		return nil, err
 	}
+	sinks := newSinks(cfg.Sinks, vault, r.log)
 	watcher := watch.New(watch.NewSecrets(vault), r.log)
 	keeper := &keeper{
-		dropper: newDropper(cfg.Drops, r.log), vault: vault, watcher: watcher, queue: r.queue,
+		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue, process: r.process,
 		cfg: cfg, plans: make(chan *config.Config), status: r.status,
 	}
 	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, log: r.log}
@@ -109,10 +158,14 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	actors, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
-	for _, actor := range []func(context.Context) error{vault.Run, watcher.Run, keeper.Run, r.queue.Run, changes.Run} {
+	for _, actor := range []func(context.Context) error{vault.Run, sinks.Run, watcher.Run, keeper.Run, r.queue.Run, changes.Run} {
 		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
+	if changes.restart == nil {
+		keeper.endEnviron()
+		keeper.onExit()
+	}
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
 	defer cancel()
 	watcher.Close(bye, keeper.settled())
@@ -126,12 +179,14 @@ type keeper struct {
 	vault   *session.Session
 	watcher *watch.Watcher
 	queue   *reload.Queue
+	process *supervise.Process
 	cfg     *config.Config
 	plans   chan *config.Config
 	status  <-chan os.Signal // asks for the state of all files
 	wanted  []render.Request
 	told    []*watch.Lease
 	trim    <-chan time.Time
+	look    <-chan time.Time // at the files that templates read
 }
 
 // retryWrites is how soon a file that could not be written is tried again. What
@@ -146,7 +201,7 @@ const trimAfter = 2 * time.Second
 // Run works until the context ends, or until a secret is gone that must not be.
 func (k *keeper) Run(ctx context.Context) error {
 	for {
-		k.queue.Add(k.step()...)
+		k.act(ctx)
 		if err := k.fatal(); err != nil {
 			return err
 		}
@@ -156,6 +211,9 @@ func (k *keeper) Run(ctx context.Context) error {
 		if k.failed() {
 			retry = time.After(retryWrites)
 		}
+		if k.look == nil && k.readsFiles() {
+			k.look = time.After(k.cfg.Interval)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -164,14 +222,25 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.learn(batch)
 		case cfg := <-k.plans:
 			k.cfg = cfg
-			k.setDrops(cfg.Drops)
+			k.setDrops(cfg)
 			k.wanted = nil
 		case <-k.status:
 			k.logStatus()
 		case <-retry:
+		case <-k.look:
+			k.look = nil
+			k.lookAtFiles()
 		case <-k.trim:
 			debug.FreeOSMemory()
 		}
+	}
+}
+
+// act writes what there is to write, and tells who is to know.
+func (k *keeper) act(ctx context.Context) {
+	k.queue.Add(k.step(ctx)...)
+	if pairs, news := k.takeEnviron(); news && k.process != nil {
+		k.process.SetEnviron(pairs)
 	}
 }
 
@@ -190,7 +259,7 @@ func (k *keeper) want(ctx context.Context) {
 	k.forget()
 	k.trim = time.After(trimAfter)
 	if len(known) > 0 {
-		k.queue.Add(k.step()...)
+		k.act(ctx)
 		k.want(ctx)
 	}
 }

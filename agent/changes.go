@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 )
 
@@ -80,6 +82,9 @@ func (c *changes) follow(files *fsnotify.Watcher) {
 	}
 	for _, file := range c.cfg.Files {
 		folders := []string{filepath.Dir(file)}
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			folders = append(folders, file)
+		}
 		if target, err := filepath.EvalSymlinks(file); err == nil {
 			folders = append(folders, filepath.Dir(target))
 		}
@@ -103,8 +108,11 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	}
 	c.seen = now
 	cfg, err := c.load()
-	anew := err == nil && (!reflect.DeepEqual(c.cfg.Vault, cfg.Vault) || !reflect.DeepEqual(c.cfg.Auth, cfg.Auth))
-	if anew {
+	anew := err == nil && (!reflect.DeepEqual(c.cfg.Vault, cfg.Vault) || !reflect.DeepEqual(c.cfg.Auth, cfg.Auth) || !reflect.DeepEqual(c.cfg.Sinks, cfg.Sinks))
+	switch {
+	case err == nil && !reflect.DeepEqual(command(c.cfg), command(cfg)):
+		err = errors.New("the exec block has changed, for which the agent has to be started anew")
+	case anew:
 		// What is wrong with certificates shows only here.
 		_, err = session.New(cfg.Vault, cfg.Auth, slog.New(slog.DiscardHandler))
 	}
@@ -112,6 +120,7 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 		c.log.Error("the changed configuration is refused; the old one stays in force", "error", err)
 		return
 	}
+	warn(cfg, c.log)
 	c.cfg = cfg
 	c.seen = digest(cfg.Files)
 	c.follow(files)
@@ -126,16 +135,37 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	}
 }
 
-// digest is of the names and contents of files; one that cannot be read counts
-// as empty.
+// command is what is supervised, without its variables.
+func command(cfg *config.Config) *supervise.Command {
+	if cfg.Supervise == nil {
+		return nil
+	}
+	return &cfg.Supervise.Command
+}
+
+// digest is of the names and contents of files, and the names in folders; what
+// cannot be read counts as empty.
 func digest(files []string) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, file := range files {
-		content, _ := os.ReadFile(file)
+		content, err := os.ReadFile(file)
+		if err != nil {
+			content = listing(file)
+		}
 		inner := sha256.Sum256(content)
 		h.Write([]byte(file + "\x00"))
 		h.Write(inner[:])
 	}
 	h.Sum(sum[:0])
 	return sum
+}
+
+// listing are the names of what is in a folder of configuration files.
+func listing(folder string) []byte {
+	entries, _ := os.ReadDir(folder)
+	var names []byte
+	for _, e := range entries {
+		names = append(names, e.Name()+"\x00"...)
+	}
+	return names
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
@@ -21,15 +22,22 @@ import (
 // dropper turns readings into files. It knows no network and no schedule: it is
 // told what has changed, and says which secrets it lacks.
 type dropper struct {
-	log      *slog.Logger
-	readings watch.Batch
-	states   []*state
+	log             *slog.Logger
+	tenant, service string
+	readings        watch.Batch
+	states          []*state
+	folders         map[string]bool // that were looked at and cleaned
+	environ         environ
+	dry             bool // nothing is written
 }
 
 // state is a drop and what became of it.
 type state struct {
 	drop  config.Drop
+	env   string           // the variable that the drop is, instead of a file
 	uses  []render.Request // as found out by the last render
+	reads []readFile       // as found out by the last render
+	sides []string         // files that the template has written besides
 	dirty bool             // to be rendered
 	wrote bool             // its file has been current once in this run
 	err   error            // of the last try; nil when the file is as it should be
@@ -37,6 +45,7 @@ type state struct {
 	lacks bool             // a secret is not known yet
 	gone  bool             // its file was removed, as the secret was
 	since time.Time        // of err, stale or gone; else of the last write
+	said  string           // warnings of the last write
 
 	inFile   []render.Request // uses of what stands in the file
 	leases   []*watch.Lease   // of what stands in the file
@@ -44,28 +53,46 @@ type state struct {
 	orphaned record           // what an earlier run has left there
 }
 
-func newDropper(drops []config.Drop, log *slog.Logger) *dropper {
-	d := &dropper{log: log, readings: watch.Batch{}}
-	d.setDrops(drops)
+func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
+	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}}
+	d.setDrops(cfg)
 	return d
 }
 
+// key tells drops of two configurations apart.
+func (s *state) key() string {
+	if s.env != "" {
+		return "env " + s.env
+	}
+	return s.drop.Destination
+}
+
 // setDrops replaces the drops; what is known of a destination is kept.
-func (d *dropper) setDrops(drops []config.Drop) {
+func (d *dropper) setDrops(cfg *config.Config) {
 	old := map[string]*state{}
 	for _, s := range d.states {
-		old[s.drop.Destination] = s
+		old[s.key()] = s
 	}
-	d.states = nil
-	for _, each := range drops {
-		s := &state{drop: each, dirty: true}
-		if before := old[each.Destination]; before != nil {
+	d.tenant, d.service, d.states = cfg.Tenant, cfg.Service, nil
+	for _, each := range cfg.Drops {
+		d.states = append(d.states, &state{drop: each, dirty: true})
+	}
+	if cfg.Supervise != nil {
+		for _, each := range cfg.Supervise.Env {
+			d.states = append(d.states, &state{env: each.Name, drop: envDrop(each), dirty: true})
+		}
+	}
+	for _, s := range d.states {
+		if before := old[s.key()]; before != nil {
 			s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
 			s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-		} else {
-			s.orphaned = readRecord(each.Destination)
+			s.sides, s.said = before.sides, before.said
+		} else if s.env == "" {
+			s.orphaned = readRecord(s.drop.Destination)
+			if !d.dry {
+				d.tidy(s)
+			}
 		}
-		d.states = append(d.states, s)
 	}
 }
 
@@ -109,51 +136,167 @@ func (d *dropper) forget() {
 	maps.DeleteFunc(d.readings, func(r render.Request, _ watch.Reading) bool { return !used[r] })
 }
 
+// group are the drops that change together: those of a set, the variables of a
+// supervised command, or one alone.
+type group struct {
+	set    *config.Set
+	states []*state
+}
+
+func (g group) isEnv() bool { return g.states[0].env != "" }
+
+func (d *dropper) groups() []group {
+	var groups []group
+	sets, env := map[*config.Set]int{}, -1
+	for _, s := range d.states {
+		at, known := sets[s.drop.Set]
+		switch {
+		case s.env != "" && env >= 0:
+			groups[env].states = append(groups[env].states, s)
+			continue
+		case s.env != "":
+			env = len(groups)
+		case s.drop.Set != nil && known:
+			groups[at].states = append(groups[at].states, s)
+			continue
+		case s.drop.Set != nil:
+			sets[s.drop.Set] = len(groups)
+		}
+		groups = append(groups, group{s.drop.Set, []*state{s}})
+	}
+	return groups
+}
+
+// rendered is a group whose content is whole.
+type rendered struct {
+	group
+	contents [][]byte
+	sides    [][]drop.File
+}
+
 // step renders and writes what is dirty and can be rendered, and returns the
 // reloads that this calls for. Failures stay in the states, and are logged once.
-func (d *dropper) step() []reload.Action {
-	var files []drop.File
-	var whose []*state
+func (d *dropper) step(ctx context.Context) []reload.Action {
+	var ready []rendered
 	var reloads []reload.Action
-	for _, s := range d.states {
-		if !s.dirty {
+	seen := map[string]error{}
+	for _, g := range d.groups() {
+		if !slices.ContainsFunc(g.states, func(s *state) bool { return s.dirty }) {
 			continue
 		}
-		content, err := d.render(s)
+		r, actions, ok := d.renderGroup(g)
+		reloads = append(reloads, actions...)
+		switch {
+		case !ok:
+		case g.isEnv():
+			d.setEnviron(r)
+		case d.prepare(g, seen):
+			ready = append(ready, r)
+		}
+	}
+	return append(reloads, d.put(ctx, ready)...)
+}
+
+// renderGroup renders all of a group: what one of them lacks, the others are
+// not shown without. ok is false where it cannot be written.
+func (d *dropper) renderGroup(g group) (r rendered, reloads []reload.Action, ok bool) {
+	r = rendered{group: g}
+	var failed *state
+	var lacks bool
+	for _, s := range g.states {
+		result, err := d.render(s)
+		sides, unknown := sideFiles(result.Files)
+		err = cmp.Or(err, unknown)
 		switch {
 		case s.lacks:
-			continue
-		case isMissing(err) && s.drop.OnMissing == config.RemoveFile:
+			lacks = true
+		case isMissing(err) && s.drop.OnMissing == config.RemoveFile && g.set == nil:
 			s.dirty = false
-			reloads = append(reloads, d.remove(s)...)
-			continue
+			if d.dry {
+				s.gone = true
+				return r, nil, false
+			}
+			return r, d.remove(s), false
 		case err != nil:
 			s.dirty = false
 			d.fail(s, err)
-			continue
+			failed = s
 		}
-		if err := d.keepRecord(s); err != nil {
-			d.fail(s, err) // It stays dirty: this may succeed later.
-			continue
-		}
-		s.dirty = false
-		files = append(files, drop.File{Path: s.drop.Destination, Content: content, Mode: s.drop.Mode, CreateDirs: s.drop.CreateDirs})
-		whose = append(whose, s)
+		r.contents = append(r.contents, result.Content)
+		r.sides = append(r.sides, sides)
 	}
-	written := 0
-	for i, r := range drop.Write(files) {
-		s := whose[i]
-		if r.Outcome == drop.Failed {
-			s.dirty = true // A write may succeed later with the same content.
-			d.fail(s, r.Err)
-			continue
+	if failed != nil && !lacks {
+		d.follow(g, failed, failed.err)
+	}
+	return r, nil, failed == nil && !lacks
+}
+
+// follow makes the failure of one of a group that of the others.
+func (d *dropper) follow(g group, failed *state, err error) {
+	for _, s := range g.states {
+		if s != failed && !s.lacks {
+			d.fail(s, &followError{g, failed, err})
+			s.dirty = failed.dirty
 		}
-		reloads = append(reloads, reloadsFor(s, r.Outcome)...)
-		if r.Outcome != drop.Unchanged {
-			written++
-			d.logWritten(s, r.Outcome, len(files))
+	}
+}
+
+// followError is the failure of a drop whose group has failed. That is logged
+// for the one, not again for the others.
+type followError struct {
+	group
+	failed *state
+	err    error
+}
+
+func (e *followError) Error() string {
+	of := "it changes together with the other variables"
+	if e.set != nil {
+		of = fmt.Sprintf("it changes together with set %q", e.set.Name)
+	}
+	return fmt.Sprintf("%s, and %q has failed: %v", of, e.failed.drop.Name, e.err)
+}
+
+func (e *followError) Unwrap() error { return e.err }
+
+// prepare looks at the folder and writes down what the files are about to hold.
+func (d *dropper) prepare(g group, seen map[string]error) bool {
+	for _, s := range g.states {
+		err := d.mayHold(s, seen)
+		if err == nil {
+			err = d.keepRecord(s)
 		}
-		d.succeed(s, r.Outcome)
+		if err != nil { // It stays dirty: this may succeed later.
+			d.fail(s, err)
+			d.follow(g, s, err)
+			return false
+		}
+	}
+	return true
+}
+
+// put checks and writes what was rendered.
+func (d *dropper) put(ctx context.Context, ready []rendered) []reload.Action {
+	var units []drop.Unit
+	first := make([]int, len(ready)) // the unit of each; those of its side files follow
+	for i, r := range ready {
+		first[i] = len(units)
+		units = append(units, r.units()...)
+	}
+	batch := drop.Stage(units)
+	for i, r := range ready {
+		d.examine(ctx, batch, first[i], r)
+	}
+	var reloads []reload.Action
+	results, written := batch.Commit(), 0
+	for i, r := range ready {
+		end := len(results)
+		if i+1 < len(ready) {
+			end = first[i+1]
+		}
+		actions, wrote := d.conclude(r, results[first[i]:end], len(units))
+		reloads = append(reloads, actions...)
+		written += wrote
 	}
 	if written > 10 {
 		d.log.Info("wrote files", "count", written)
@@ -161,13 +304,80 @@ func (d *dropper) step() []reload.Action {
 	return reloads
 }
 
+// units are that of the files, and one for each file that a template has written
+// besides.
+func (r rendered) units() []drop.Unit {
+	own := drop.Unit{}
+	if r.set != nil {
+		own.Set = r.set.Folder
+	}
+	all := []drop.Unit{own}
+	for i, s := range r.states {
+		all[0].Files = append(all[0].Files, drop.File{
+			Path: s.drop.Destination, Content: r.contents[i], Mode: s.drop.Mode, UID: s.drop.UID, GID: s.drop.GID,
+			CreateDirs: s.drop.CreateDirs, InPlace: s.drop.InPlace, Backup: s.drop.Backup,
+		})
+		for _, side := range r.sides[i] {
+			all = append(all, drop.Unit{Files: []drop.File{side}})
+		}
+	}
+	return all
+}
+
+// conclude takes in what became of a group, and counts the files written.
+func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (reloads []reload.Action, written int) {
+	var failed error
+	changed := false // by a file besides
+	for _, each := range slices.Concat(results...) {
+		if each.Outcome == drop.Failed && failed == nil {
+			failed = each.Err
+		}
+	}
+	for _, each := range results[1:] {
+		changed = changed || each[0].Outcome == drop.Created || each[0].Outcome == drop.Changed
+	}
+	if failed != nil {
+		s := r.states[0]
+		var bad *checkError
+		s.dirty = !errors.As(failed, &bad) // A write may succeed later with the same content.
+		d.fail(s, failed)
+		d.follow(r.group, s, failed)
+		return nil, 0
+	}
+	for i, s := range r.states {
+		result := results[0][i]
+		outcome := result.Outcome
+		if outcome == drop.Unchanged && changed {
+			outcome = drop.Changed
+		}
+		s.dirty, s.sides = false, pathsOf(r.sides[i])
+		reloads = append(reloads, reloadsFor(s, outcome)...)
+		if r.set != nil {
+			reloads = append(reloads, withoutEarlySignals(s, outcome, r.set.Reloads)...)
+		}
+		if outcome != drop.Unchanged {
+			written++
+			d.logWritten(s, outcome, of)
+		}
+		d.warn(s, result.Warnings)
+		d.succeed(s, outcome)
+	}
+	return reloads, written
+}
+
+// warn tells what is not as one would expect of a written file, once.
+func (d *dropper) warn(s *state, warnings []string) {
+	text := strings.Join(warnings, "; ")
+	if text != "" && text != s.said {
+		d.log.Warn("file is written, but "+text, "drop", s.drop.Name, "destination", s.drop.Destination)
+	}
+	s.said = text
+}
+
 // remove takes a file away whose secret is gone. That it is gone is news, too.
 func (d *dropper) remove(s *state) []reload.Action {
-	err := drop.Check(s.drop.Destination)
-	if err == nil {
-		err = os.Remove(s.drop.Destination)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	removed, err := drop.Remove(s.drop.Destination)
+	if err != nil {
 		s.dirty = true
 		d.fail(s, fmt.Errorf("removing the file of a secret that is gone: %w", err))
 		return nil
@@ -177,7 +387,7 @@ func (d *dropper) remove(s *state) []reload.Action {
 		s.gone, s.since = true, time.Now()
 		d.log.Info("the secret is gone, and so is its file", "drop", s.drop.Name, "destination", s.drop.Destination)
 	}
-	if err != nil {
+	if !removed {
 		return nil
 	}
 	return slices.Clone(s.drop.Reloads)
@@ -187,20 +397,24 @@ func (d *dropper) remove(s *state) []reload.Action {
 // the agent starts: no service can have read it before, and a service that is
 // just starting would die of a SIGHUP that it does not handle yet.
 func reloadsFor(s *state, outcome drop.Outcome) []reload.Action {
+	return withoutEarlySignals(s, outcome, s.drop.Reloads)
+}
+
+func withoutEarlySignals(s *state, outcome drop.Outcome, all []reload.Action) []reload.Action {
 	if outcome == drop.Unchanged {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(s.drop.Reloads), func(a reload.Action) bool {
+	return slices.DeleteFunc(slices.Clone(all), func(a reload.Action) bool {
 		_, isSignal := a.(reload.Signal)
 		return isSignal && outcome == drop.Created && !s.wrote
 	})
 }
 
-// render sets s.uses, s.lacks and s.stale. A secret that cannot be read fails
-// the drop only where no earlier version of it is known, or where the file is
-// not to outlive the secret.
-func (d *dropper) render(s *state) ([]byte, error) {
-	s.uses, s.lacks = nil, false
+// render sets s.uses, s.reads, s.lacks and s.stale. A secret that cannot be read
+// fails the drop only where no earlier version of it is known, or where the file
+// is not to outlive the secret.
+func (d *dropper) render(s *state) (render.Result, error) {
+	s.uses, s.reads, s.lacks = nil, nil, false
 	var unread, stale error
 	lookup := func(request render.Request) *render.Secret {
 		r, known := d.readings[request]
@@ -220,19 +434,23 @@ func (d *dropper) render(s *state) ([]byte, error) {
 		s.uses = []render.Request{request}
 		if dot = lookup(request); dot == nil {
 			s.lacks = unread == nil
-			return nil, unread
+			return render.Result{}, unread
 		}
 	}
 	if s.drop.Format != render.FormatTemplate {
-		return s.drop.Encode(dot)
+		content, err := s.drop.Encode(dot)
+		return render.Result{Content: content}, err
 	}
-	result, err := s.drop.Template.Execute(render.Input{Secret: lookup, Env: os.LookupEnv, Dialect: s.drop.Dialect, Now: time.Now(), Dot: dot})
+	result, err := s.drop.Template.Execute(render.Input{
+		Secret: lookup, Env: os.LookupEnv, File: s.readFile, Now: time.Now(),
+		Tenant: d.tenant, Service: d.service, Dialect: s.drop.Dialect, Dot: dot,
+	})
 	s.uses = append(s.uses, result.Uses...)
 	if unread != nil {
-		return nil, unread
+		return render.Result{}, unread
 	}
 	s.lacks = len(result.Missing) > 0
-	return result.Content, err
+	return result, err
 }
 
 func isMissing(err error) bool { return errors.Is(err, watch.ErrMissing) }
@@ -257,13 +475,18 @@ func (d *dropper) fail(s *state, err error) {
 	}
 	s.err = err
 	var unread *unreadError
-	if first && !errors.As(err, &unread) {
+	var follows *followError
+	switch {
+	case !first || errors.As(err, &unread) || errors.As(err, &follows):
+	case s.env != "":
+		d.log.Error("variable failed; the command keeps what it has", "name", s.env, "error", err)
+	default:
 		d.log.Error("drop failed; its file stays as it is", "drop", s.drop.Name, "destination", s.drop.Destination, "error", err)
 	}
 }
 
 func (d *dropper) succeed(s *state, outcome drop.Outcome) {
-	if s.err != nil {
+	if s.err != nil && s.env == "" {
 		d.log.Info("drop is current again", "drop", s.drop.Name, "destination", s.drop.Destination)
 	}
 	if s.err != nil || s.gone || outcome != drop.Unchanged || s.since.IsZero() {
@@ -271,7 +494,7 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	}
 	s.err, s.wrote, s.gone = nil, true, false
 	issued := d.issuedTo(s)
-	if issued.isEmpty() && !(s.filed.isEmpty() && s.orphaned.isEmpty()) {
+	if s.env == "" && issued.isEmpty() && !(s.filed.isEmpty() && s.orphaned.isEmpty()) {
 		_ = record{}.write(s.drop.Destination) // What it lists ends by itself.
 	}
 	s.inFile, s.filed, s.orphaned.Certificates = s.uses, issued, nil

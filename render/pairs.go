@@ -30,7 +30,8 @@ type Keys struct {
 	MapInvalid bool
 }
 
-func (k Keys) isZero() bool {
+// IsZero tells whether all pairs are written as they are.
+func (k Keys) IsZero() bool {
 	return len(k.Only)+len(k.Except)+len(k.Rename) == 0 && k.Prefix == "" && !k.Upper && !k.MapInvalid
 }
 
@@ -47,7 +48,7 @@ func (k Keys) Check() error {
 // apply returns the pairs that are written. Two that would get the same name
 // are an error, and so is a name in Rename that no pair has.
 func (k Keys) apply(pairs map[string]any) (map[string]any, error) {
-	if k.isZero() {
+	if k.IsZero() {
 		return pairs, nil
 	}
 	for _, from := range sortedKeys(k.Rename) {

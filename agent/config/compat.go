@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 )
@@ -123,7 +124,7 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		}
 		return
 	}
-	s := &Supervise{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Restart: true}
+	s := &Supervise{Command: supervise.Command{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Restart: true}}
 	switch b.Restart {
 	case "", "always":
 	case "never":
@@ -163,7 +164,7 @@ func (l *loader) envTemplate(s *Supervise, b envTemplateBlock) {
 		return
 	}
 	if t := l.template(body, b.DefRange); t != nil {
-		s.Env = append(s.Env, EnvTemplate{b.Name, t})
+		s.Env = append(s.Env, EnvTemplate{b.Name, t, body.Source})
 	}
 }
 

@@ -5,10 +5,10 @@ package config
 
 import (
 	"io/fs"
-	"syscall"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -58,17 +58,17 @@ type Sink struct {
 
 // Supervise is a command that the agent runs with secrets in its environment.
 type Supervise struct {
-	Args       []string
-	StopSignal syscall.Signal
-	// Restart says that the command is started anew when a secret changes.
-	Restart bool
-	Env     []EnvTemplate
+	supervise.Command
+	Env []EnvTemplate
 }
 
 // EnvTemplate is one variable of a supervised command.
 type EnvTemplate struct {
 	Name     string
 	Template *render.Template
+	// Source is the template's file, or "" for one that stands in the
+	// configuration.
+	Source string
 }
 
 // Vault says where Vault is. Empty fields are left to the VAULT_* environment

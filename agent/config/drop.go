@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"io/fs"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -93,6 +92,9 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
 	d.RemoveOnExit = l.choice("on_exit", b.OnExit, b.OnExitRange, "keep", "remove") == "remove"
 	d.OnMissing = OnMissing(l.choice("on_missing", b.OnMissing, b.OnMissingRange, string(KeepFile), string(RemoveFile), string(Fail)))
+	if d.InPlace && d.Backup {
+		l.at(b.WriteRange, "write = \"in_place\" cannot keep a backup, as it replaces no file")
+	}
 	d.Check = l.check(b.Check)
 	d.Reloads = l.reloads(b)
 	for _, wait := range b.Wait {
@@ -182,15 +184,8 @@ func (l *loader) format(b dropBody) render.Format {
 	case b.Source != "" || !isUnset(b.Contents):
 		return render.FormatTemplate
 	}
-	switch filepath.Ext(b.Destination) {
-	case ".json":
-		return render.FormatJSON
-	case ".yaml", ".yml":
-		return render.FormatYAML
-	case ".toml":
-		return render.FormatTOML
-	case ".properties":
-		return render.FormatProperties
+	if f := render.FormatOf(b.Destination); f != render.FormatTemplate {
+		return f
 	}
 	return render.FormatDotenv
 }
@@ -239,39 +234,17 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 
 // owner finds the ids of user and group.
 func (l *loader) owner(b dropBody) (uid, gid *int) {
-	find := func(what, name string, at hcl.Range, lookup func(string) (string, error)) *int {
+	find := func(name string, at hcl.Range, lookup func(string) (int, error)) *int {
 		if name == "" {
 			return nil
 		}
-		id, err := strconv.Atoi(name)
-		if err == nil && id >= 0 {
-			return &id
-		}
-		text, err := lookup(name)
-		if err == nil {
-			id, err = strconv.Atoi(text)
-		}
+		id, err := lookup(name)
 		if err != nil {
-			l.at(at, "there is no %s %q on this machine; write its number, if it is known elsewhere", what, name)
-			return nil
+			l.at(at, "%s", err)
 		}
 		return &id
 	}
-	uid = find("user", b.User, b.UserRange, func(name string) (string, error) {
-		u, err := user.Lookup(name)
-		if err != nil {
-			return "", err
-		}
-		return u.Uid, nil
-	})
-	gid = find("group", b.Group, b.GroupRange, func(name string) (string, error) {
-		g, err := user.LookupGroup(name)
-		if err != nil {
-			return "", err
-		}
-		return g.Gid, nil
-	})
-	return uid, gid
+	return find(b.User, b.UserRange, drop.UserID), find(b.Group, b.GroupRange, drop.GroupID)
 }
 
 func (l *loader) check(b *execBlock) *Check {

@@ -113,26 +113,53 @@ func (c Command) String() string { return fmt.Sprintf("command %q", c.Args) }
 // Do runs the program and waits for it. Its output is thrown away, since it
 // may hold secrets. It does not get the agent's own credentials.
 func (c Command) Do(ctx context.Context) error {
+	_, err := c.Output(ctx)
+	if err != nil {
+		return fmt.Errorf("%w (its output is not shown, as it may hold secrets)", err)
+	}
+	return nil
+}
+
+// maxOutput is how many bytes of a program's output are kept.
+const maxOutput = 4 << 10
+
+// Output is like [Command.Do], and returns the beginning of what the program has
+// written. It may hold secrets.
+func (c Command) Output(ctx context.Context) ([]byte, error) {
+	limited := ctx
 	if c.Timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Timeout)
+		limited, cancel = context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
 	}
-	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), isCredential)
+	var out beginning
+	cmd := exec.CommandContext(limited, c.Args[0], c.Args[1:]...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = Environ(), &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
 	switch {
 	case err == nil:
-		return nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
+		return out.kept, nil
+	case errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil:
+		return out.kept, fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
 	default:
-		return fmt.Errorf("%s: %w (its output is not shown, as it may hold secrets)", c, err)
+		return out.kept, fmt.Errorf("%s: %w", c, err)
 	}
 }
+
+// beginning keeps what is written to it first, up to maxOutput.
+type beginning struct{ kept []byte }
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
+	return len(p), nil
+}
+
+// Environ is the environment for programs that the agent runs: its own, without
+// its credentials.
+func Environ() []string { return slices.DeleteFunc(os.Environ(), isCredential) }
 
 func isCredential(variable string) bool {
 	return strings.HasPrefix(variable, "VAULT_TOKEN=") || strings.HasPrefix(variable, "VAULT_SECRET_ID=")

@@ -49,6 +49,8 @@ type Session struct {
 	changing  sync.Mutex // one login or renewal at a time; requests go on with the old token
 	replacing sync.Mutex // one denied request at a time looks for another token
 
+	shared func(token string) // who else gets every token, or nil
+
 	mu      sync.Mutex
 	token   *Token // nil before the first login
 	retired []*Token
@@ -78,6 +80,12 @@ func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, erro
 		conn: conn, method: methodOf(auth), own: own, fixed: auth.Method == config.MethodToken,
 		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1),
 	}, nil
+}
+
+// Share hands every token to f, from the first login on. Since others use them
+// then, none is revoked. It must be called before anything else; f must not wait.
+func (s *Session) Share(f func(token string)) {
+	s.shared, s.noRevocation = f, true
 }
 
 // Address is where Vault is, without any password.
@@ -246,6 +254,9 @@ func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, doubted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.granted(asked, ttl, auth.Renewable)
+	if s.shared != nil {
+		s.shared(t.value)
+	}
 	old := s.token
 	s.token = t
 	switch {

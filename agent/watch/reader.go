@@ -59,6 +59,9 @@ func NewSecrets(vault Vault) *Secrets { return &Secrets{vault: vault} }
 // the mount that the path is on, once for each mount.
 func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Request, error) {
 	path, query, _ := strings.Cut(strings.Trim(r.Path, "/"), "?")
+	if r.Lists() {
+		return ss.resolveList(ctx, r, path)
+	}
 	m, err := ss.mountOf(ctx, path)
 	if err != nil {
 		return r, err
@@ -76,8 +79,29 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 	return r.At(path), nil
 }
 
+// resolveList returns the API path of a folder, which of KV v2 lists metadata,
+// however the folder is spelled.
+func (ss *Secrets) resolveList(ctx context.Context, r render.Request, path string) (render.Request, error) {
+	m, err := ss.mountOf(ctx, path+"/")
+	if err != nil || !m.isKV2() {
+		return r.At(path), err
+	}
+	folder := strings.TrimPrefix(path+"/", m.path)
+	for _, api := range []string{"metadata/", "data/"} {
+		if rest, is := strings.CutPrefix(folder, api); is {
+			folder = rest
+			break
+		}
+	}
+	return r.At(strings.Trim(m.path+"metadata/"+folder, "/")), nil
+}
+
 // Read asks what [Secrets.Resolve] returned.
 func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, Life, error) {
+	if r.Lists() {
+		s, err := ss.readList(ctx, r)
+		return s, Life{}, err
+	}
 	path, rawQuery, _ := strings.Cut(r.Path, "?")
 	m, err := ss.mountOf(ctx, path)
 	if err != nil {
@@ -102,6 +126,19 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 		Data: secret.Of(answer.Data),
 	}
 	return s, ss.life(r, s, m, answer), nil
+}
+
+// readList lists a folder. One that is not there is like an empty one to Vault.
+func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secret, error) {
+	answer, err := ss.vault.List(ctx, r.Path)
+	if err != nil {
+		return nil, withPolicy(err, "the login's policies need: path %q { capabilities = [\"list\"] }", r.Path+"/")
+	}
+	data := map[string]any{"keys": []any{}}
+	if answer.Secret != nil && answer.Data["keys"] != nil {
+		data["keys"] = answer.Data["keys"]
+	}
+	return &render.Secret{Path: r.Path, Data: secret.Of(data)}, nil
 }
 
 func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mount, query url.Values) (session.Answer, error) {

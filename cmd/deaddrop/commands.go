@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 func newRun() *cobra.Command {
@@ -32,15 +36,15 @@ file to the log; SIGTERM and SIGINT stop.`,
   deaddrop run --tenant demo --service nexa --out /run/nexa.env --signal HUP --pid-file /run/nexa.pid`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := opts.logger()
-			if err != nil {
-				return err
-			}
 			cfg, load, err := opts.load()
 			if err != nil {
 				return err
 			}
-			return failure(log, agent.Run(cmd.Context(), cfg, load, log))
+			log, err := opts.logger(cfg)
+			if err != nil {
+				return err
+			}
+			return failure(log, run(cmd.Context(), cfg, load, log))
 		},
 	}
 	opts.bind(cmd)
@@ -51,10 +55,25 @@ file to the log; SIGTERM and SIGINT stop.`,
 	return cmd
 }
 
+// run runs the agent, and keeps its process id in a file where one is wanted.
+func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
+	if cfg.PIDFile != "" {
+		content := []byte(strconv.Itoa(os.Getpid()) + "\n")
+		if err := drop.Write([]drop.File{{Path: cfg.PIDFile, Content: content, Mode: 0o644, CreateDirs: true}})[0].Err; err != nil {
+			return err
+		}
+		defer func() { _, _ = drop.Remove(cfg.PIDFile) }()
+	}
+	if cfg.Once && cfg.Supervise == nil {
+		return agent.Once(ctx, cfg, false, log)
+	}
+	return agent.Run(ctx, cfg, load, log)
+}
+
 func newRender() *cobra.Command {
 	var opts options
 	var timeout time.Duration
-	var keepToken bool
+	var keepToken, dryRun, diff, showSecrets bool
 	cmd := &cobra.Command{
 		Use:   "render",
 		Short: "Write all files once and exit",
@@ -62,46 +81,45 @@ func newRender() *cobra.Command {
 changed, and exits. It suits init containers and scripts: what may pass by
 itself, such as a Vault that is not up yet, is retried until the timeout.
 
+With --dry-run or --diff nothing is written, checked or reloaded; but what Vault
+issues for a template, such as a certificate, is issued.
+
 ` + exitCodes,
 		Example: `  deaddrop render --once --config /etc/deaddrop.hcl
   deaddrop render --once --secret secret/tenant/demo/nexa --out /run/nexa.env
-  deaddrop render --once --tenant demo --service nexa`,
+  deaddrop render --once --tenant demo --service nexa
+  deaddrop render --config /etc/deaddrop.hcl --diff`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := opts.logger()
-			if err != nil {
-				return err
-			}
 			cfg, _, err := opts.load()
 			if err != nil {
 				return err
 			}
+			log, err := opts.logger(cfg)
+			if err != nil {
+				return err
+			}
+			if cfg.Supervise != nil && len(cfg.Drops) == 0 {
+				return errors.New("there is no file to render: exec and env_template are for \"deaddrop run\"")
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
+			if dryRun || diff {
+				files, err := agent.Preview(ctx, cfg, log)
+				show := preview{cmd.OutOrStdout(), diff, showSecrets}
+				return errors.Join(failure(log, err), show.files(files))
+			}
 			return failure(log, agent.Once(ctx, cfg, keepToken, log))
 		},
 	}
 	opts.bind(cmd)
 	cmd.Flags().Bool("once", true, "render once, which is all that render does")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up after this long")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "write nothing, and show what would be written, with values masked")
+	cmd.Flags().BoolVar(&diff, "diff", false, "write nothing, and show which keys would change, with values masked")
+	cmd.Flags().BoolVar(&showSecrets, "show-secrets", false, "with --dry-run or --diff: show the values, too")
 	cmd.Flags().BoolVar(&keepToken, "keep-token", false, "do not revoke the token of this run at the end")
 	return cmd
-}
-
-func newValidate() *cobra.Command {
-	return &cobra.Command{
-		Use:   "validate FILE",
-		Short: "Check a configuration file and its templates, without contacting anything",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(args[0])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d drops\n", args[0], len(cfg.Drops))
-			return err
-		},
-	}
 }
 
 // version is set by the linker.
@@ -125,7 +143,7 @@ func newVersion() *cobra.Command {
 
 // options are the flags that run and render share.
 type options struct {
-	config          string
+	config          []string
 	tenant, service string
 	simple          config.Simple
 	logLevel        string
@@ -134,7 +152,7 @@ type options struct {
 
 func (o *options) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "", "configuration `file`")
+	f.StringArrayVarP(&o.config, "config", "c", nil, "configuration `file`, or folder of them; may be given several times")
 	f.StringVar(&o.simple.Secret, "secret", "", "`path` of a secret, such as secret/tenant/demo/nexa")
 	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE")
 	f.StringVar(&o.service, "service", "", "`service` of the tenant, such as nexa")
@@ -142,8 +160,8 @@ func (o *options) bind(cmd *cobra.Command) {
 	f.StringVar(&o.simple.Format, "format", "", "format of the file: "+oneOf(render.DataFormats())+" (default: by its ending, else dotenv)")
 	f.StringVar(&o.simple.Dialect, "dialect", "", "who reads the .env file: "+oneOf(dotenv.Dialects())+" (default portable)")
 	f.StringVar(&o.simple.Perms, "perms", "", "`mode` of the file (default 0600)")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal")
+	f.StringVar(&o.logLevel, "log-level", "", "debug, info, warn or error (default: as the configuration says, else info)")
+	f.StringVar(&o.logFormat, "log-format", "", "text, json, or auto: text on a terminal (default: as the configuration says, else auto)")
 	for flag, values := range map[string][]string{
 		"format":     render.DataFormats(),
 		"dialect":    dotenv.Dialects(),
@@ -162,8 +180,8 @@ func (o *options) bind(cmd *cobra.Command) {
 
 // load returns the configuration, and how to load it again where it is a file.
 func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
-	if o.config != "" {
-		load := func() (*config.Config, error) { return config.Load(o.config) }
+	if len(o.config) > 0 {
+		load := func() (*config.Config, error) { return config.Load(o.config...) }
 		cfg, err := load()
 		return cfg, load, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,22 +9,32 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/render"
 )
 
-// logger logs to standard error: text for people, JSON for collectors.
-func (o *options) logger() (*slog.Logger, error) {
+// logger logs to standard error, or the file that the configuration names: text
+// for people, JSON for collectors. Flags go before the configuration.
+func (o *options) logger(cfg *config.Config) (*slog.Logger, error) {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+	if err := level.UnmarshalText([]byte(cmp.Or(o.logLevel, cfg.LogLevel, "info"))); err != nil {
 		return nil, fmt.Errorf("--log-level %q is not known: use debug, info, warn or error", o.logLevel)
 	}
-	asText := o.logFormat == "text" || o.logFormat == "auto" && term.IsTerminal(int(os.Stderr.Fd()))
+	format := cmp.Or(o.logFormat, cfg.LogFormat, "auto")
+	to := os.Stderr
+	if cfg.LogFile != "" {
+		file, err := os.OpenFile(cfg.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, config.Invalid("log_file: %v", err)
+		}
+		to = file // It stays open until the end of the process.
+	}
 	how := &slog.HandlerOptions{Level: level}
 	switch {
-	case asText:
-		return slog.New(slog.NewTextHandler(os.Stderr, how)), nil
-	case o.logFormat == "json" || o.logFormat == "auto":
-		return slog.New(slog.NewJSONHandler(os.Stderr, how)), nil
+	case format == "text" || format == "auto" && term.IsTerminal(int(to.Fd())):
+		return slog.New(slog.NewTextHandler(to, how)), nil
+	case format == "json" || format == "auto":
+		return slog.New(slog.NewJSONHandler(to, how)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q is not known: use auto, text or json", o.logFormat)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 )
 
@@ -61,6 +62,10 @@ func execute(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "See \"deaddrop --help\".")
 		return exitUsage
 	}
+	var exit *supervise.ExitError
+	if errors.As(err, &exit) {
+		return exit.Code // The command has said what there is to say.
+	}
 	failed.log()
 	return exitCode(err)
 }
@@ -104,6 +109,6 @@ of Vault's own client works too.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newRender(), newValidate(), newVersion())
+	root.AddCommand(newRun(), newRender(), newValidate(), newTemplates(), newVersion())
 	return root
 }

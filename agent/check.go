@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/secret"
+)
+
+// checkError says that new content has not passed its check. It is tried again
+// when the content changes.
+type checkError struct {
+	err    error
+	output string // redacted
+}
+
+func (e *checkError) Error() string {
+	text := "the new content has not passed its check: " + e.err.Error()
+	if e.output != "" {
+		text += "; it said: " + e.output
+	}
+	return text
+}
+
+func (e *checkError) Unwrap() error { return e.err }
+
+// examine runs the checks of a group on its content, and rejects what does not
+// pass.
+func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r rendered) {
+	pending := batch.Pending(unit)
+	if pending == "" {
+		return
+	}
+	err := func() error {
+		for _, s := range r.states {
+			path := pending
+			if r.set != nil {
+				path = filepath.Join(pending, filepath.Base(s.drop.Destination))
+			}
+			if err := d.check(ctx, s.drop.Check, path, r); err != nil {
+				return err
+			}
+		}
+		if r.set != nil {
+			return d.check(ctx, r.set.Check, pending, r)
+		}
+		return nil
+	}()
+	if err == nil {
+		return
+	}
+	for i := range r.units() {
+		batch.Reject(unit+i, err)
+	}
+}
+
+func (d *dropper) check(ctx context.Context, c *config.Check, path string, r rendered) error {
+	if c == nil {
+		return nil
+	}
+	args := slices.Clone(c.Args)
+	for i := range args {
+		args[i] = strings.NewReplacer("{{.Path}}", path, "{{ .Path }}", path).Replace(args[i])
+	}
+	output, err := reload.Command{Args: args, Timeout: c.Timeout}.Output(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("the check was interrupted: %w", ctx.Err())
+	case err != nil:
+		return &checkError{err, redact(strings.Join(strings.Fields(string(output)), " "), d.valuesOf(r))}
+	}
+	return nil
+}
+
+// shortest is how long a value must be to be looked for in the output of a
+// check: shorter ones are in everything.
+const shortest = 3
+
+// valuesOf are the texts that may not be shown of a group: all values of its
+// secrets, as they are and as programs write them, and all that stands behind
+// an = or a : in its files, or alone on a line.
+func (d *dropper) valuesOf(r rendered) []string {
+	var values []string
+	add := func(value string) {
+		if value = strings.Trim(strings.TrimSpace(value), "\"'`,;"); len(value) >= shortest {
+			values = append(values, value)
+		}
+	}
+	for _, s := range r.states {
+		for _, request := range s.uses {
+			if answer := d.readings[request].Secret; answer != nil {
+				scalars(answer.Data.Reveal(), func(text string) {
+					quoted, _ := json.Marshal(text)
+					for _, form := range []string{text, string(quoted), base64.StdEncoding.EncodeToString([]byte(text)), url.QueryEscape(text)} {
+						add(form)
+					}
+					for line := range strings.SplitSeq(text, "\n") {
+						add(line)
+					}
+				})
+			}
+		}
+	}
+	for _, content := range r.contents {
+		for line := range strings.SplitSeq(string(content), "\n") {
+			add(line)
+			if at := strings.IndexAny(line, "=:"); at >= 0 {
+				add(line[at+1:])
+			}
+		}
+	}
+	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
+	return slices.Compact(values)
+}
+
+func scalars(v any, f func(string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, each := range v {
+			scalars(each, f)
+		}
+	case []any:
+		for _, each := range v {
+			scalars(each, f)
+		}
+	case nil, bool:
+	default:
+		f(fmt.Sprint(v))
+	}
+}
+
+// redact takes values out of a text, in which every run of blanks is one.
+func redact(text string, values []string) string {
+	for _, value := range values {
+		text = strings.ReplaceAll(text, strings.Join(strings.Fields(value), " "), secret.Redacted)
+	}
+	return text
+}

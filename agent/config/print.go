@@ -1,0 +1,287 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/secret"
+)
+
+// String is the effective configuration in the language of the files: with the
+// environment variables that overrule them and the values that they leave to the
+// default, and without secrets. Templates that stand in the files are left out.
+func (c *Config) String() string {
+	p := &printer{}
+	p.vault(c.Vault)
+	p.auth(c)
+	p.block("template_config", func() {
+		p.set("static_secret_render_interval", short(c.Interval))
+		p.raw("lease_renewal_threshold", strconv.FormatFloat(c.LeaseShare, 'g', 4, 64))
+		p.raw("certificate_renewal_threshold", strconv.FormatFloat(c.CertShare, 'g', 4, 64))
+	})
+	p.set("tenant", c.Tenant)
+	p.set("service", c.Service)
+	p.flag("exit_after_auth", c.Once)
+	p.set("pid_file", c.PIDFile)
+	p.set("log_level", c.LogLevel)
+	p.set("log_format", c.LogFormat)
+	p.set("log_file", c.LogFile)
+	var set *Set
+	for i, d := range c.Drops {
+		switch {
+		case d.Set == nil:
+			p.drop(d)
+		case d.Set != set:
+			set = d.Set
+			p.setBlock(set, slices.DeleteFunc(slices.Clone(c.Drops[i:]), func(d Drop) bool { return d.Set != set }))
+		}
+	}
+	if c.Supervise != nil {
+		p.supervise(c.Supervise)
+	}
+	return p.out.String()
+}
+
+// printer writes blocks and arguments.
+type printer struct {
+	out    strings.Builder
+	indent string
+}
+
+func (p *printer) block(head string, body func()) {
+	fmt.Fprintf(&p.out, "%s%s {\n", p.indent, head)
+	p.indent += "  "
+	body()
+	p.indent = p.indent[2:]
+	fmt.Fprintf(&p.out, "%s}\n", p.indent)
+}
+
+// raw writes an argument; set and list quote it, and leave out what is empty.
+func (p *printer) raw(name, value string) { fmt.Fprintf(&p.out, "%s%s = %s\n", p.indent, name, value) }
+
+func (p *printer) set(name, value string) {
+	if value != "" {
+		p.raw(name, quote(value))
+	}
+}
+
+func (p *printer) flag(name string, value bool) {
+	if value {
+		p.raw(name, "true")
+	}
+}
+
+func (p *printer) list(name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = quote(v)
+	}
+	p.raw(name, "["+strings.Join(quoted, ", ")+"]")
+}
+
+// quote writes a text as HCL reads it.
+func quote(s string) string {
+	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(s))
+}
+
+// short is a duration without its zeros: 5m rather than 5m0s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func (p *printer) vault(v Vault) {
+	p.block("vault", func() {
+		p.set("address", redactUser(cmp.Or(os.Getenv("VAULT_ADDR"), v.Address, "https://127.0.0.1:8200")))
+		p.set("namespace", cmp.Or(os.Getenv("VAULT_NAMESPACE"), v.Namespace))
+		p.set("ca_cert", cmp.Or(os.Getenv("VAULT_CACERT"), v.CACert))
+		p.set("ca_path", cmp.Or(os.Getenv("VAULT_CAPATH"), v.CAPath))
+		p.set("client_cert", cmp.Or(os.Getenv("VAULT_CLIENT_CERT"), v.ClientCert))
+		p.set("client_key", cmp.Or(os.Getenv("VAULT_CLIENT_KEY"), v.ClientKey))
+		p.set("tls_server_name", cmp.Or(os.Getenv("VAULT_TLS_SERVER_NAME"), v.TLSServerName))
+		p.flag("tls_skip_verify", v.TLSSkipVerify)
+	})
+}
+
+func (p *printer) auth(c *Config) {
+	a := c.Auth
+	if a.Method == MethodToken {
+		fmt.Fprintln(&p.out, "# The token is that of VAULT_TOKEN.")
+		return
+	}
+	p.block("auto_auth", func() {
+		p.block("method "+quote(a.Method), func() {
+			p.set("mount_path", "auth/"+a.MountPath)
+			p.block("config", func() { p.credentials(a) })
+		})
+		for _, s := range c.Sinks {
+			p.block(`sink "file"`, func() {
+				p.block("config", func() {
+					p.set("path", s.Path)
+					p.set("mode", fmt.Sprintf("%04o", s.Mode))
+				})
+			})
+		}
+	})
+}
+
+func (p *printer) credentials(a Auth) {
+	id := func(name string, id ID) {
+		p.set(name+"_file_path", id.File)
+		if id.File == "" && id.Value.Reveal() != "" {
+			p.set(name, secret.Redacted)
+		}
+	}
+	switch a.Method {
+	case MethodAppRole:
+		id("role_id", a.RoleID)
+		id("secret_id", a.SecretID)
+		p.set("secret_id_response_wrapping_path", a.WrappingPath)
+		p.raw("remove_secret_id_file_after_reading", strconv.FormatBool(a.Remove))
+	case MethodCert:
+		p.set("name", a.Role)
+	case MethodJWT:
+		p.set("role", a.Role)
+		p.set("path", a.File)
+		p.raw("remove_jwt_after_reading", strconv.FormatBool(a.Remove))
+	case MethodKubernetes:
+		p.set("role", a.Role)
+		p.set("token_path", a.File)
+	case MethodTokenFile:
+		p.set("token_file_path", a.File)
+	}
+}
+
+func (p *printer) setBlock(s *Set, drops []Drop) {
+	p.block("set "+quote(s.Name), func() {
+		p.set("destination", s.Folder)
+		for _, d := range drops {
+			p.drop(d)
+		}
+		p.check(s.Check)
+		p.reloads(s.Reloads)
+	})
+}
+
+func (p *printer) drop(d Drop) {
+	p.block("drop "+quote(d.Name), func() {
+		p.set("secret", d.Secret)
+		if d.Set != nil {
+			p.set("destination", d.Destination[len(d.Set.Folder)+1:])
+		} else {
+			p.set("destination", d.Destination)
+		}
+		p.set("format", string(d.Format))
+		if d.Format == render.FormatDotenv || d.Format == render.FormatTemplate {
+			p.set("dialect", string(d.Dialect))
+		}
+		p.set("source", d.Source)
+		if d.Template != nil && d.Source == "" {
+			fmt.Fprintf(&p.out, "%s# contents are those of the file\n", p.indent)
+		}
+		p.set("sandbox_path", d.Sandbox)
+		p.set("perms", fmt.Sprintf("%04o", d.Mode))
+		p.id("user", d.UID)
+		p.id("group", d.GID)
+		p.raw("create_dest_dirs", strconv.FormatBool(d.CreateDirs))
+		if d.InPlace {
+			p.set("write", "in_place")
+		}
+		p.flag("backup", d.Backup)
+		p.flag("strict", d.Strict)
+		p.flag("require_tmpfs", d.RequireTmpfs)
+		p.set("on_missing", string(d.OnMissing))
+		if d.RemoveOnExit {
+			p.set("on_exit", "remove")
+		}
+		p.keys(d.Keys)
+		p.check(d.Check)
+		p.reloads(d.Reloads)
+	})
+}
+
+func (p *printer) id(name string, id *int) {
+	if id != nil {
+		p.set(name, strconv.Itoa(*id))
+	}
+}
+
+func (p *printer) keys(k render.Keys) {
+	if k.IsZero() {
+		return
+	}
+	p.block("keys", func() {
+		p.list("only", k.Only)
+		p.list("except", k.Except)
+		var pairs []string
+		for from, to := range k.Rename {
+			pairs = append(pairs, quote(from)+" = "+quote(to))
+		}
+		if slices.Sort(pairs); len(pairs) > 0 {
+			p.raw("rename", "{ "+strings.Join(pairs, ", ")+" }")
+		}
+		p.set("prefix", k.Prefix)
+		p.flag("upper", k.Upper)
+		p.flag("map_invalid", k.MapInvalid)
+	})
+}
+
+func (p *printer) check(c *Check) {
+	if c != nil {
+		p.block("check", func() { p.command(c.Args, c.Timeout) })
+	}
+}
+
+func (p *printer) command(args []string, timeout time.Duration) {
+	p.list("command", args)
+	p.set("timeout", short(timeout))
+}
+
+func (p *printer) reloads(all []reload.Action) {
+	for _, action := range all {
+		switch a := action.(type) {
+		case reload.Signal:
+			p.block("reload", func() {
+				p.set("signal", unix.SignalName(a.Signal))
+				p.set("pid_file", a.PIDFile)
+			})
+		case reload.Command:
+			p.block("exec", func() { p.command(a.Args, a.Timeout) })
+		}
+	}
+}
+
+func (p *printer) supervise(s *Supervise) {
+	for _, each := range s.Env {
+		p.block("env_template "+quote(each.Name), func() {
+			if each.Source != "" {
+				p.set("source", each.Source)
+				return
+			}
+			fmt.Fprintf(&p.out, "%s# contents are those of the file\n", p.indent)
+		})
+	}
+	p.block("exec", func() {
+		p.list("command", s.Args)
+		p.set("restart_on_secret_changes", map[bool]string{true: "always", false: "never"}[s.Restart])
+		p.set("restart_stop_signal", unix.SignalName(s.StopSignal))
+	})
+}

@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/render"
+)
+
+// environ are the variables of a supervised command.
+type environ struct {
+	pairs []string // NAME=value
+	whole bool     // all of them were rendered once
+	news  bool     // they were not handed on yet
+}
+
+// envDrop is a variable as a drop, which it is but for its file.
+func envDrop(e config.EnvTemplate) config.Drop {
+	d := config.Drop{Name: e.Name, Template: e.Template, OnMissing: config.KeepFile}
+	d.Format = render.FormatTemplate
+	return d
+}
+
+// setEnviron takes the variables in, when all of them could be rendered.
+func (d *dropper) setEnviron(r rendered) {
+	var pairs []string
+	for i, s := range r.states {
+		if strings.ContainsRune(string(r.contents[i]), 0) {
+			d.fail(s, errors.New("the value holds NUL, which no environment can carry"))
+			d.follow(r.group, s, s.err)
+			return
+		}
+		pairs = append(pairs, s.env+"="+string(r.contents[i]))
+	}
+	for _, s := range r.states {
+		s.dirty = false
+		d.succeed(s, 0)
+	}
+	d.environ.news = d.environ.news || !d.environ.whole || !slices.Equal(pairs, d.environ.pairs)
+	d.environ.pairs, d.environ.whole = pairs, true
+}
+
+// takeEnviron returns the variables when they are not what they were.
+func (d *dropper) takeEnviron() ([]string, bool) {
+	news := d.environ.news
+	d.environ.news = false
+	return d.environ.pairs, news
+}
+
+// endEnviron forgets the leases of a command that has ended: no one has them any
+// more.
+func (d *dropper) endEnviron() {
+	for _, s := range d.states {
+		if s.env != "" {
+			s.leases, s.inFile = nil, nil
+		}
+	}
+}

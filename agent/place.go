@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
+)
+
+// This file is about where files go, and which files templates read.
+
+// tidy looks at the folder of a drop when it is first heard of: what a killed
+// agent has left there is removed, and what is unwise is said once.
+func (d *dropper) tidy(s *state) {
+	folder := filepath.Dir(s.drop.Destination)
+	if d.folders[folder] {
+		return
+	}
+	d.folders[folder] = true
+	removed, err := drop.Clean(folder)
+	if err != nil {
+		d.log.Warn("what a killed agent may have left cannot be removed", "folder", folder, "error", err)
+	}
+	if removed > 0 {
+		d.log.Info("removed what a killed agent has left", "folder", folder, "count", removed)
+	}
+	is, err := drop.Inspect(folder)
+	if err != nil {
+		return // Writing will tell.
+	}
+	if is.OthersMayWrite && !s.drop.Strict {
+		d.log.Warn(othersMayWrite, "folder", folder)
+	}
+	if is.OnDisk && !s.drop.RequireTmpfs {
+		d.log.Warn(isOnDisk, "folder", folder)
+	}
+}
+
+const (
+	othersMayWrite = "every user of this machine may write to the folder, and put other files in place of these; \"chmod o-w\" mends it"
+	isOnDisk       = "the folder is on a disk, where secrets stay after the file is gone; a tmpfs, such as /run, keeps them in memory"
+)
+
+// mayHold tells whether the folder of a drop is as safe as it wants it. seen
+// holds what was found out of folders in this step.
+func (d *dropper) mayHold(s *state, seen map[string]error) error {
+	if !s.drop.Strict && !s.drop.RequireTmpfs {
+		return nil
+	}
+	folder := filepath.Dir(s.drop.Destination)
+	key := fmt.Sprint(s.drop.Strict, s.drop.RequireTmpfs, folder)
+	err, known := seen[key]
+	if known {
+		return err
+	}
+	is, err := drop.Inspect(folder)
+	switch {
+	case err != nil:
+	case s.drop.Strict && is.OthersMayWrite:
+		err = fmt.Errorf("strict: folder %s: %s", folder, othersMayWrite)
+	case s.drop.RequireTmpfs && is.OnDisk:
+		err = fmt.Errorf("require_tmpfs: folder %s: %s", folder, isOnDisk)
+	}
+	seen[key] = err
+	return err
+}
+
+// onExit removes the files that are not to outlive the agent.
+func (d *dropper) onExit() {
+	for _, g := range d.groups() {
+		for _, s := range g.states {
+			if !s.drop.RemoveOnExit {
+				continue
+			}
+			err := s.takeAway()
+			if err != nil {
+				d.log.Error("a file that is not to outlive the agent cannot be removed", "drop", s.drop.Name, "destination", s.drop.Destination, "error", err)
+			}
+		}
+	}
+}
+
+// takeAway removes the files of a drop; those of a set go together.
+func (s *state) takeAway() error {
+	if s.drop.Set != nil {
+		return drop.RemoveSet(s.drop.Set.Folder)
+	}
+	var errs []error
+	for _, path := range append([]string{s.drop.Destination}, s.sides...) {
+		_, err := drop.Remove(path)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// sideFiles are what a template has written by "writeToFile".
+func sideFiles(files []render.SideFile) ([]drop.File, error) {
+	var all []drop.File
+	for _, f := range files {
+		to := drop.File{Path: f.Path, Content: f.Content, Mode: f.Mode, CreateDirs: true}
+		if f.User != "" {
+			id, err := drop.UserID(f.User)
+			if err != nil {
+				return nil, fmt.Errorf("writeToFile %s: %w", f.Path, err)
+			}
+			to.UID = &id
+		}
+		if f.Group != "" {
+			id, err := drop.GroupID(f.Group)
+			if err != nil {
+				return nil, fmt.Errorf("writeToFile %s: %w", f.Path, err)
+			}
+			to.GID = &id
+		}
+		all = append(all, to)
+	}
+	return all, nil
+}
+
+func pathsOf(files []drop.File) []string {
+	var paths []string
+	for _, f := range files {
+		paths = append(paths, f.Path)
+	}
+	return paths
+}
+
+// readFile is one that a template has read, as it was then.
+type readFile struct{ path, version string }
+
+// versionOf tells whether a file was replaced or written to.
+func versionOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+}
+
+// readFile reads a file for a template, from the sandbox where there is one.
+func (s *state) readFile(path string) (string, error) {
+	s.reads = append(s.reads, readFile{path, versionOf(path)})
+	if s.drop.Sandbox == "" {
+		content, err := os.ReadFile(path)
+		return string(content), err
+	}
+	inside, err := filepath.Rel(s.drop.Sandbox, path)
+	if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
+		return "", fmt.Errorf("%s is not in sandbox_path, %s", path, s.drop.Sandbox)
+	}
+	root, err := os.OpenRoot(s.drop.Sandbox)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	content, err := root.ReadFile(inside) // It follows no link out of the sandbox.
+	return string(content), err
+}
+
+// readsFiles tells whether a template reads files.
+func (d *dropper) readsFiles() bool {
+	for _, s := range d.states {
+		if len(s.reads) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAtFiles marks the drops whose templates have read files that have changed.
+func (d *dropper) lookAtFiles() {
+	for _, s := range d.states {
+		for _, f := range s.reads {
+			s.dirty = s.dirty || versionOf(f.path) != f.version
+		}
+	}
+}

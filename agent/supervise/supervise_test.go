@@ -1,0 +1,123 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// run runs a script in the background. It writes what it has to tell into the
+// file "said", whose name is in $SAID.
+func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Process, said func() string, log *bytes.Buffer, end func() error, cancel func()) {
+	path := filepath.Join(t.TempDir(), "said")
+	t.Setenv("SAID", path)
+	t.Setenv("VAULT_TOKEN", "m4rker")
+	log = &bytes.Buffer{}
+	p = New(Command{Args: []string{"sh", "-c", script}, StopSignal: sig, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	said = func() string {
+		content, _ := os.ReadFile(path)
+		return string(content)
+	}
+	end = func() error {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(time.Minute):
+			t.Fatal("it does not end")
+			return nil
+		}
+	}
+	return p, said, log, end, cancel
+}
+
+const serve = `echo "$A $B $VAULT_TOKEN" >>"$SAID"; trap 'echo stopped >>"$SAID"; exit 0' TERM; while :; do sleep 0.05; done`
+
+func TestACommandStartsWithItsEnvironmentAndAnewWhenThatChanges(t *testing.T) {
+	t.Setenv("A", "of the agent")
+	p, said, _, end, cancel := run(t, serve, true, syscall.SIGTERM)
+	assert.Empty(t, said(), "it waits for its environment")
+	p.SetEnviron([]string{"A=1", "B=x"})
+	require.Eventually(t, func() bool { return said() == "1 x \n" }, time.Minute, time.Millisecond)
+	p.SetEnviron([]string{"A=2", "B=x"})
+	require.Eventually(t, func() bool { return said() == "1 x \nstopped\n2 x \n" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+	assert.True(t, strings.HasSuffix(said(), "2 x \nstopped\n"), said())
+}
+
+func TestACommandMayKeepItsOldEnvironment(t *testing.T) {
+	p, said, log, end, cancel := run(t, serve, false, syscall.SIGTERM)
+	p.SetEnviron([]string{"A=1"})
+	require.Eventually(t, func() bool { return said() == "1  \n" }, time.Minute, time.Millisecond)
+	p.SetEnviron([]string{"A=2"})
+	require.Eventually(t, func() bool { return len(p.environ) == 0 }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+	assert.Equal(t, "1  \nstopped\n", said())
+	assert.Contains(t, log.String(), "goes on with the old ones")
+}
+
+func TestTheExitCodeOfACommandIsPassedOn(t *testing.T) {
+	for script, code := range map[string]int{"exit 0": 0, "exit 7": 7, "kill -KILL $$": 137} {
+		p, _, _, end, _ := run(t, script, true, syscall.SIGTERM)
+		p.SetEnviron(nil)
+		err := end()
+		if code == 0 {
+			require.NoError(t, err)
+			continue
+		}
+		var exit *ExitError
+		require.ErrorAs(t, err, &exit)
+		assert.Equal(t, code, exit.Code)
+	}
+}
+
+func TestACommandThatDoesNotStopIsKilledWithItsChildren(t *testing.T) {
+	p, said, log, end, cancel := run(t, `trap "" TERM; sleep 300 & echo $! >"$SAID"; wait; wait; while :; do sleep 300; done`, true, syscall.SIGTERM)
+	p.grace = 200 * time.Millisecond
+	p.SetEnviron(nil)
+	require.Eventually(t, func() bool { return said() != "" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+	assert.Contains(t, log.String(), "killing it")
+	require.Eventually(t, func() bool {
+		stat, err := os.ReadFile("/proc/" + strings.TrimSpace(said()) + "/stat")
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	}, time.Minute, time.Millisecond, "its child")
+}
+
+func TestTheStopSignalIsTheOneThatWasAskedFor(t *testing.T) {
+	p, said, _, end, cancel := run(t, `trap 'echo int >>"$SAID"; exit 3' INT; echo up >"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGINT)
+	p.SetEnviron(nil)
+	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
+	cancel()
+	var exit *ExitError
+	require.ErrorAs(t, end(), &exit)
+	assert.Equal(t, 3, exit.Code)
+	assert.Equal(t, "up\nint\n", said())
+}
+
+func TestACommandThatIsNotThereIsAnError(t *testing.T) {
+	p := New(Command{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
+	p.SetEnviron([]string{"A=m4rker"})
+	p.SetEnviron([]string{"A=m4rker"})
+	err := p.Run(t.Context())
+	require.ErrorContains(t, err, `starting the command ["/nowhere"]`)
+	assert.NotContains(t, err.Error(), "m4rker")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, p.Run(ctx), "it never gets an environment")
+}

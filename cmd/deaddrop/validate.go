@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/templates"
+)
+
+func newValidate() *cobra.Command {
+	var show bool
+	cmd := &cobra.Command{
+		Use:   "validate FILE...",
+		Short: "Check configuration files and their templates, without contacting anything",
+		Long: `Validate reads configuration files, and folders of them, as "deaddrop run --config"
+does, and says all that is wrong with file, line and column. What has no effect
+is a warning. With --print it shows what comes of them, environment variables
+included, in the same language and without secrets.`,
+		Example: `  deaddrop validate /etc/deaddrop.hcl
+  deaddrop validate --print vault-agent.hcl /etc/deaddrop.d`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := config.Load(args...)
+			if err != nil {
+				return err
+			}
+			for _, w := range cfg.Warnings {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			text := fmt.Sprintf("%s is valid: %d drops\n", strings.Join(args, ", "), len(cfg.Drops))
+			if show {
+				text = cfg.String()
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), text)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&show, "print", false, "show the effective configuration, without secrets")
+	return cmd
+}
+
+func newTemplates() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "templates",
+		Short: "Show the ready-made templates",
+		Long: `The ready-made templates write what a service wants to find in its environment,
+from the secrets of a tenant. A drop uses one by source = "builtin:NAME".`,
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "list",
+		Short: "List the ready-made templates",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range templates.Names() {
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-14s %s\n", name, templates.Title(name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, &cobra.Command{
+		Use:       "show NAME",
+		Short:     "Show the text of a ready-made template, to start one of your own from",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: templates.Names(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, ok := templates.Read(args[0])
+			if !ok {
+				return fmt.Errorf("there is no template %q; there are %s", args[0], strings.Join(templates.Names(), ", "))
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), text)
+			return err
+		},
+	})
+	return cmd
+}
