@@ -561,15 +561,18 @@ func TestHelpAndSmallCommands(t *testing.T) {
 		code int
 		say  string
 	}{
-		"--help":              {0, "deaddrop render --once --tenant demo --service nexa"},
-		"render --help":       {0, "3  Vault cannot be reached, or is sealed"},
-		"version":             {0, "linux/"},
-		"completion bash":     {0, "__deaddrop"},
-		"rendr":               {2, "Did you mean this?"},
-		"validate":            {2, "accepts 1 arg(s)"},
-		"validate nope.hcl":   {2, "nope.hcl: cannot be read"},
-		"validate x.hcl":      {0, "x.hcl is valid: 1 drops"},
-		"run --config no.hcl": {2, "no.hcl: cannot be read"},
+		"--help":                  {0, "deaddrop render --once --tenant demo --service nexa"},
+		"render --help":           {0, "3  Vault cannot be reached, or is sealed"},
+		"version":                 {0, "linux/"},
+		"completion bash":         {0, "__deaddrop"},
+		"rendr":                   {2, "Did you mean this?"},
+		"validate":                {2, "requires at least 1 arg(s)"},
+		"templates list":          {0, "nexa.env       All of nexa in capitals"},
+		"templates show smtp.env": {0, "{{- dotenv (scratch.Get \"env\") }}"},
+		"templates show smtp":     {2, "there are n8n.env, n8n.json"},
+		"validate nope.hcl":       {2, "nope.hcl: cannot be read"},
+		"validate x.hcl":          {0, "x.hcl is valid: 1 drops"},
+		"run --config no.hcl":     {2, "no.hcl: cannot be read"},
 	} {
 		out, code := r.deaddrop(strings.Fields(args)...)
 		assert.Equal(t, want.code, code, args)
