@@ -139,7 +139,6 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ sprig_first $s }}`:                                     "it does not take this value",
 		`{{ $s | writeToFile "/x" "" "" "9" }}`:                    `a mode such as "0600"`,
 		`{{ $s | writeToFile "/x" "" "" "0600" "shred" }}`:         "the flags of writeToFile",
-		`{{ template "none" }}`:                                    `"none"`,
 	} {
 		res, err := run(t, with+text+`{{ end }}`, Options{})
 		if assert.ErrorContains(t, err, want, text) {

@@ -131,7 +131,7 @@ func visit(node parse.Node, f func(parse.Node)) {
 
 // check finds the functions that a tree calls, and fails on one that is not
 // there, and on a template that is not there.
-func (t *Template) check(tree *parse.Tree, used template.FuncMap) error {
+func (t *Template) check(tree *parse.Tree, trees map[string]*parse.Tree, used template.FuncMap) error {
 	var first *ParseError
 	fail := func(n parse.Node, problem string) {
 		e := errorAt(tree, n, problem)
@@ -140,6 +140,9 @@ func (t *Template) check(tree *parse.Tree, used template.FuncMap) error {
 		}
 	}
 	visit(tree.Root, func(n parse.Node) {
+		if include, ok := n.(*parse.TemplateNode); ok && trees[include.Name] == nil {
+			fail(n, fmt.Sprintf("there is no template %q; one of the same folder is included by the name of its file%s", include.Name, didYouMean(include.Name, sortedKeys(trees))))
+		}
 		if ident, ok := n.(*parse.IdentifierNode); ok && !(builtins[ident.Ident] && ident.Ident != "index") {
 			f, known := functionNamed(ident.Ident)
 			if !known {

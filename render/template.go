@@ -132,7 +132,7 @@ func Parse(name, text string, o Options) (*Template, error) {
 	t := &Template{name: name, lenient: o.Lenient, tmpl: template.New(name).Option(missing), origins: map[string]origin{}}
 	used := template.FuncMap{}
 	for key, tree := range trees {
-		if err := t.check(tree, used); err != nil {
+		if err := t.check(tree, trees, used); err != nil {
 			return nil, err
 		}
 		t.walk(tree, tree.Root, rootScope(key != name))

@@ -162,11 +162,12 @@ func (l *loader) hint(d *hcl.Diagnostic) string {
 	if !d.Subject.CanSliceBytes(src) {
 		return ""
 	}
-	begin := bytes.LastIndexByte(src[:d.Subject.Start.Byte], '\n') + 1
-	before := string(src[begin:min(d.Subject.Start.Byte+2, len(src))])
+	start := d.Subject.Start.Byte
+	begin := bytes.LastIndexByte(src[:start], '\n') + 1
+	before := string(src[begin:min(start+2, len(src))])
 	for _, opens := range []string{"${", "%{"} {
 		i := strings.LastIndex(before, opens)
-		if i >= 0 && !strings.Contains(before[i:], "}") {
+		if i >= 0 && !strings.Contains(string(src[begin+i:max(start, begin+i)]), "}") {
 			return fmt.Sprintf("; %s begins an expression of HCL 2, which is not supported here: write %s for the text %s", opens, opens[:1]+opens, opens)
 		}
 	}

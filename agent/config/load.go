@@ -20,13 +20,14 @@ import (
 func Load(paths ...string) (*Config, error) {
 	l := newLoader()
 	var all fileBlock
+	legible := true
 	for _, path := range l.expand(paths) {
-		if blocks, ok := l.file(path); ok {
-			l.merge(&all, blocks)
-		}
+		blocks, ok := l.file(path)
+		l.merge(&all, blocks)
+		legible = legible && ok
 	}
-	if len(l.problems) > 0 && len(l.sources) == 0 {
-		return nil, l.err()
+	if !legible {
+		return nil, l.err() // What seems to be missing may be in what cannot be read.
 	}
 	l.blocks(&all, paths[0])
 	return l.cfg, l.err()
