@@ -35,6 +35,7 @@ fmt: ## format the code
 
 fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzTemplatesNeverWriteNoValue -fuzztime 30s ./render
+	go test -fuzz FuzzStructuredFormatsComeBack -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config

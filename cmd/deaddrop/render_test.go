@@ -370,7 +370,9 @@ drop "strict" {
 	p := r.start("run", "--config", config)
 	r.eventually("the first drops", func() bool { return r.read("brief.env") != "" && r.read("kept.env") != "" })
 	assert.NoFileExists(t, r.path(".deaddrop-LEFTOVER-kept.env"))
-	r.eventually("strict fails", func() bool { return strings.Contains(p.log(), "strict: folder open: every user of this machine may write") })
+	r.eventually("strict fails", func() bool {
+		return strings.Contains(p.log(), "strict: folder open: every user of this machine may write")
+	})
 	assert.Equal(t, 1, strings.Count(p.log(), "strict: folder open"), "it is said once")
 	require.NoError(t, os.Chmod(r.path("open"), 0o755))
 	r.eventually("the folder is mended", func() bool { return r.read("open/strict.env") == "KEY=one\n" })
