@@ -145,6 +145,9 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 	for _, each := range env {
 		l.envTemplate(s, each)
 	}
+	if l.cfg.Once {
+		l.warn(b.DefRange, "exit_after_auth has no effect with exec: the agent ends with the command")
+	}
 	l.cfg.Supervise = s
 }
 

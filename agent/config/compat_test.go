@@ -83,7 +83,7 @@ exec {
 	for _, w := range cfg.Warnings {
 		warnings = append(warnings, fmt.Sprint(w.Line))
 	}
-	assert.ElementsMatch(t, []string{"7", "8", "11", "14", "25", "26", "27", "28", "29", "31", "32", "39"}, warnings, "%v", cfg.Warnings)
+	assert.ElementsMatch(t, []string{"7", "8", "11", "14", "25", "26", "27", "28", "29", "31", "32", "39", "46"}, warnings, "%v", cfg.Warnings)
 	assert.Contains(t, cfg.Files, "good.ctmpl")
 }
 
@@ -194,6 +194,7 @@ func TestLoadSaysWhatToWriteInstead(t *testing.T) {
 		"in place in a set":          {set("  drop \"x\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n    write = \"in_place\"\n  }\n"), `write = "in_place" cannot be in a set`},
 		"a backup in a set":          {set("  drop \"x\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n    backup = true\n  }\n"), `backup cannot be in a set`},
 		"removal in a set":           {set("  drop \"x\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n    on_missing = \"remove\"\n  }\n"), `on_missing = "remove" cannot be in a set`},
+		"two ends in a set":          {set("  drop \"x\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n    on_exit = \"remove\"\n  }\n  drop \"y\" {\n    secret = \"secret/a\"\n    destination = \"c\"\n  }\n"), `on_exit must be the same for all drops of set "s"`},
 		"one path twice in a set":    {set("  drop \"x\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n  }\n  drop \"y\" {\n    secret = \"secret/a\"\n    destination = \"b\"\n  }\n"), `is written already`},
 		"a backup in place":          {with("  write = \"in_place\"\n  backup = true"), `cannot keep a backup`},
 		"an unknown way to write":    {with("  write = \"inplace\""), `write "inplace" is not known; use one of replace, in_place; did you mean "in_place"?`},

@@ -56,11 +56,18 @@ func (l *loader) set(b setBlock) {
 	if len(b.Drops)+len(b.Templates) == 0 {
 		l.at(b.DefRange, "set %q has no drops: write the drop and template blocks that change together into it", b.Name)
 	}
+	before := len(l.cfg.Drops)
 	for _, each := range b.Templates {
 		l.drop("", each.Body, each.DefRange, s)
 	}
 	for _, each := range b.Drops {
 		l.drop(each.Name, each.Body, each.DefRange, s)
+	}
+	for _, d := range l.cfg.Drops[before:] {
+		if d.RemoveOnExit != l.cfg.Drops[before].RemoveOnExit {
+			l.at(b.DefRange, "on_exit must be the same for all drops of set %q, which goes as a whole", b.Name)
+			break
+		}
 	}
 }
 
