@@ -169,12 +169,16 @@ func (b *Batch) fail(unit int, err error) {
 // for each file of each unit. Every folder is synced once.
 func (b *Batch) Commit() [][]Result {
 	defer b.folders.close()
-	moved := map[*folder][]int{}
+	moved, there := map[*folder][]int{}, map[*folder]error{}
 	for i, s := range b.staged {
 		if s == nil {
 			continue
 		}
-		err := s.folder().stillThere()
+		err, known := there[s.folder()]
+		if !known {
+			err = s.folder().stillThere()
+			there[s.folder()] = err
+		}
 		if err != nil {
 			s.discard()
 		} else {
