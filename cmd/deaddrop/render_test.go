@@ -399,3 +399,22 @@ func TestAChangedFolderOfConfigurationIsPickedUp(t *testing.T) {
 	r.eventually("a new file is found", func() bool { return r.read("b.env") != "" })
 	p.stop()
 }
+
+func TestASinkFollowsTheToken(t *testing.T) {
+	r := newRig(t, vaulttest.Shared(t))
+	r.Role(map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
+	r.Manage()
+	login := strings.Replace(r.Login(r.dir), "auto_auth {", "auto_auth {\n  sink \"file\" { config = { path = \"sink/folder/token\" } }\n", 1)
+	p := r.start("run", "--config", r.write("deaddrop.hcl", login))
+	var tokens []string
+	r.eventually("three tokens, one after the other", func() bool {
+		if token := r.read("sink/folder/token"); token != "" && (len(tokens) == 0 || token != tokens[len(tokens)-1]) {
+			tokens = append(tokens, token)
+		}
+		return len(tokens) == 3
+	})
+	p.stop()
+	for _, token := range tokens {
+		assert.NotContains(t, p.log(), token)
+	}
+}
