@@ -19,6 +19,7 @@ import (
 // checkError says that new content has not passed its check. It is tried again
 // when the content changes.
 type checkError struct {
+	whose  *state // the drop whose check it is; nil for that of a set
 	err    error
 	output string // redacted
 }
@@ -46,12 +47,12 @@ func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r re
 			if r.set != nil {
 				path = filepath.Join(pending, filepath.Base(s.drop.Destination))
 			}
-			if err := d.check(ctx, s.drop.Check, path, r); err != nil {
+			if err := d.check(ctx, s.drop.Check, s, path, r); err != nil {
 				return err
 			}
 		}
 		if r.set != nil {
-			return d.check(ctx, r.set.Check, pending, r)
+			return d.check(ctx, r.set.Check, nil, pending, r)
 		}
 		return nil
 	}()
@@ -63,7 +64,7 @@ func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r re
 	}
 }
 
-func (d *dropper) check(ctx context.Context, c *config.Check, path string, r rendered) error {
+func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path string, r rendered) error {
 	if c == nil {
 		return nil
 	}
@@ -76,7 +77,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, path string, r ren
 	case ctx.Err() != nil:
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())
 	case err != nil:
-		return &checkError{err, redact(strings.Join(strings.Fields(string(output)), " "), d.valuesOf(r))}
+		return &checkError{whose, err, redact(strings.Join(strings.Fields(string(output)), " "), d.valuesOf(r))}
 	}
 	return nil
 }

@@ -339,7 +339,11 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (reloads
 	if failed != nil {
 		s := r.states[0]
 		var bad *checkError
-		s.dirty = !errors.As(failed, &bad) // A write may succeed later with the same content.
+		isCheck := errors.As(failed, &bad)
+		if isCheck && bad.whose != nil {
+			s = bad.whose
+		}
+		s.dirty = !isCheck // A write may succeed later with the same content.
 		d.fail(s, failed)
 		d.follow(r.group, s, failed)
 		return nil, 0
@@ -540,7 +544,8 @@ func (d *dropper) err() error {
 	var errs []error
 	seen := map[string]bool{}
 	for _, s := range d.states {
-		if s.err == nil || seen[s.err.Error()] {
+		var follows *followError
+		if s.err == nil || seen[s.err.Error()] || errors.As(s.err, &follows) {
 			continue
 		}
 		seen[s.err.Error()] = true

@@ -67,7 +67,7 @@ func (e Encoding) encode(pairs map[string]any) ([]byte, error) {
 		return []byte(text), err
 	case FormatTOML:
 		text, err := toTOML(pairs)
-		return []byte(text), err
+		return []byte(text), blame(pairs, err)
 	case FormatProperties:
 		flat, err := flatten(pairs, ".")
 		if err != nil {
@@ -82,6 +82,19 @@ func (e Encoding) encode(pairs map[string]any) ([]byte, error) {
 		return e.environment(flat)
 	}
 	return nil, fmt.Errorf("format %q does not write a secret by itself", e.Format)
+}
+
+// blame names the first key that TOML has no word for.
+func blame(pairs map[string]any, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, key := range sortedKeys(pairs) {
+		if _, wrong := toTOML(map[string]any{key: pairs[key]}); wrong != nil {
+			return fmt.Errorf("key %q: %w", key, wrong)
+		}
+	}
+	return err
 }
 
 func (e Encoding) environment(flat map[string]any) ([]byte, error) {

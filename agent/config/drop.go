@@ -222,7 +222,13 @@ func (l *loader) dialect(b dropBody, f render.Format) dotenv.Dialect {
 	if b.Dialect != "" && f != render.FormatDotenv && f != render.FormatTemplate {
 		l.at(b.DialectRange, "dialect is for format \"dotenv\" and for templates; format is %q", f)
 	}
-	return dotenv.Dialect(l.choice("dialect", b.Dialect, b.DialectRange, slices.Concat([]string{string(dotenv.Portable)}, dotenv.Dialects())...))
+	return dotenv.Dialect(l.choice("dialect", b.Dialect, b.DialectRange, dialects()...))
+}
+
+// dialects are all of them, the default first.
+func dialects() []string {
+	others := slices.DeleteFunc(dotenv.Dialects(), func(d string) bool { return d == string(dotenv.Portable) })
+	return append([]string{string(dotenv.Portable)}, others...)
 }
 
 func (l *loader) keys(b dropBody, f render.Format) render.Keys {

@@ -129,7 +129,9 @@ func (p *printer) auth(c *Config) {
 	}
 	p.block("auto_auth", func() {
 		p.block("method "+quote(a.Method), func() {
-			p.set("mount_path", "auth/"+a.MountPath)
+			if a.Method != MethodTokenFile {
+				p.set("mount_path", "auth/"+a.MountPath)
+			}
 			p.block("config", func() { p.credentials(a) })
 		})
 		for _, s := range c.Sinks {

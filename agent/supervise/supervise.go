@@ -162,6 +162,7 @@ func (p *Process) stop(r *running) {
 // exit tells what a command came to. One that was stopped may have ended by the
 // signal that asked it to.
 func (p *Process) exit(r *running, stopped bool) error {
+	p.log.Info("the command has ended", "state", r.ProcessState.String())
 	status, ok := r.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
 	case !ok:

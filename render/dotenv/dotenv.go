@@ -110,7 +110,7 @@ func lines(before string, pairs map[string]any, quote func(string) (string, erro
 
 func valueOf(key string, value any, quote func(string) (string, error)) (string, error) {
 	if !IsName(key) {
-		return "", &KeyError{Key: key, Reason: "is not a variable name (letters, digits and _, not starting with a digit)"}
+		return "", &KeyError{Key: key, Reason: "is not a variable name (letters, digits and _, not starting with a digit); rename or map it in a keys block"}
 	}
 	text, reason := scalar(value)
 	if reason != "" {
