@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -77,7 +78,10 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	case ctx.Err() != nil:
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())
 	case err != nil:
-		return &checkError{whose, err, redact(strings.Join(strings.Fields(string(output)), " "), d.valuesOf(r))}
+		// The path is another one each time, and tells nobody anything.
+		plain := strings.NewReplacer(path, "{{.Path}}")
+		said := plain.Replace(strings.Join(strings.Fields(string(output)), " "))
+		return &checkError{whose, errors.New(plain.Replace(err.Error())), redact(said, d.valuesOf(r))}
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ drop "slow" {
 `)
 	out, code := r.deaddrop("render", "--config", config)
 	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, out, "exit status 3; it said: line 1 of .deaddrop-")
+	assert.Contains(t, out, "exit status 3; it said: line 1 of {{.Path}} is bad")
 	assert.Contains(t, out, "[redacted]")
 	assert.Contains(t, out, "was ended after its timeout of 100ms")
 	assert.NotContains(t, out, marker)
