@@ -38,6 +38,7 @@ fmt: ## format the code
 
 fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzTemplatesNeverWriteNoValue -fuzztime 30s ./render
+	go test -fuzz FuzzEntriesTakeNoPartOfAValueForAName -fuzztime 30s ./render
 	go test -fuzz FuzzStructuredFormatsComeBack -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent

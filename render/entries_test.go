@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
 func TestEntriesAreToldOnlyWhereItIsSureWhatANameIs(t *testing.T) {
@@ -38,4 +40,31 @@ func TestEntriesAreToldOnlyWhereItIsSureWhatANameIs(t *testing.T) {
 	for path, want := range map[string]Format{"a.env": FormatDotenv, "a.yml": FormatYAML, "a.yaml": FormatYAML, "a.json": FormatJSON, "a.toml": FormatTOML, "a.properties": FormatProperties, "a.conf": FormatTemplate} {
 		assert.Equal(t, want, FormatOf(path), path)
 	}
+}
+
+// FuzzEntriesTakeNoPartOfAValueForAName writes a value in each dialect: what its
+// lines look like must not make a name of it, which is shown unmasked.
+func FuzzEntriesTakeNoPartOfAValueForAName(f *testing.F) {
+	for _, seed := range []string{"", "a\nb=c", "'\nb=c\n'", "\"\nb=c", "`\nb=c\n`", "\\\nb=c", "a'\nb=\n", "\r\nb=c"} {
+		for n := range dotenv.Dialects() {
+			f.Add(uint8(n), seed)
+		}
+	}
+	f.Fuzz(func(t *testing.T, n uint8, value string) {
+		all := dotenv.Dialects()
+		out, err := dotenv.Encode(dotenv.Dialect(all[int(n)%len(all)]), map[string]any{"KEY": value, "NEXT": "x"})
+		if err != nil {
+			return
+		}
+		entries, ok := Entries(FormatDotenv, out)
+		for name := range entries {
+			assert.Contains(t, []string{"KEY", "NEXT"}, name)
+		}
+		if ok {
+			assert.Len(t, entries, 2)
+		}
+		for _, format := range []Format{FormatJSON, FormatYAML, FormatTOML, FormatProperties} {
+			Entries(format, []byte(value)) // It must not panic.
+		}
+	})
 }
