@@ -125,6 +125,11 @@ type staged interface {
 	folder() *folder
 }
 
+// maxOpen is how many new files of a batch stay open until they are in place, which
+// is what their locks need. A cleaner may remove more than those in between; they
+// are then written at the next try.
+const maxOpen = 128
+
 // Stage prepares units. [Batch.Commit] must follow.
 func Stage(units []Unit) *Batch {
 	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units)), folders: folders{}}
@@ -137,6 +142,9 @@ func Stage(units []Unit) *Batch {
 		}
 		if err != nil {
 			b.fail(i, err)
+		}
+		if s, isFile := b.staged[i].(*stagedFile); isFile && i >= maxOpen {
+			_ = s.open.Close()
 		}
 	}
 	return b

@@ -422,3 +422,18 @@ func TestInPlacePutsTheOldContentBackWhereTheNewOneDoesNotFit(t *testing.T) {
 	assert.Equal(t, old, content)
 	only(t, dir, "f")
 }
+
+func TestManyFilesNeedFewOpenOnes(t *testing.T) {
+	var old syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: old.Max}))
+	defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) }()
+	var files []File
+	dir := t.TempDir()
+	for i := range 500 {
+		files = append(files, File{Path: filepath.Join(dir, strconv.Itoa(i)), Content: []byte("x"), Mode: 0o600})
+	}
+	for _, r := range Write(files) {
+		require.NoError(t, r.Err)
+	}
+}

@@ -188,7 +188,8 @@ func (s *stagedFile) commit() ([]Result, error) {
 		s.discard()
 		return nil, bare(err)
 	}
-	return []Result{result}, s.open.Close()
+	_ = s.open.Close() // It was synced.
+	return []Result{result}, nil
 }
 
 // backup gives the file that is about to be replaced a second name.
