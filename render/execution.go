@@ -18,8 +18,12 @@ type execution struct {
 	in     Input
 	tmpl   *template.Template
 	asked  map[Request]bool
+	depth  int // of executeTemplate
 	result Result
 }
+
+// deepest is how many calls of executeTemplate may lie in each other.
+const deepest = 100
 
 // view is what the function "secret" gives to a template; its shape is the one
 // that templates for Vault Agent and consul-template expect.
@@ -78,7 +82,7 @@ func (e *execution) secret(path string, params ...string) (*view, error) {
 	if s == nil {
 		return nil, nil
 	}
-	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.Data.Reveal()}, nil
+	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.copied()}, nil
 }
 
 // secrets lists the names under a path; those of folders end in a slash.
@@ -133,7 +137,7 @@ func (e *execution) file(path string) (string, error) {
 
 func (e *execution) executeTemplate(name string, dot ...any) (string, error) {
 	if e.tmpl.Lookup(name) == nil {
-		return "", fmt.Errorf("there is no template %q", name)
+		return "", errors.New("there is no template of this name")
 	}
 	if len(dot) > 1 {
 		return "", errors.New("executeTemplate wants a name and one value at most")
@@ -142,6 +146,10 @@ func (e *execution) executeTemplate(name string, dot ...any) (string, error) {
 	if len(dot) == 1 {
 		with = dot[0]
 	}
+	if e.depth++; e.depth > deepest { // text/template counts each call for itself.
+		return "", errors.New("templates execute each other without an end")
+	}
+	defer func() { e.depth-- }()
 	var out bytes.Buffer
 	err := e.tmpl.ExecuteTemplate(&out, name, with)
 	return out.String(), err

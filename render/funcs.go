@@ -114,7 +114,7 @@ func index(item any, keys ...any) (any, error) {
 				return nil, fmt.Errorf("a list cannot be indexed by %T", key)
 			}
 			if i < 0 || i >= int64(v.Len()) {
-				return nil, fmt.Errorf("index %d is outside a list of %d", i, v.Len())
+				return nil, errors.New("the index is outside of the list")
 			}
 			item = v.Index(int(i)).Interface()
 		default:

@@ -112,7 +112,7 @@ func loop(bounds ...any) ([]int64, error) {
 	if !ok || !fine {
 		return nil, errors.New("loop wants whole numbers")
 	}
-	if to-from > longest {
+	if to > from && uint64(to)-uint64(from) > longest {
 		return nil, fmt.Errorf("loop counts to %d at most", longest)
 	}
 	var all []int64

@@ -131,7 +131,14 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ indent "x" $s }}`:                                      "indent wants a number",
 		`{{ mustEnv "NONE" }}`:                                     "the environment variable NONE is not set",
 		`{{ file "/etc/shadow" }}`:                                 "no such file",
-		`{{ executeTemplate "none" }}`:                             `there is no template "none"`,
+		`{{ eq $m $l }}`:                                           "error calling eq: it does not take such values",
+		`{{ html $s | call }}`:                                     "error calling call: it does not take such values",
+		`{{ range $i, $n := (parseYAML "a: 5").a }}{{ end }}`:      "cannot be done with a value of this type",
+		`{{ $s | envQuote $s }}`:                                   "the dialect is not known",
+		`{{ executeTemplate $s }}`:                                 "there is no template of this name",
+		`{{ writeToFile "x" "" "" $s "y" }}`:                       "wants a mode",
+		`{{ loop "-9223372036854775807" 10 }}`:                     "loop counts to",
+		`{{ executeTemplate "none" }}`:                             `there is no template of this name`,
 		`{{ scratch.Set "a" $s }}{{ scratch.MapSet "a" "b" 1 }}`:   "is not a map",
 		`{{ sprig_mustRegexMatch (printf "%s(" $s) "x" }}`:         "it does not take this value",
 		`{{ sprig_fail $s }}`:                                      "it does not take this value",
@@ -234,4 +241,21 @@ func TestNumbersAreNotDamagedOnTheWay(t *testing.T) {
 			assert.Equal(t, want, strings.TrimSpace(string(res.Content)), text)
 		}
 	}
+}
+
+func TestTemplatesThatExecuteEachOtherComeToAnEnd(t *testing.T) {
+	tmpl, err := Parse("x", `{{ define "a" }}{{ executeTemplate "a" }}{{ end }}{{ executeTemplate "a" }}`, Options{})
+	require.NoError(t, err)
+	_, err = tmpl.Execute(Input{})
+	require.ErrorContains(t, err, "without an end")
+}
+
+func TestSprigCountsWithTheNumbersOfVault(t *testing.T) {
+	tmpl, err := Parse("x", `{{ with secret "x/y" }}{{ sprig_int .Data.port }} {{ sprig_add .Data.port 1 }} {{ sprig_mul 2 .Data.port }} {{ sprig_float64 .Data.share }} {{ sprig_set .Data "new" 1 | len }}{{ end }}`, Options{})
+	require.NoError(t, err)
+	data := map[string]any{"port": json.Number("587"), "share": json.Number("0.5")}
+	result, err := tmpl.Execute(Input{Secret: func(r Request) *Secret { return &Secret{Path: r.Path, Data: secret.Of(data)} }})
+	require.NoError(t, err)
+	assert.Equal(t, "587 588 1174 0.5 3", string(result.Content))
+	assert.Len(t, data, 2, "a template changes nothing but its own copy")
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,16 +35,6 @@ func (k Keys) IsZero() bool {
 	return len(k.Only)+len(k.Except)+len(k.Rename) == 0 && k.Prefix == "" && !k.Upper && !k.MapInvalid
 }
 
-// Check tells what is wrong with the patterns.
-func (k Keys) Check() error {
-	for _, pattern := range slices.Concat(k.Only, k.Except) {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("%q is not a pattern: use * for any text and ? for one character", pattern)
-		}
-	}
-	return nil
-}
-
 // apply returns the pairs that are written. Two that would get the same name
 // are an error, and so is a name in Rename that no pair has.
 func (k Keys) apply(pairs map[string]any) (map[string]any, error) {
@@ -71,8 +61,15 @@ func (k Keys) apply(pairs map[string]any) (map[string]any, error) {
 }
 
 func (k Keys) wants(key string) bool {
-	matches := func(pattern string) bool { ok, err := path.Match(pattern, key); return ok && err == nil }
+	matches := func(pattern string) bool { return matches(pattern, key) }
 	return (len(k.Only) == 0 || slices.ContainsFunc(k.Only, matches)) && !slices.ContainsFunc(k.Except, matches)
+}
+
+// matches knows * for any text and ? for one character; all else is literal.
+func matches(pattern, name string) bool {
+	expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	ok, err := regexp.MatchString("(?s)^"+expr+"$", name)
+	return ok && err == nil
 }
 
 func (k Keys) name(key string) string {

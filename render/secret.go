@@ -4,6 +4,7 @@
 package render
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -38,6 +39,15 @@ func (s *Secret) pairs() map[string]any {
 	}
 	pairs, _ := data["data"].(map[string]any)
 	return pairs
+}
+
+// copied is the data for a template, which may change what it gets: the functions
+// of sprig do.
+func (s *Secret) copied() map[string]any { return copyOf(s.Data.Reveal()) }
+
+func copyOf(data map[string]any) map[string]any {
+	c, _ := convert(data, func(n json.Number) any { return n }).(map[string]any)
+	return c
 }
 
 // Keys returns the names of the pairs, sorted; none for a nil Secret.

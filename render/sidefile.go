@@ -2,7 +2,6 @@ package render
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -35,7 +34,7 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 		mode, err = 0o600, nil
 	}
 	if err != nil || mode > 0o777 {
-		return "", fmt.Errorf("writeToFile wants a mode such as \"0600\", not %q", perms)
+		return "", errors.New("writeToFile wants a mode such as \"0600\" behind path, user and group")
 	}
 	add := false
 	for _, flag := range flags {
@@ -61,6 +60,8 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 	}
 	return "", nil
 }
+
+var errNoMap = errors.New("what scratch keeps there is not a map")
 
 // scratch keeps values for the length of one execution.
 type scratch struct{ values map[string]any }
@@ -105,7 +106,7 @@ func (s *scratch) mapSet(key, field string, value any, overwrite bool) (string, 
 	s.SetX(key, map[string]any{})
 	fields, ok := s.values[key].(map[string]any)
 	if !ok {
-		return "", fmt.Errorf("what scratch keeps as %q is not a map", key)
+		return "", errNoMap
 	}
 	if _, taken := fields[field]; overwrite || !taken {
 		fields[field] = value
@@ -117,7 +118,7 @@ func (s *scratch) mapSet(key, field string, value any, overwrite bool) (string, 
 func (s *scratch) MapValues(key string) ([]any, error) {
 	fields, ok := s.values[key].(map[string]any)
 	if !ok && s.Key(key) {
-		return nil, fmt.Errorf("what scratch keeps as %q is not a map", key)
+		return nil, errNoMap
 	}
 	var all []any
 	for _, name := range sortedKeys(fields) {

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -54,7 +55,7 @@ func discreet(f any) any {
 				results = failed
 			}
 		}()
-		results = call(args)
+		results = call(counting(args))
 		switch {
 		case len(results) == 1:
 			return append(results, reflect.Zero(errorType))
@@ -64,6 +65,37 @@ func discreet(f any) any {
 		return results
 	}
 	return reflect.MakeFunc(reflect.FuncOf(ins, outs, t.IsVariadic()), wrapped).Interface()
+}
+
+// counting turns the numbers of Vault, which slim-sprig does not know, into those
+// that it does, where they keep their value.
+func counting(args []reflect.Value) []reflect.Value {
+	counted := slices.Clone(args)
+	for i, arg := range counted {
+		switch v := arg.Interface().(type) {
+		case json.Number:
+			counted[i] = reflect.ValueOf(number(v))
+		case []any:
+			all := slices.Clone(v)
+			for k, each := range all {
+				if n, ok := each.(json.Number); ok {
+					all[k] = number(n)
+				}
+			}
+			counted[i] = reflect.ValueOf(all)
+		}
+	}
+	return counted
+}
+
+func number(n json.Number) any {
+	if i, err := n.Int64(); err == nil {
+		return i
+	}
+	if f, err := n.Float64(); err == nil && exact(n, f) {
+		return f
+	}
+	return n
 }
 
 // unsupportedSprig tells why a function of sprig is not here, or "".

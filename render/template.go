@@ -165,7 +165,7 @@ func (t *Template) Execute(in Input) (Result, error) {
 	e := &execution{in: in, tmpl: tmpl, asked: map[Request]bool{}}
 	var dot any
 	if in.Dot != nil {
-		dot = in.Dot.pairs()
+		dot = copyOf(in.Dot.pairs())
 	}
 	var out bytes.Buffer
 	err = tmpl.Funcs(e.functions()).Execute(&out, dot)
@@ -215,14 +215,29 @@ var execLocation = regexp.MustCompile(`(?s)^template: (.*?:\d+:\d+): executing .
 
 var noEntry = regexp.MustCompile(`map has no entry for key "(.*)"$`)
 
-// withoutValues cuts what text/template says of a value, which may be a secret.
+// harmless are the problems of text/template that tell names and types, but no
+// value. The others may hold one, which may be a secret.
+var harmless = regexp.MustCompile(`^(wrong type for value; expected .*; got .*|wrong number of args for \w+: .*|can't evaluate field \w+ in type \S+( \{\})?|nil pointer evaluating .*|nil data; no entry for key.*|template "[^"]*" not defined|exceeded maximum template depth.*|\w+ is not a method but has arguments|\w+ has arguments but cannot be invoked as function|invalid value; expected .*)$`)
+
+var calling = regexp.MustCompile(`(?s)^error calling (\w+): `)
+
+// withoutValues replaces what text/template says of a value. The functions of
+// this package take care of that themselves.
 func withoutValues(problem string) string {
-	for _, says := range []string{"range can't iterate over", "if/with can't use"} {
-		if i := strings.Index(problem, says); i >= 0 {
-			return problem[:i+len(says)] + " a value of this type"
+	if m := calling.FindStringSubmatch(problem); m != nil {
+		_, ours := functionNamed(m[1])
+		if ours && !builtins[m[1]] || strings.HasPrefix(m[1], "Map") { // Methods of scratch.
+			return problem
 		}
+		return m[0] + "it does not take such values"
 	}
-	return problem
+	switch {
+	case harmless.MatchString(problem):
+		return problem
+	case strings.HasPrefix(problem, "range can't iterate over"):
+		return "range can't iterate over a value of this type"
+	}
+	return "this cannot be done with a value of this type"
 }
 
 func (t *Template) execError(err error, in Input, uses []Request) error {

@@ -129,8 +129,8 @@ func TestExecutionErrorsShowTheTemplateAndNoValue(t *testing.T) {
 		"a secret as a key":    {with + `{{ index .Data.data .Data.data.api_key }}{{ end }}`, `nexa.ctmpl:1:47: secret "secret/tenant/demo/nexa" has no key`},
 		"a field of a string":  {with + `{{ .Data.data.api_key.x }}{{ end }}`, `can't evaluate field x`},
 		"join of a string":     {with + `{{ join "," .Data.data.api_key }}{{ end }}`, `join wants a list, not string`},
-		"index of a string":    {with + `{{ index .Data.data.api_key 9999 }}{{ end }}`, `outside a list`},
-		"a list out of bounds": {with + `{{ index .Data.data.list 2 }}{{ end }}`, `index 2 is outside a list of 2`},
+		"index of a string":    {with + `{{ index .Data.data.api_key 9999 }}{{ end }}`, `outside of the list`},
+		"a list out of bounds": {with + `{{ index .Data.data.list 2 }}{{ end }}`, `the index is outside of the list`},
 		"a call of a value":    {with + `{{ call .Data.data.api_key }}{{ end }}`, `nexa.ctmpl:1:47`},
 		"a wrong type":         {with + `{{ toUpper .Data.data.list }}{{ end }}`, `wrong type`},
 	} {

@@ -203,7 +203,6 @@ func TestLoadSaysWhatToWriteInstead(t *testing.T) {
 		"a dialect for JSON":         {with("  dialect = \"compose\"\n  format = \"json\""), `dialect is for format "dotenv" and for templates; format is "json"`},
 		"an unknown user":            {with("  user = \"no-such-user\""), `there is no user "no-such-user" on this machine; write its number`},
 		"an unknown group":           {with("  group = \"no-such-group\""), `there is no group "no-such-group" on this machine`},
-		"a bad pattern":              {with("  keys {\n    only = [\"[\"]\n  }"), `keys: "[" is not a pattern`},
 		"keys of a template":         {login + "template {\n  destination = \"x\"\n  contents = \"x\"\n  keys { upper = true }\n}", `keys has no effect on a template`},
 		"an unknown builtin":         {login + "template {\n  destination = \"x\"\n  source = \"builtin:nexus.env\"\n}", `there is no ready-made template "nexus.env"; "deaddrop templates list" shows them; did you mean "nexa.env"?`},
 		"a function of Consul":       {login + "template {\n  destination = \"x\"\n  contents = <<E\n\n{{ key \"a/b\" }}\nE\n}", `deaddrop.hcl:10:4: function "key" reads Consul, which is not supported here; only Vault is`},

@@ -236,9 +236,6 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 		return render.Keys{}
 	}
 	k := render.Keys{Only: b.Keys.Only, Except: b.Keys.Except, Rename: b.Keys.Rename, Prefix: b.Keys.Prefix, Upper: b.Keys.Upper, MapInvalid: b.Keys.MapInvalid}
-	if err := k.Check(); err != nil {
-		l.at(b.Keys.DefRange, "keys: %s", err)
-	}
 	if f == render.FormatTemplate {
 		l.at(b.Keys.DefRange, "keys has no effect on a template, which chooses its keys itself; take it out")
 	}

@@ -259,7 +259,7 @@ func TestRenderOnceExitCodes(t *testing.T) {
 		code int
 		say  string
 	}{
-		"a value that .env cannot carry": {args: []string{"--secret", r.Path("nexa"), "--out", "out.env"}, code: 1, say: `key \"QUOTE\" holds a '`},
+		"a value that .env cannot carry": {args: []string{"--secret", r.Path("nexa"), "--out", "out.env"}, code: 1, say: `key \"QUOTE\" holds a character that has to be quoted`},
 		"a file that cannot be written":  {args: []string{"--secret", r.Path("nexa"), "--out", "/proc/nowhere/x.json"}, code: 1, say: "creating folder /proc/nowhere"},
 		"a reload that fails":            {args: []string{"--config", "reload.hcl"}, code: 1, say: "exit status 1"},
 		"bad configuration":              {args: []string{"--config", "bad.hcl"}, code: 2, say: `bad.hcl:1:1: Unsupported block type: Blocks of type "dorp" are not expected here. Did you mean "drop"?`},

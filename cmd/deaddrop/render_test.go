@@ -366,10 +366,10 @@ drop "strict" {
 `)
 	require.NoError(t, os.Mkdir(r.path("open"), 0o700))
 	require.NoError(t, os.Chmod(r.path("open"), 0o777))
-	r.write(".deaddrop-LEFTOVER-kept.env", "KEY=left by an agent that was killed")
+	r.write(".deaddrop-ABCDEFGHIJKLMNOPQRSTUVWXYZ-kept.env", "KEY=left by an agent that was killed")
 	p := r.start("run", "--config", config)
 	r.eventually("the first drops", func() bool { return r.read("brief.env") != "" && r.read("kept.env") != "" })
-	assert.NoFileExists(t, r.path(".deaddrop-LEFTOVER-kept.env"))
+	assert.NoFileExists(t, r.path(".deaddrop-ABCDEFGHIJKLMNOPQRSTUVWXYZ-kept.env"))
 	r.eventually("strict fails", func() bool {
 		return strings.Contains(p.log(), "strict: folder open: every user of this machine may write")
 	})

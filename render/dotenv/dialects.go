@@ -1,7 +1,6 @@
 package dotenv
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -188,9 +187,7 @@ func trouble(d Dialect, s string) string {
 			return "holds a control character"
 		case c > '~':
 			return "holds a letter beyond ASCII"
-		case !isPlain(string(c)):
-			return fmt.Sprintf("holds a %c", c)
 		}
 	}
-	return "holds something"
+	return "holds a character that has to be quoted"
 }

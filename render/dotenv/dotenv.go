@@ -156,7 +156,7 @@ func scalar(value any) (text, reason string) {
 func Quote(d Dialect, value string) (string, error) {
 	quote, known := quoters[d]
 	if !known {
-		return "", fmt.Errorf("dialect %q is not known; use one of %s", d, strings.Join(Dialects(), ", "))
+		return "", fmt.Errorf("the dialect is not known; use one of %s", strings.Join(Dialects(), ", ")) // Its name may be a value, swapped by mistake.
 	}
 	if quoted, ok := quote(value); ok {
 		return quoted, nil

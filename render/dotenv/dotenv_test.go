@@ -44,20 +44,20 @@ func TestEachDialectQuotesInItsOwnWay(t *testing.T) {
 	_, err := Quote(Node, value)
 	require.EqualError(t, err, `the value mixes quotes, which dialect "node" cannot carry; name the reader as the dialect: compose, compose-v1, docker, godotenv, python, shell, systemd can`)
 	_, err = Quote("windows", value)
-	require.ErrorContains(t, err, `dialect "windows" is not known; use one of compose, compose-v1, docker, godotenv, node, portable, python, shell, systemd`)
+	require.ErrorContains(t, err, `the dialect is not known; use one of compose, compose-v1, docker, godotenv, node, portable, python, shell, systemd`)
 }
 
 func TestPortableRefusesWhatReadersReadDifferently(t *testing.T) {
 	for value, reason := range map[any]string{
-		marker + "'":       `key "K" holds a ', which dialect "portable" cannot carry; name the reader as the dialect: compose, compose-v1, docker, godotenv, node, python, shell, systemd can`,
-		marker + `\`:       `key "K" holds a \`,
+		marker + "'":       `key "K" holds a character that has to be quoted, which dialect "portable" cannot carry; name the reader as the dialect: compose, compose-v1, docker, godotenv, node, python, shell, systemd can`,
+		marker + `\`:       `key "K" holds a character that has to be quoted`,
 		marker + " " + "x": `key "K" holds a blank`,
 		marker + "\n":      `key "K" holds a line break, which dialect "portable" cannot carry; name the reader as the dialect: compose, godotenv, node, python, shell, systemd can`,
 		marker + "\r":      `key "K" holds a line break`,
 		marker + "\t":      `key "K" holds a control character`,
 		marker + "\x00":    `key "K" holds NUL, which dialect "portable" cannot carry`,
 		marker + "\xff":    `key "K" is not UTF-8, which dialect "portable" cannot carry; name the reader as the dialect: shell can`,
-		marker + "$":       `key "K" holds a $`,
+		marker + "$":       `key "K" holds a character that has to be quoted`,
 		marker + "é":       `key "K" holds a letter beyond ASCII`,
 		nil:                `key "K" holds null`,
 	} {

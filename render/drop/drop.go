@@ -143,7 +143,7 @@ func Stage(units []Unit) *Batch {
 		if err != nil {
 			b.fail(i, err)
 		}
-		if s, isFile := b.staged[i].(*stagedFile); isFile && i >= maxOpen {
+		if s, isFile := b.staged[i].(*stagedFile); isFile && i >= maxOpen && s.temp != "" {
 			_ = s.open.Close()
 		}
 	}

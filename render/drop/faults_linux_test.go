@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // asChild is set where the test's program is to be a process of its own, which
@@ -142,6 +144,7 @@ func TestAWriterThatIsKilledLeavesAWholeFile(t *testing.T) {
 			t.Errorf("read %d bytes, from %.20q", len(content), content)
 		}
 	})
+	ageLeftovers(t, dir)
 	_, err := Clean(dir)
 	require.NoError(t, err)
 	only(t, dir, "f")
@@ -162,6 +165,7 @@ func TestAWriterThatIsKilledLeavesAWholeSet(t *testing.T) {
 			t.Errorf("read %.20q and %.20q", a, b)
 		}
 	})
+	ageLeftovers(t, set)
 	_, err := Clean(set)
 	require.NoError(t, err)
 	generation, err := os.Readlink(filepath.Join(set, dataLink))
@@ -183,13 +187,38 @@ func readSet(t *testing.T, set string) (a, b []byte, ok bool) {
 	return a, b, errA == nil && errB == nil
 }
 
+// age makes a file or link an hour old.
+func age(t *testing.T, path string) {
+	t.Helper()
+	old := unix.NsecToTimeval(time.Now().Add(-time.Hour).UnixNano())
+	require.NoError(t, unix.Lutimes(path, []unix.Timeval{old, old}))
+}
+
+// ageLeftovers makes what a killed writer has left old enough for [Clean].
+func ageLeftovers(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		age(t, filepath.Join(dir, e.Name()))
+	}
+}
+
 func TestCleanLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	dir := t.TempDir()
 	set := filepath.Join(dir, "set")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, tempPrefix+"left-f"), nil, 0o200))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "other"), nil, 0o600))
-	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, tempPrefix+"link")))
+	left := filepath.Join(dir, tempName("f"))
+	require.NoError(t, os.WriteFile(left, []byte("x"), 0o200))
+	for _, mine := range []string{".deaddrop-notes.txt", "other"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, mine), nil, 0o600))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, ".deaddrop-config/sub"), 0o700))
+	link := filepath.Join(dir, tempName("link"))
+	require.NoError(t, os.Symlink("nowhere", link))
+	age(t, link)
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, tempName("young"))))
 	require.NoError(t, os.MkdirAll(filepath.Join(set, generationPrefix+"left"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(set, generationPrefix+"left", "a"), []byte("x"), 0o600))
 	batch := Stage([]Unit{oneFile(dir, 1), oneSet(dir, 1)})
 	removed, err := Clean(dir)
 	require.NoError(t, err)
@@ -203,7 +232,92 @@ func TestCleanLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	removed, err = Clean(filepath.Join(dir, "nowhere"))
 	require.NoError(t, err)
 	assert.Zero(t, removed)
-	only(t, dir, "f", "other", "set")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, entries, 6, "f, set, a young link, and three of the user: %v", entries)
+	assert.NoFileExists(t, left)
+}
+
+func TestCleanNeverTakesTheLiveGeneration(t *testing.T) {
+	set := filepath.Join(t.TempDir(), "set")
+	stop := make(chan struct{})
+	var cleaners sync.WaitGroup
+	for range 4 {
+		cleaners.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = Clean(set)
+				}
+			}
+		})
+	}
+	for n := range 300 {
+		require.NoError(t, errOf(Stage([]Unit{oneSet(filepath.Dir(set), n)}).Commit()))
+		a, b, ok := readSet(t, set)
+		require.True(t, ok)
+		require.Equal(t, a, b)
+	}
+	close(stop)
+	cleaners.Wait()
+}
+
+func TestASetThatCannotBeLinkedIsAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, first(dir))
+	set := filepath.Join(dir, "set")
+	unit := oneSet(dir, 2)
+	unit.Files = append(unit.Files, File{Path: filepath.Join(set, "c"), Content: body(2), Mode: 0o600}, File{Path: filepath.Join(set, "d"), Content: body(2), Mode: 0o600})
+	batch := Stage([]Unit{unit})
+	require.NoError(t, os.Mkdir(filepath.Join(set, "d"), 0o700))
+	err := errOf(batch.Commit())
+	require.NoError(t, os.Remove(filepath.Join(set, "d")))
+	untouched(t, dir, func() error { return err }, "file exists")
+}
+
+func TestInPlaceNeedsNoFolderThatTakesFiles(t *testing.T) {
+	dir := t.TempDir()
+	source, work := filepath.Join(dir, "source"), filepath.Join(dir, "work")
+	require.NoError(t, os.WriteFile(source, []byte("old"), 0o644))
+	require.NoError(t, os.Mkdir(work, 0o700))
+	path := filepath.Join(work, "f")
+	if err := syscall.Mount("tmpfs", work, "tmpfs", 0, ""); err != nil {
+		t.Skipf("cannot mount a tmpfs here: %v", err)
+	}
+	defer func() { _ = syscall.Unmount(work, syscall.MNT_DETACH) }()
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, syscall.Mount(source, path, "", syscall.MS_BIND, ""))
+	require.NoError(t, syscall.Mount("tmpfs", work, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	uid := 1234
+	batch := Stage([]Unit{{Files: []File{{Path: path, Content: []byte("new"), Mode: 0o600, UID: &uid, InPlace: true}}}})
+	pending, err := os.ReadFile(batch.Pending(0))
+	require.NoError(t, err)
+	assert.Equal(t, "new", string(pending), "a check can look at it")
+	require.NoError(t, errOf(batch.Commit()))
+	content, err := os.ReadFile(source)
+	require.NoError(t, err)
+	assert.Equal(t, "new", string(content))
+	info, err := os.Stat(source)
+	require.NoError(t, err)
+	owner, _ := ownerOf(info)
+	assert.Equal(t, 1234, owner)
+	assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestInPlaceFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "f"), filepath.Join(dir, "victim")
+	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+	require.NoError(t, os.WriteFile(victim, []byte("victim"), 0o644))
+	batch := Stage([]Unit{{Files: []File{{Path: path, Content: []byte("secret"), Mode: 0o600, InPlace: true}}}})
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Symlink("victim", path))
+	require.ErrorContains(t, errOf(batch.Commit()), "replaced meanwhile")
+	content, err := os.ReadFile(victim)
+	require.NoError(t, err)
+	assert.Equal(t, "victim", string(content))
 }
 
 // untouched asserts that a write fails, and that file and set stay as they are.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,9 +52,21 @@ func (fs folders) stageFile(f File) (staged, []Result, error) {
 	s := &stagedFile{dir: dir, file: f, base: base, temp: tempName(base), old: old}
 	if err := s.fill(); err != nil {
 		s.discard()
-		return fail(bare(err))
+		if old == nil || !f.InPlace || !isUnwritable(err) {
+			return fail(bare(err))
+		}
+		// Nothing can be made beside it: a check then looks at memory.
+		s.temp = ""
+		if s.open, err = memory(f.Content); err != nil {
+			return fail(bare(err))
+		}
 	}
 	return s, nil, nil
+}
+
+// isUnwritable tells whether a folder takes no new files.
+func isUnwritable(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
 }
 
 var errMount = errors.New("it is a mount of its own")
@@ -86,7 +99,7 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 	}
 	if info.Mode().Perm() != f.Mode.Perm() {
 		if err := d.root.Chmod(base, f.Mode.Perm()); err != nil && !f.InPlace {
-			return info, false, bare(err)
+			return info, false, nil // It is another's; replacing it may be allowed.
 		}
 	}
 	return info, true, nil
@@ -161,7 +174,12 @@ func own(to *os.File, f File, old fs.FileInfo) (warnings []string, err error) {
 
 func (s *stagedFile) folder() *folder { return s.dir }
 
-func (s *stagedFile) path() string { return filepath.Join(s.dir.path, s.temp) }
+func (s *stagedFile) path() string {
+	if s.temp == "" {
+		return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.open.Fd())
+	}
+	return filepath.Join(s.dir.path, s.temp)
+}
 
 func (s *stagedFile) discard() {
 	if s.open == nil {
@@ -202,27 +220,41 @@ func (s *stagedFile) backup() error {
 		return err
 	}
 	err := s.dir.root.Rename(temp, s.base+".bak")
-	if err != nil {
-		_ = s.dir.root.Remove(temp)
-	}
+	_ = s.dir.root.Remove(temp) // It is there still where both were the same file.
 	return err
 }
 
 // overwrite writes into the file that is there, and what was there again where
-// that fails.
+// that fails. Owner and mode come first, as for a new file; but who mounted the
+// file may own it, so that neither can be changed.
 func (s *stagedFile) overwrite() error {
 	f, err := s.dir.root.OpenFile(s.base, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	before, err := s.dir.root.ReadFile(s.base)
-	if err == nil {
-		if err = rewrite(f, s.file.Content); err != nil {
-			err = errors.Join(bare(err), bare(rewrite(f, before)))
+	err = s.overwriteOpen(f)
+	return errors.Join(err, f.Close())
+}
+
+func (s *stagedFile) overwriteOpen(f *os.File) error {
+	// os.Root follows links within the folder, whatever the flags say.
+	if now, err := f.Stat(); err != nil || !os.SameFile(now, s.old) {
+		return errors.New("it was replaced meanwhile")
+	}
+	if s.file.UID != nil || s.file.GID != nil {
+		if err := f.Chown(id(s.file.UID), id(s.file.GID)); err != nil {
+			return chownError(s.file, bare(err))
 		}
 	}
-	_ = f.Chmod(s.file.Mode.Perm()) // Who mounted the file may own it.
-	return errors.Join(err, f.Close())
+	_ = f.Chmod(s.file.Mode.Perm())
+	before, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	if err := rewrite(f, s.file.Content); err != nil {
+		return errors.Join(bare(err), bare(rewrite(f, before)))
+	}
+	return nil
 }
 
 func rewrite(f *os.File, content []byte) error {

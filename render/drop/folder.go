@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // tempPrefix begins the name of every temporary file and link.
@@ -83,7 +85,7 @@ func syncFolder(root *os.Root) error {
 
 // lock marks a temporary file or folder as one that is being written. The lock
 // goes with the process, however that ends.
-func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }
 
 // Clean removes from a folder what writers have left there that were killed:
 // temporary files, and generations of a set that "..data" does not name. What
@@ -101,29 +103,67 @@ func Clean(path string) (removed int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("cleaning folder %s: %w", path, bare(err))
 	}
-	current, _ := root.Readlink(dataLink)
 	for _, e := range entries {
-		name := e.Name()
-		if !strings.HasPrefix(name, tempPrefix) && (!strings.HasPrefix(name, generationPrefix) || name == current) {
-			continue
-		}
-		if e.Type()&fs.ModeSymlink == 0 && isLocked(root, name) {
-			continue
-		}
-		if root.RemoveAll(name) == nil {
+		if isLeftover(e) && stale(root, e) && root.RemoveAll(e.Name()) == nil {
 			removed++
 		}
 	}
 	return removed, nil
 }
 
-func isLocked(root *os.Root, name string) bool {
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+// tempNames are those that tempName gives.
+var tempNames = regexp.MustCompile("^" + regexp.QuoteMeta(tempPrefix) + "[A-Z2-7]{26}-")
+
+// isLeftover tells whether a name is one that only this package gives, to what it
+// gives it.
+func isLeftover(e fs.DirEntry) bool {
+	if e.IsDir() {
+		return strings.HasPrefix(e.Name(), generationPrefix)
+	}
+	return tempNames.MatchString(e.Name())
+}
+
+// young is how long what holds nothing is left alone: a link, which cannot be
+// locked, and what was made, but not locked yet.
+const young = time.Minute
+
+// stale tells whether nobody is writing a file or generation any more. That a
+// generation is the present one is looked at when it is certain that it will not
+// become that: while its lock is held.
+func stale(root *os.Root, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink != 0 {
+		info, err := e.Info()
+		return err == nil && time.Since(info.ModTime()) > young
+	}
+	f, err := root.OpenFile(e.Name(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		info, err := e.Info() // Of mode 0200, say. Another user's is none of ours.
+		if err != nil {
+			return false
+		}
+		uid, _ := ownerOf(info)
+		return uid == os.Geteuid() && time.Since(info.ModTime()) > young
+	}
 	if err != nil {
-		return !errors.Is(err, fs.ErrPermission) // A file of mode 0200 is still ours to remove.
+		return false
 	}
 	defer func() { _ = f.Close() }()
-	return lock(f) != nil
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return false
+	}
+	if info, err := f.Stat(); err != nil || time.Since(info.ModTime()) < young && isEmpty(f, info) {
+		return false
+	}
+	current, _ := root.Readlink(dataLink)
+	return e.Name() != current
+}
+
+func isEmpty(f *os.File, info fs.FileInfo) bool {
+	if !info.IsDir() {
+		return info.Size() == 0
+	}
+	names, _ := f.Readdirnames(1)
+	return len(names) == 0
 }
 
 // Folder is what matters of the folder of a secret.

@@ -1,6 +1,8 @@
 package drop
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -22,4 +24,18 @@ func onDisk(dir string) bool {
 		return false
 	}
 	return stat.Type != unix.TMPFS_MAGIC && stat.Type != unix.RAMFS_MAGIC
+}
+
+// memory is a file that is in no folder.
+func memory(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("deaddrop", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "memory")
+	if _, err := f.Write(content); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }

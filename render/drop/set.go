@@ -152,7 +152,8 @@ func (s *stagedSet) discard() {
 }
 
 // commit replaces the link "..data". The links of names that are new follow: a
-// name never leads to nothing. What is left of the old generation goes last.
+// name never leads to nothing. Where one cannot be made, all is as it was. What is
+// left of the old generation goes last.
 func (s *stagedSet) commit() ([]Result, error) {
 	defer func() { _ = s.open.Close() }()
 	before, _ := s.dir.root.Readlink(dataLink)
@@ -161,6 +162,7 @@ func (s *stagedSet) commit() ([]Result, error) {
 		return nil, bare(err)
 	}
 	names := map[string]bool{}
+	var made []string
 	for _, f := range s.unit.Files {
 		name := filepath.Base(f.Path)
 		names[name] = true
@@ -168,14 +170,27 @@ func (s *stagedSet) commit() ([]Result, error) {
 			continue
 		}
 		if err := s.dir.link(dataLink+"/"+name, name); err != nil {
+			s.undo(before, made)
 			return nil, bare(err)
 		}
+		made = append(made, name)
 	}
 	s.dir.unlinkOthers(names)
 	if strings.HasPrefix(before, generationPrefix) {
 		_ = s.dir.root.RemoveAll(before)
 	}
 	return s.results, nil
+}
+
+// undo puts the generation before back.
+func (s *stagedSet) undo(before string, made []string) {
+	if before == "" || s.dir.link(before, dataLink) != nil {
+		_ = s.dir.root.Remove(dataLink)
+	}
+	for _, name := range made {
+		_ = s.dir.root.Remove(name)
+	}
+	s.discard()
 }
 
 // link makes a symbolic link, in one step where there is one already.
