@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 	"unicode/utf8"
@@ -53,7 +55,7 @@ func parseJSON(text string) (any, error) {
 	var v any
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.UseNumber()
-	if err := dec.Decode(&v); err != nil || dec.More() {
+	if dec.Decode(&v) != nil || dec.Decode(new(any)) != io.EOF {
 		return nil, errors.New("the value is not JSON")
 	}
 	return convert(v, func(n json.Number) any {
@@ -102,18 +104,44 @@ func toYAML(v any) (text string, err error) {
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)
-	if enc.Encode(convert(v, yamlNumber)) != nil || enc.Close() != nil {
+	if enc.Encode(quoteOdd(convert(v, yamlNumber))) != nil || enc.Close() != nil {
 		return "", fmt.Errorf("a %T cannot be written as YAML", v)
+	}
+	// What is left of such text is in keys, and rare enough to be refused.
+	if err := yaml.Unmarshal(out.Bytes(), new(any)); err != nil {
+		return "", fmt.Errorf("a %T with such keys cannot be written as YAML", v)
 	}
 	return out.String(), nil
 }
 
 func yamlNumber(n json.Number) any {
-	tag := "!!int"
-	if strings.ContainsAny(n.String(), ".eE") {
-		tag = "!!float"
+	tag := "!!float" // Readers take whole numbers of more than 64 bits for such.
+	if _, err := n.Int64(); err == nil {
+		tag = "!!int"
+	} else if _, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
+		tag = "!!int"
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: n.String()}
+}
+
+// quoteOdd puts text into quotes that the library writes as no reader takes it:
+// lines of which the first begins with a blank, and a lone sign of equality.
+func quoteOdd(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, each := range v {
+			v[key] = quoteOdd(each)
+		}
+	case []any:
+		for i, each := range v {
+			v[i] = quoteOdd(each)
+		}
+	case string:
+		if v == "=" || strings.Contains(v, "\n") && strings.ContainsAny(v[:1], " \t\n") {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v, Style: yaml.DoubleQuotedStyle}
+		}
+	}
+	return v
 }
 
 // toTOML fails on what TOML has no word for: null, and whole numbers of more
@@ -164,6 +192,15 @@ func some(v any, such func(any) bool) bool {
 		return false
 	case []any:
 		return slices.ContainsFunc(v, func(each any) bool { return some(each, such) })
+	case []string:
+		return slices.ContainsFunc(v, func(each string) bool { return such(each) })
+	case map[string]string:
+		for key, each := range v {
+			if such(key) || such(each) {
+				return true
+			}
+		}
+		return false
 	}
 	return such(v)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/smarteros/deaddrop/render/dotenv"
@@ -79,12 +80,21 @@ func assignments(text string, names bool) (map[string]string, bool) {
 			continue
 		}
 		name, value, found := strings.Cut(line, "=")
-		if !found || names && !dotenv.IsName(name) || opensQuote(value) || strings.HasSuffix(value, `\`) {
+		if !found || names && !dotenv.IsName(name) || !names && !plainName.MatchString(name) || looksEncoded(name) || opensQuote(value) || strings.HasSuffix(value, `\`) {
 			return nil, false
 		}
 		entries[name] = value
 	}
 	return entries, true
+}
+
+// plainName is a name in properties whose end is certain.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// looksEncoded is true for what is rather the end of a key in base64, which has
+// signs of equality, too, than a name.
+func looksEncoded(name string) bool {
+	return len(name) > 15 && !strings.Contains(name, "_") && strings.ToUpper(name) != name && strings.ToLower(name) != name
 }
 
 // opensQuote tells whether a value holds a quote that some reader may take to go on

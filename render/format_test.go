@@ -76,7 +76,7 @@ func TestKeysAreFilteredRenamedAndMapped(t *testing.T) {
 
 // FuzzStructuredFormatsComeBack reads what was written with a reader of the format.
 func FuzzStructuredFormatsComeBack(f *testing.F) {
-	for _, seed := range []string{"", "a b", "'", `"`, "yes", "0x1f", "1e3", "~", "- a", "a: b", "#", "\n", "\r\n", "\t", "é", "\u2028", "\x00", "\xff", "null", "2001-01-01", "=", "!", "\\u0041"} {
+	for _, seed := range []string{"", "a b", "'", `"`, "yes", "0x1f", "1e3", "~", "- a", "a: b", "#", "\n", "\r\n", "\t", "é", "\u2028", "\x00", "\xff", "null", "2001-01-01", "=", "!", "\tx\ny", " x\ny", "\n\nx", "\\u0041"} {
 		f.Add(seed, seed)
 	}
 	f.Fuzz(func(t *testing.T, key, value string) {

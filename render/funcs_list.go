@@ -41,8 +41,7 @@ func join(sep string, list any) (string, error) {
 	return strings.Join(parts, sep), nil
 }
 
-// in tells whether a value is in a list, among the values of a map or, for
-// text, part of it.
+// in tells whether a value is in a list or, for text, part of it.
 func in(list, value any) (bool, error) {
 	v := reflect.ValueOf(list)
 	switch v.Kind() {
@@ -56,17 +55,8 @@ func in(list, value any) (bool, error) {
 			}
 		}
 		return false, nil
-	case reflect.Map:
-		for _, key := range v.MapKeys() {
-			if same(v.MapIndex(key).Interface(), value) {
-				return true, nil
-			}
-		}
-		return false, nil
-	case reflect.Invalid:
-		return false, nil
 	}
-	return false, fmt.Errorf("%T holds nothing that could be looked for", list)
+	return false, nil
 }
 
 // same compares numbers by value, whatever their types.
@@ -101,7 +91,7 @@ func containing(enough func(found, of int) bool) func(values, list any) (bool, e
 
 // explode turns keys with slashes into nested maps.
 func explode(pairs map[string]any) (map[string]any, error) {
-	nested := map[string]any{}
+	nested, pairs := map[string]any{}, copyOf(pairs) // Maps in it are added to.
 	for _, key := range slices.Sorted(maps.Keys(pairs)) {
 		at := nested
 		segments := strings.Split(strings.Trim(key, "/"), "/")
@@ -123,19 +113,33 @@ func explode(pairs map[string]any) (map[string]any, error) {
 
 // byKey groups pairs by the first segment of their keys; those of one segment
 // are left out.
-func byKey(pairs map[string]any) map[string]map[string]any {
-	groups := map[string]map[string]any{}
+func byKey(pairs map[string]any) map[string]any {
+	groups := map[string]any{}
 	for key, value := range pairs {
 		first, rest, ok := strings.Cut(strings.Trim(key, "/"), "/")
 		if !ok {
 			continue
 		}
-		if groups[first] == nil {
-			groups[first] = map[string]any{}
+		group, there := groups[first].(map[string]any)
+		if !there {
+			group = map[string]any{}
+			groups[first] = group
 		}
-		groups[first][rest] = value
+		group[rest] = value
 	}
 	return groups
+}
+
+// isEmptyValue is what mergeMap fills, as consul-template's does.
+func isEmptyValue(v any) bool {
+	r := reflect.ValueOf(v)
+	switch r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Map, reflect.Slice, reflect.String:
+		return r.Len() == 0
+	}
+	return r.IsZero()
 }
 
 // merge is a deep copy of the base with what the other map adds or, where it
@@ -152,7 +156,7 @@ func merge(base, more map[string]any, override bool) map[string]any {
 		switch {
 		case oldIsMap && newIsMap:
 			merged[key] = merge(oldMap, newMap, override)
-		case !there || override:
+		case !there || override || isEmptyValue(old):
 			merged[key] = value
 		}
 	}

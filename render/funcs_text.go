@@ -119,8 +119,9 @@ func split(sep, s string) []string {
 func splitToMap(between, inside, s string) (map[string]string, error) {
 	pairs := map[string]string{}
 	for _, pair := range split(between, s) {
-		key, value, _ := strings.Cut(pair, inside)
-		pairs[key] = value
+		if key, value, ok := strings.Cut(pair, inside); ok {
+			pairs[key] = value
+		}
 	}
 	return pairs, nil
 }

@@ -144,7 +144,9 @@ func scalar(value any) (string, bool) {
 		return v, true
 	case json.Number:
 		return v.String(), true
-	case bool, int, int64, uint64, float64:
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), true
+	case bool, int, int64, uint64:
 		return fmt.Sprint(v), true
 	}
 	return "", false

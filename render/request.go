@@ -33,6 +33,9 @@ func List(path string) Request { return Request{Path: strings.TrimRight(path, "/
 func ParseRequest(path string, params ...string) (Request, error) {
 	pairs := map[string]string{}
 	for i, param := range params {
+		if param == "" {
+			continue // As for consul-template: what a template may leave out.
+		}
 		name, value, ok := strings.Cut(param, "=")
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			// The parameter itself may be a secret.

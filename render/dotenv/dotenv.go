@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -142,7 +143,9 @@ func scalar(value any) (text, reason string) {
 		return v, ""
 	case json.Number:
 		return v.String(), ""
-	case bool, int, int64, uint64, float64:
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), ""
+	case bool, int, int64, uint64:
 		return fmt.Sprint(v), ""
 	case nil:
 		return "", "holds null, which a .env line cannot say"

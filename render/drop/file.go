@@ -133,17 +133,23 @@ func (s *stagedFile) fill() (err error) {
 	if err := lock(s.open); err != nil {
 		return err
 	}
-	if s.warnings, err = own(s.open, s.file, s.old); err != nil {
-		return err
-	}
-	return put(s.open, s.file)
+	s.warnings, err = put(s.open, s.file, s.old)
+	return err
 }
 
-// put sets the mode, then the content.
-func put(to *os.File, f File) error {
+// put sets mode and owner, then the content. The mode comes first: who may only
+// give files away cannot change what is another's.
+func put(to *os.File, f File, old fs.FileInfo) (warnings []string, err error) {
 	if err := to.Chmod(f.Mode.Perm()); err != nil {
-		return err
+		return nil, err
 	}
+	if warnings, err = own(to, f, old); err != nil {
+		return nil, err
+	}
+	return warnings, fillWith(to, f)
+}
+
+func fillWith(to *os.File, f File) error {
 	if _, err := to.Write(f.Content); err != nil {
 		return err
 	}
@@ -241,12 +247,12 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	if now, err := f.Stat(); err != nil || !os.SameFile(now, s.old) {
 		return errors.New("it was replaced meanwhile")
 	}
+	_ = f.Chmod(s.file.Mode.Perm())
 	if s.file.UID != nil || s.file.GID != nil {
 		if err := f.Chown(id(s.file.UID), id(s.file.GID)); err != nil {
 			return chownError(s.file, bare(err))
 		}
 	}
-	_ = f.Chmod(s.file.Mode.Perm())
 	before, err := io.ReadAll(f)
 	if err != nil {
 		return err

@@ -134,9 +134,7 @@ func fillInSet(folder *os.Root, f File) error {
 	if err != nil {
 		return err
 	}
-	if _, err = own(file, f, nil); err == nil {
-		err = put(file, f)
-	}
+	_, err = put(file, f, nil)
 	return errors.Join(err, file.Close())
 }
 
