@@ -48,14 +48,16 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	warn(cfg, log)
 	secrets := watch.NewSecrets(vault)
 	d := newDropper(filesOnly(cfg), log)
-	reloads := d.step(ctx)
+	told := d.step(ctx)
 	for d.recovered(cfg.CertShare); len(d.lacking()) > 0; d.recovered(cfg.CertShare) {
 		d.learn(watch.Fetch(ctx, secrets, d.lacking(), log))
-		reloads = append(reloads, d.step(ctx)...)
+		told = append(told, d.step(ctx)...)
 	}
-	reloads = append(reloads, d.step(ctx)...)
+	told = append(told, d.step(ctx)...)
 	queue := reload.NewQueue(log)
-	queue.Add(reloads...)
+	for _, n := range told {
+		queue.Add(n.change, n.actions...)
+	}
 	failed := queue.Flush(ctx)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
@@ -90,6 +92,7 @@ func filesOnly(cfg *config.Config) *config.Config {
 // or a [*supervise.ExitError].
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
 	warn(cfg, log)
+	defer reapOrphans()()
 	r := runner{load: load, queue: reload.NewQueue(log), log: log}
 	if cfg.Supervise == nil {
 		return r.loop(ctx, cfg)
@@ -112,6 +115,20 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		return failed
 	}
 	return err
+}
+
+// reapOrphans works until the function is called that it returns.
+func reapOrphans() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = supervise.Reap(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // loop runs one session after the other, until the context ends.
@@ -150,9 +167,11 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	sinks := newSinks(cfg.Sinks, vault, r.log)
 	watcher := watch.New(watch.NewSecrets(vault), r.log)
 	keeper := &keeper{
-		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue, process: r.process,
+		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue,
 		cfg: cfg, plans: make(chan *config.Config), status: r.status,
 	}
+	keeper.dropper.process = r.process
+	keeper.retain()
 	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, log: r.log}
 
 	actors, cancel := context.WithCancel(ctx)
@@ -179,7 +198,6 @@ type keeper struct {
 	vault   *session.Session
 	watcher *watch.Watcher
 	queue   *reload.Queue
-	process *supervise.Process
 	cfg     *config.Config
 	plans   chan *config.Config
 	status  <-chan os.Signal // asks for the state of all files
@@ -207,7 +225,10 @@ func (k *keeper) Run(ctx context.Context) error {
 		}
 		k.want(ctx)
 		k.settle(ctx)
-		var retry <-chan time.Time
+		var retry, due <-chan time.Time
+		if !k.held.IsZero() {
+			due = time.After(time.Until(k.held))
+		}
 		if k.failed() {
 			retry = time.After(retryWrites)
 		}
@@ -223,10 +244,12 @@ func (k *keeper) Run(ctx context.Context) error {
 		case cfg := <-k.plans:
 			k.cfg = cfg
 			k.setDrops(cfg)
+			k.retain()
 			k.wanted = nil
 		case <-k.status:
 			k.logStatus()
 		case <-retry:
+		case <-due:
 		case <-k.look:
 			k.look = nil
 			k.lookAtFiles()
@@ -238,9 +261,26 @@ func (k *keeper) Run(ctx context.Context) error {
 
 // act writes what there is to write, and tells who is to know.
 func (k *keeper) act(ctx context.Context) {
-	k.queue.Add(k.step(ctx)...)
-	if pairs, news := k.takeEnviron(); news && k.process != nil {
-		k.process.SetEnviron(pairs)
+	for _, n := range k.step(ctx) {
+		k.queue.Add(n.change, n.actions...)
+	}
+	if k.process == nil {
+		return
+	}
+	if pairs, news := k.takeEnviron(); news {
+		k.queue.Add(reload.Change{At: time.Now()}, k.process.SetEnviron(pairs)...)
+	}
+}
+
+// retain tells the queue which reloads there are. Those that are no longer there
+// pass on what they still had to tell.
+func (k *keeper) retain() {
+	all := k.actions()
+	if k.process != nil {
+		all = append(all, k.process.Renewal()...)
+	}
+	for _, change := range k.queue.Retain(k.cfg.Splay, all) {
+		k.queue.Add(change, k.whoReads(change.Files)...)
 	}
 }
 

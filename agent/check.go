@@ -81,7 +81,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 		// The path is another one each time, and tells nobody anything.
 		plain := strings.NewReplacer(path, "{{.Path}}")
 		said := plain.Replace(strings.Join(strings.Fields(string(output)), " "))
-		return &checkError{whose, errors.New(plain.Replace(err.Error())), redact(said, d.valuesOf(r))}
+		return &checkError{whose, errors.New(plain.Replace(err.Error())), redact(said, r.hidden)}
 	}
 	return nil
 }
@@ -91,8 +91,8 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 const shortest = 3
 
 // valuesOf are the texts that may not be shown of a group: all values of its
-// secrets, as they are and as programs write them, and all that stands behind
-// an = or a : in its files, or alone on a line.
+// secrets, as they are and as programs write them, all that stands behind an = or
+// a : in its files, or alone on a line, and the like of the files before.
 func (d *dropper) valuesOf(r rendered) []string {
 	var values []string
 	add := func(value string) {
@@ -113,6 +113,11 @@ func (d *dropper) valuesOf(r rendered) []string {
 					}
 				})
 			}
+		}
+	}
+	for _, s := range r.states {
+		for _, value := range s.former() {
+			add(value)
 		}
 	}
 	for _, content := range r.contents {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -28,7 +29,9 @@ type dropper struct {
 	states          []*state
 	folders         map[string]bool // that were looked at and cleaned
 	environ         environ
-	dry             bool // nothing is written
+	process         *supervise.Process // nil where no command is supervised
+	held            time.Time          // when the first of what is held back is due; zero where nothing is
+	dry             bool               // nothing is written
 }
 
 // state is a drop and what became of it.
@@ -39,13 +42,16 @@ type state struct {
 	reads []readFile       // as found out by the last render
 	sides []string         // files that the template has written besides
 	dirty bool             // to be rendered
-	wrote bool             // its file has been current once in this run
-	err   error            // of the last try; nil when the file is as it should be
-	stale error            // why the content is not the newest, though it is the best there is
-	lacks bool             // a secret is not known yet
-	gone  bool             // its file was removed, as the secret was
-	since time.Time        // of err, stale or gone; else of the last write
-	said  string           // warnings of the last write
+	// The first and the last change of what it is made of since its last render.
+	firstChanged, changed time.Time
+	isHeld                bool
+	wrote                 bool      // its file has been current once in this run
+	err                   error     // of the last try; nil when the file is as it should be
+	stale                 error     // why the content is not the newest, though it is the best there is
+	lacks                 bool      // a secret is not known yet
+	gone                  bool      // its file was removed, as the secret was
+	since                 time.Time // of err, stale or gone; else of the last write
+	said                  string    // warnings of the last write
 
 	inFile   []render.Request // uses of what stands in the file
 	leases   []*watch.Lease   // of what stands in the file
@@ -79,7 +85,10 @@ func (d *dropper) setDrops(cfg *config.Config) {
 	}
 	if cfg.Supervise != nil {
 		for _, each := range cfg.Supervise.Env {
-			d.states = append(d.states, &state{env: each.Name, drop: envDrop(each), dirty: true})
+			d.states = append(d.states, &state{env: each.Name, drop: envDrop(each, cfg.Wait), dirty: true})
+		}
+		if len(cfg.Supervise.Env) == 0 && !d.environ.whole {
+			d.environ.whole, d.environ.news = true, true
 		}
 	}
 	for _, s := range d.states {
@@ -100,7 +109,9 @@ func (d *dropper) setDrops(cfg *config.Config) {
 func (d *dropper) learn(batch watch.Batch) {
 	maps.Copy(d.readings, batch)
 	for _, s := range d.states {
-		s.dirty = s.dirty || slices.ContainsFunc(s.uses, func(r render.Request) bool { _, hit := batch[r]; return hit })
+		if slices.ContainsFunc(s.uses, func(r render.Request) bool { _, hit := batch[r]; return hit }) {
+			s.touch()
+		}
 	}
 }
 
@@ -172,20 +183,22 @@ type rendered struct {
 	group
 	contents [][]byte
 	sides    [][]drop.File
+	hidden   []string // what programs that talk of it must not be quoted with
 }
 
 // step renders and writes what is dirty and can be rendered, and returns the
-// reloads that this calls for. Failures stay in the states, and are logged once.
-func (d *dropper) step(ctx context.Context) []reload.Action {
+// news of it. Failures stay in the states, and are logged once.
+func (d *dropper) step(ctx context.Context) []news {
 	var ready []rendered
-	var reloads []reload.Action
+	var all []news
 	seen := map[string]error{}
+	d.held = time.Time{}
 	for _, g := range d.groups() {
-		if !slices.ContainsFunc(g.states, func(s *state) bool { return s.dirty }) {
+		if !slices.ContainsFunc(g.states, func(s *state) bool { return s.dirty }) || d.holdsBack(g) {
 			continue
 		}
-		r, actions, ok := d.renderGroup(g)
-		reloads = append(reloads, actions...)
+		r, gone, ok := d.renderGroup(g)
+		all = append(all, gone...)
 		switch {
 		case !ok:
 		case g.isEnv():
@@ -194,12 +207,29 @@ func (d *dropper) step(ctx context.Context) []reload.Action {
 			ready = append(ready, r)
 		}
 	}
-	return append(reloads, d.put(ctx, ready)...)
+	return append(all, d.put(ctx, ready)...)
+}
+
+// holdsBack tells whether changes of a group are still gathered.
+func (d *dropper) holdsBack(g group) bool {
+	until := g.heldUntil()
+	holds := until.After(time.Now())
+	if holds && (d.held.IsZero() || until.Before(d.held)) {
+		d.held = until
+	}
+	for _, s := range g.states {
+		s.isHeld = holds
+		if !holds {
+			s.firstChanged, s.changed = time.Time{}, time.Time{}
+		}
+	}
+	return holds
 }
 
 // renderGroup renders all of a group: what one of them lacks, the others are
-// not shown without. ok is false where it cannot be written.
-func (d *dropper) renderGroup(g group) (r rendered, reloads []reload.Action, ok bool) {
+// not shown without. ok is false where it cannot be written; there may be news of
+// a file that is gone.
+func (d *dropper) renderGroup(g group) (r rendered, gone []news, ok bool) {
 	r = rendered{group: g}
 	var failed *state
 	var lacks bool
@@ -276,10 +306,13 @@ func (d *dropper) prepare(g group, seen map[string]error) bool {
 }
 
 // put checks and writes what was rendered.
-func (d *dropper) put(ctx context.Context, ready []rendered) []reload.Action {
+func (d *dropper) put(ctx context.Context, ready []rendered) []news {
 	var units []drop.Unit
 	first := make([]int, len(ready)) // the unit of each; those of its side files follow
 	for i, r := range ready {
+		if r.hides() {
+			ready[i].hidden = d.valuesOf(r)
+		}
 		first[i] = len(units)
 		units = append(units, r.units()...)
 	}
@@ -287,21 +320,21 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.Action {
 	for i, r := range ready {
 		d.examine(ctx, batch, first[i], r)
 	}
-	var reloads []reload.Action
+	var all []news
 	results, written := batch.Commit(), 0
 	for i, r := range ready {
 		end := len(results)
 		if i+1 < len(ready) {
 			end = first[i+1]
 		}
-		actions, wrote := d.conclude(r, results[first[i]:end], len(units))
-		reloads = append(reloads, actions...)
+		told, wrote := d.conclude(r, results[first[i]:end], len(units))
+		all = append(all, told...)
 		written += wrote
 	}
 	if written > 10 {
 		d.log.Info("wrote files", "count", written)
 	}
-	return reloads
+	return all
 }
 
 // units are that of the files, and one for each file that a template has written
@@ -325,7 +358,7 @@ func (r rendered) units() []drop.Unit {
 }
 
 // conclude takes in what became of a group, and counts the files written.
-func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (reloads []reload.Action, written int) {
+func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []news, written int) {
 	var failed error
 	changed := false // by a file besides
 	for _, each := range slices.Concat(results...) {
@@ -348,25 +381,24 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (reloads
 		d.follow(r.group, s, failed)
 		return nil, 0
 	}
-	for i, s := range r.states {
-		result := results[0][i]
-		outcome := result.Outcome
-		if outcome == drop.Unchanged && changed {
-			outcome = drop.Changed
+	outcomes := make([]drop.Outcome, len(r.states))
+	for i := range r.states {
+		outcomes[i] = results[0][i].Outcome
+		if outcomes[i] == drop.Unchanged && changed {
+			outcomes[i] = drop.Changed
 		}
-		s.dirty, s.sides = false, pathsOf(r.sides[i])
-		reloads = append(reloads, reloadsFor(s, outcome)...)
-		if r.set != nil {
-			reloads = append(reloads, withoutEarlySignals(s, outcome, r.set.Reloads)...)
-		}
-		if outcome != drop.Unchanged {
-			written++
-			d.logWritten(s, outcome, of)
-		}
-		d.warn(s, result.Warnings)
-		d.succeed(s, outcome)
 	}
-	return reloads, written
+	told = d.newsOf(r, outcomes)
+	for i, s := range r.states {
+		s.dirty, s.sides = false, pathsOf(r.sides[i])
+		if outcomes[i] != drop.Unchanged {
+			written++
+			d.logWritten(s, outcomes[i], of)
+		}
+		d.warn(s, results[0][i].Warnings)
+		d.succeed(s, outcomes[i])
+	}
+	return told, written
 }
 
 // warn tells what is not as one would expect of a written file, once.
@@ -379,7 +411,7 @@ func (d *dropper) warn(s *state, warnings []string) {
 }
 
 // remove takes a file away whose secret is gone. That it is gone is news, too.
-func (d *dropper) remove(s *state) []reload.Action {
+func (d *dropper) remove(s *state) []news {
 	removed, err := drop.Remove(s.drop.Destination)
 	if err != nil {
 		s.dirty = true
@@ -394,24 +426,8 @@ func (d *dropper) remove(s *state) []reload.Action {
 	if !removed {
 		return nil
 	}
-	return slices.Clone(s.drop.Reloads)
-}
-
-// reloadsFor leaves signals out for a file that appears for the first time when
-// the agent starts: no service can have read it before, and a service that is
-// just starting would die of a SIGHUP that it does not handle yet.
-func reloadsFor(s *state, outcome drop.Outcome) []reload.Action {
-	return withoutEarlySignals(s, outcome, s.drop.Reloads)
-}
-
-func withoutEarlySignals(s *state, outcome drop.Outcome, all []reload.Action) []reload.Action {
-	if outcome == drop.Unchanged {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(all), func(a reload.Action) bool {
-		_, isSignal := a.(reload.Signal)
-		return isSignal && outcome == drop.Created && !s.wrote
-	})
+	told := reload.Change{Files: []string{s.drop.Destination}, At: time.Now()}
+	return []news{{told, d.wanted(s.drop.Reloads, false)}}
 }
 
 // render sets s.uses, s.reads, s.lacks and s.stale. A secret that cannot be read
@@ -536,7 +552,7 @@ func (d *dropper) logWritten(s *state, outcome drop.Outcome, of int) {
 
 // failed tells whether a write has to be tried again.
 func (d *dropper) failed() bool {
-	return slices.ContainsFunc(d.states, func(s *state) bool { return s.dirty && !s.lacks })
+	return slices.ContainsFunc(d.states, func(s *state) bool { return s.dirty && !s.lacks && !s.isHeld })
 }
 
 // err joins the failures of all drops; one that several drops share shows once.

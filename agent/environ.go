@@ -14,11 +14,13 @@ type environ struct {
 	pairs []string // NAME=value
 	whole bool     // all of them were rendered once
 	news  bool     // they were not handed on yet
+	// started says that the command has got its first ones.
+	started bool
 }
 
 // envDrop is a variable as a drop, which it is but for its file.
-func envDrop(e config.EnvTemplate) config.Drop {
-	d := config.Drop{Name: e.Name, Template: e.Template, OnMissing: config.KeepFile}
+func envDrop(e config.EnvTemplate, wait config.Wait) config.Drop {
+	d := config.Drop{Name: e.Name, Template: e.Template, OnMissing: config.KeepFile, Wait: wait}
 	d.Format = render.FormatTemplate
 	return d
 }
@@ -42,9 +44,14 @@ func (d *dropper) setEnviron(r rendered) {
 	d.environ.pairs, d.environ.whole = pairs, true
 }
 
-// takeEnviron returns the variables when they are not what they were.
+// takeEnviron returns the variables when they are not what they were, and not
+// before all files were written once: the command may read them as it starts.
 func (d *dropper) takeEnviron() ([]string, bool) {
+	if !d.environ.started && slices.ContainsFunc(d.states, func(s *state) bool { return !s.wrote }) {
+		return nil, false
+	}
 	news := d.environ.news
+	d.environ.started = d.environ.started || news
 	d.environ.news = false
 	return d.environ.pairs, news
 }

@@ -175,7 +175,9 @@ func (d *dropper) readsFiles() bool {
 func (d *dropper) lookAtFiles() {
 	for _, s := range d.states {
 		for _, f := range s.reads {
-			s.dirty = s.dirty || versionOf(f.path) != f.version
+			if !s.dirty && versionOf(f.path) != f.version {
+				s.touch()
+			}
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"github.com/smarteros/deaddrop/agent/reload"
+)
 
 // logStatus writes to the log how the session and each drop are: current, or
 // why not and since when. It is an answer to SIGUSR1.
@@ -26,6 +30,29 @@ func (k *keeper) logStatus() {
 		}
 		k.log.Info("status of a drop", args...)
 	}
+	for _, r := range k.queue.States() {
+		k.log.Info("status of a reload", reloadStatus(r)...)
+	}
+}
+
+func reloadStatus(r reload.State) []any {
+	args := []any{"by", r.By}
+	switch {
+	case r.Err != nil && r.Tries == 0:
+		args = append(args, "state", "not ready", "since", r.Since.UTC().Format(time.RFC3339), "error", r.Err)
+	case r.Err != nil:
+		args = append(args, "state", "failed", "since", r.Since.UTC().Format(time.RFC3339), "tries", r.Tries, "error", r.Err)
+	case r.Waiting:
+		args = append(args, "state", "waiting")
+	case r.Done.IsZero():
+		args = append(args, "state", "not needed yet")
+	default:
+		args = append(args, "state", "done", "since", r.Done.UTC().Format(time.RFC3339))
+	}
+	if r.Waiting {
+		args = append(args, "next", r.Next.UTC().Format(time.RFC3339))
+	}
+	return args
 }
 
 // status is one word for how a drop is, and why where it is not well.

@@ -29,6 +29,11 @@ func (l *loader) global(all *fileBlock) {
 	cfg := l.cfg
 	cfg.Tenant = cmp.Or(os.Getenv("DEADDROP_TENANT"), value(all.Tenant))
 	cfg.Service = cmp.Or(os.Getenv("DEADDROP_SERVICE"), value(all.Service))
+	l.supervises = all.Exec != nil
+	cfg.Wait = l.wait(all.Wait, Wait{})
+	if all.Splay != nil {
+		cfg.Splay, _ = l.duration(*all.Splay, all.SplayRange)
+	}
 	l.strict, l.requireTmpfs = value(all.Strict), value(all.RequireTmpfs)
 	cfg.Once, cfg.PIDFile, cfg.LogFile = value(all.ExitAfterAuth), value(all.PIDFile), value(all.LogFile)
 	// Vault Agent knows names that slog does not.
@@ -124,7 +129,7 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		}
 		return
 	}
-	s := &Supervise{Command: supervise.Command{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Restart: true}}
+	s := &Supervise{Command: supervise.Command{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Grace: supervise.DefaultGrace, Restart: true}}
 	switch b.Restart {
 	case "", "always":
 	case "never":
@@ -139,8 +144,21 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		}
 		s.StopSignal = sig
 	}
-	if len(env) == 0 {
-		l.at(b.DefRange, "exec needs at least one env_template: it runs a command with secrets in its environment; to run one after a file has changed, write the exec block into the template")
+	if b.ReloadSignal != "" {
+		sig, err := reload.ParseSignal(b.ReloadSignal)
+		if err != nil {
+			l.at(b.ReloadSignalRange, "%s", err)
+		}
+		if b.Restart != "" {
+			l.at(b.ReloadSignalRange, "reload_signal and restart_on_secret_changes exclude each other")
+		}
+		s.ReloadSignal = sig
+	}
+	if b.KillTimeout != "" {
+		s.Grace, _ = l.duration(b.KillTimeout, b.KillTimeoutRange)
+	}
+	if len(env)+len(l.cfg.Drops) == 0 {
+		l.at(b.DefRange, "exec needs an env_template or a file: it runs a command with secrets in its environment; to run one after a file has changed, write the exec block into the template")
 	}
 	for _, each := range env {
 		l.envTemplate(s, each)

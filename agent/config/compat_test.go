@@ -73,7 +73,7 @@ exec {
 	require.NoError(t, err)
 	assert.Equal(t, []any{true, "agent.pid", "warn", "text", "agent.log"}, []any{cfg.Once, cfg.PIDFile, cfg.LogLevel, cfg.LogFormat, cfg.LogFile})
 	assert.Equal(t, []Sink{{"a", 0o600}, {"b", 0o640}}, cfg.Sinks)
-	assert.Equal(t, []reload.Action{reload.Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 5 * time.Second}}, cfg.Drops[0].Reloads)
+	assert.Equal(t, []Reload{{reload.Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 5 * time.Second}, true}}, cfg.Drops[0].Reloads)
 	require.NotNil(t, cfg.Supervise)
 	assert.Equal(t, []string{"serve", "-v"}, cfg.Supervise.Args)
 	assert.Equal(t, syscall.SIGINT, cfg.Supervise.StopSignal)
@@ -182,7 +182,7 @@ func TestLoadSaysWhatToWriteInstead(t *testing.T) {
 		"a wrapped sink":             {"auto_auth {\n  method \"approle\" {\n    config = { role_id_file_path = \"role_id\", secret_id_file_path = \"secret_id\" }\n  }\n  sink \"file\" {\n    wrap_ttl = \"5m\"\n    config = { path = \"x\" }\n  }\n}\n" + oneDrop, `wrap_ttl is not supported: who reads the sink would get a plain token`},
 		"a sink without path":        {"auto_auth {\n  method \"approle\" {\n    config = { role_id_file_path = \"role_id\", secret_id_file_path = \"secret_id\" }\n  }\n  sink \"file\" {}\n}\n" + oneDrop, `sink "file" lacks a path`},
 		"env_template without exec":  {env("A"), `env_template needs an exec block`},
-		"exec without env_template":  {login + exec, `exec needs at least one env_template`},
+		"exec without env_template":  {login + exec, `exec needs an env_template or a file`},
 		"a variable of a bad name":   {env("a-b") + exec, `"a-b" is not a variable name`},
 		"a variable twice":           {env("A") + "env_template \"A\" {\n  contents = \"y\"\n}\n" + exec, `the variable A is there already`},
 		"an unknown restart":         {env("A") + "exec {\n  command = [\"x\"]\n  restart_on_secret_changes = \"maybe\"\n}\n", `use "always" or "never"`},

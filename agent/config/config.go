@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
@@ -36,6 +35,11 @@ type Config struct {
 	Drops           []Drop
 	// Supervise is the command that gets secrets in its environment, or nil.
 	Supervise *Supervise
+	// Wait is for drops that say nothing else, and for the variables of Supervise.
+	Wait Wait
+	// Splay spreads the reloads of many agents: each batch waits for a random time
+	// up to it.
+	Splay time.Duration
 	// Sinks get every token.
 	Sinks []Sink
 	// Once ends the agent when all files are current, as Vault Agent's
@@ -154,8 +158,10 @@ type Drop struct {
 	OnMissing OnMissing
 	// RemoveOnExit takes the file away when the agent stops.
 	RemoveOnExit bool
+	// Wait gathers changes of the file. In a set it is the set's.
+	Wait Wait
 	// Reloads are run in order when the file has changed.
-	Reloads []reload.Action
+	Reloads []Reload
 }
 
 // Set is a folder whose drops change together.
@@ -165,8 +171,10 @@ type Set struct {
 	CreateDirs bool
 	// Check runs before a new generation is put in place, or is nil.
 	Check *Check
+	// Wait gathers changes.
+	Wait Wait
 	// Reloads are run in order when a file of the set has changed.
-	Reloads []reload.Action
+	Reloads []Reload
 }
 
 // Check is a command that new content has to pass. In its arguments {{.Path}}

@@ -116,10 +116,10 @@ drop "json" {
 	}
 	assert.Equal(t, []Drop{
 		{Name: "a.conf", Source: "good.ctmpl", Destination: "a.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile,
-			Reloads: []reload.Action{reload.Command{Args: []string{"nginx", "-s", "reload"}, Timeout: 5 * time.Second}}},
+			Reloads: []Reload{{reload.Command{Args: []string{"nginx", "-s", "reload"}, Timeout: 5 * time.Second}, true}}},
 		{Name: "b.conf", Destination: "b.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o600, OnMissing: KeepFile},
 		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Encoding: render.Encoding{Format: render.FormatDotenv, Dialect: dotenv.Portable}, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile,
-			Reloads: []reload.Action{reload.Signal{PIDFile: "/run/nexa.pid", Signal: syscall.SIGHUP}}},
+			Reloads: []Reload{{Action: reload.PIDFile{Path: "/run/nexa.pid", Signal: syscall.SIGHUP}}}},
 		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Encoding: render.Encoding{Format: render.FormatJSON, Dialect: dotenv.Portable}, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile},
 	}, cfg.Drops)
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg.Auth), marker)
@@ -167,7 +167,6 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"perms":                     {login + drop + "  perms = \"rw\"\n}", `deaddrop.hcl:9:11: perms "rw" is not a file mode; write one such as "0600" or "0440"`},
 		"perms too wide":            {login + drop + "  perms = \"4755\"\n}", `deaddrop.hcl:9:11: perms "4755" is not a file mode`},
 		"signal":                    {login + drop + "  reload {\n    signal = \"HPU\"\n    pid_file = \"x\"\n  }\n}", `deaddrop.hcl:10:14: there is no signal "HPU"; did you mean "SIGHUP"?`},
-		"reload without pid file":   {login + drop + "  reload {\n    signal = \"HUP\"\n  }\n}", `deaddrop.hcl:9:10: Missing required argument: The argument "pid_file" is required`},
 		"empty command":             {login + drop + "  exec {\n    command = []\n  }\n}", `deaddrop.hcl:10:15: command is empty; write the program and its arguments`},
 		"interval":                  {login + "template_config {\n  static_secret_render_interval = \"soon\"\n}\n" + drop + "}", `deaddrop.hcl:7:35: "soon" is not a duration; write one such as "15s" or "5m"`},
 		"interval too short":        {login + "template_config {\n  static_secret_render_interval = \"1ms\"\n}\n" + drop + "}", `deaddrop.hcl:7:35: "1ms" is too short`},

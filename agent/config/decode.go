@@ -23,6 +23,10 @@ type fileBlock struct {
 	Strict       *bool     `hcl:"strict,optional"`
 	RequireTmpfs *bool     `hcl:"require_tmpfs,optional"`
 
+	Wait       *waitBlock `hcl:"wait,block"`
+	Splay      *string    `hcl:"splay,optional"`
+	SplayRange hcl.Range  `hcl:"splay,attr_value_range"`
+
 	ExitAfterAuth  *bool     `hcl:"exit_after_auth,optional"`
 	PIDFile        *string   `hcl:"pid_file,optional"`
 	LogLevel       *string   `hcl:"log_level,optional"`
@@ -143,8 +147,9 @@ type setBlock struct {
 	Templates        []templateBlock `hcl:"template,block"`
 	Drops            []dropBlock     `hcl:"drop,block"`
 	Check            *execBlock      `hcl:"check,block"`
-	Reload           *reloadBlock    `hcl:"reload,block"`
+	Reload           []reloadBlock   `hcl:"reload,block"`
 	Exec             *execBlock      `hcl:"exec,block"`
+	Wait             *waitBlock      `hcl:"wait,block"`
 }
 
 // envTemplateBlock is one variable of the supervised command.
@@ -163,6 +168,11 @@ type superviseBlock struct {
 	RestartRange    hcl.Range      `hcl:"restart_on_secret_changes,attr_value_range"`
 	StopSignal      string         `hcl:"restart_stop_signal,optional"`
 	StopSignalRange hcl.Range      `hcl:"restart_stop_signal,attr_value_range"`
+	// What Vault Agent has not, in consul-template's words.
+	ReloadSignal      string    `hcl:"reload_signal,optional"`
+	ReloadSignalRange hcl.Range `hcl:"reload_signal,attr_value_range"`
+	KillTimeout       string    `hcl:"kill_timeout,optional"`
+	KillTimeoutRange  hcl.Range `hcl:"kill_timeout,attr_value_range"`
 }
 
 // templateBody is what everything has that has a template.
@@ -210,13 +220,13 @@ type dropBody struct {
 	OnExit           string         `hcl:"on_exit,optional"`
 	OnExitRange      hcl.Range      `hcl:"on_exit,attr_value_range"`
 	Check            *execBlock     `hcl:"check,block"`
-	Reload           *reloadBlock   `hcl:"reload,block"`
+	Reload           []reloadBlock  `hcl:"reload,block"`
 	Exec             *execBlock     `hcl:"exec,block"`
 	// Vault Agent's older way to write an exec block.
 	Command        hcl.Expression `hcl:"command,optional"`
 	CommandTimeout string         `hcl:"command_timeout,optional"`
 	CommandRange   hcl.Range      `hcl:"command_timeout,attr_value_range"`
-	Wait           []ignoredBlock `hcl:"wait,block"`
+	Wait           *waitBlock     `hcl:"wait,block"`
 
 	// broken says that gohcl found fault with the block, so that what is
 	// missing from it may be there, but wrong.
@@ -233,11 +243,27 @@ type keysBlock struct {
 	DefRange   hcl.Range         `hcl:",def_range"`
 }
 
+// reloadBlock has settings that depend on each other: see [makers].
 type reloadBlock struct {
-	Signal      string    `hcl:"signal"`
-	SignalRange hcl.Range `hcl:"signal,attr_value_range"`
-	PIDFile     string    `hcl:"pid_file"`
-	PIDRange    hcl.Range `hcl:"pid_file,attr_value_range"`
+	Body     hcl.Body  `hcl:",remain"`
+	DefRange hcl.Range `hcl:",def_range"`
+}
+
+// reloadBlocks are all that a block may say of what is to be done after a change.
+type reloadBlocks struct {
+	Reload         []reloadBlock
+	Exec           *execBlock
+	Command        hcl.Expression
+	CommandTimeout string
+	CommandRange   hcl.Range
+}
+
+type waitBlock struct {
+	Min      string    `hcl:"min,optional"`
+	MinRange hcl.Range `hcl:"min,attr_value_range"`
+	Max      string    `hcl:"max,optional"`
+	MaxRange hcl.Range `hcl:"max,attr_value_range"`
+	DefRange hcl.Range `hcl:",def_range"`
 }
 
 type execBlock struct {

@@ -14,7 +14,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -22,9 +21,6 @@ import (
 
 // defaultMode is for files that hold secrets: the owner's alone.
 const defaultMode fs.FileMode = 0o600
-
-// defaultExecTimeout is Vault Agent's.
-const defaultExecTimeout = 30 * time.Second
 
 // defaultCheckTimeout bounds a check.
 const defaultCheckTimeout = 30 * time.Second
@@ -52,7 +48,8 @@ func (l *loader) set(b setBlock) {
 	l.claim(s.Folder, b.DestinationRange)
 	l.folders[s.Folder] = true
 	s.Check = l.check(b.Check)
-	s.Reloads = l.reloads(dropBody{Reload: b.Reload, Exec: b.Exec})
+	s.Reloads = l.reloads(reloadBlocks{Reload: b.Reload, Exec: b.Exec})
+	s.Wait = l.wait(b.Wait, l.cfg.Wait)
 	if len(b.Drops)+len(b.Templates) == 0 {
 		l.at(b.DefRange, "set %q has no drops: write the drop and template blocks that change together into it", b.Name)
 	}
@@ -103,9 +100,10 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		l.at(b.WriteRange, "write = \"in_place\" cannot keep a backup, as it replaces no file")
 	}
 	d.Check = l.check(b.Check)
-	d.Reloads = l.reloads(b)
-	for _, wait := range b.Wait {
-		l.warn(wait.DefRange, "wait has no effect: all changes that one look at Vault finds are written together")
+	d.Reloads = l.reloads(reloadBlocks{b.Reload, b.Exec, b.Command, b.CommandTimeout, b.CommandRange})
+	d.Wait = l.wait(b.Wait, l.cfg.Wait)
+	if in != nil {
+		d.Wait = in.Wait
 	}
 	l.cfg.Drops = append(l.cfg.Drops, d)
 }
@@ -122,6 +120,9 @@ func (l *loader) inSet(d *Drop, b dropBody) {
 	}
 	if b.Backup {
 		l.at(b.DestinationRange, "backup cannot be in a set, which is replaced as a whole")
+	}
+	if b.Wait != nil {
+		l.at(b.Wait.DefRange, "wait cannot be in a set, which changes as a whole: write it into the set block")
 	}
 	if b.OnMissing == string(RemoveFile) {
 		l.at(b.OnMissingRange, "on_missing = \"remove\" cannot be in a set, which is replaced as a whole")
@@ -275,71 +276,42 @@ func (l *loader) exec(b *execBlock, timeout time.Duration) ([]string, time.Durat
 // command reads a program and its arguments. As for Vault Agent, a plain text is
 // for the shell.
 func (l *loader) command(expr hcl.Expression) []string {
-	const help = `write the program and its arguments: ["nginx", "-s", "reload"]`
 	value, diags := expr.Value(nil)
-	l.hcl(diags)
-	if diags.HasErrors() {
+	if l.hcl(diags); diags.HasErrors() {
 		return nil
 	}
+	return l.arguments(value, expr.Range())
+}
+
+func (l *loader) arguments(value cty.Value, at hcl.Range) []string {
+	const help = `write the program and its arguments: ["nginx", "-s", "reload"]`
 	if text, err := convert.Convert(value, cty.String); err == nil && !text.IsNull() {
-		if text.AsString() == "" {
-			l.at(expr.Range(), "command is empty; %s", help)
+		if strings.TrimSpace(text.AsString()) == "" {
+			l.at(at, "command is empty; %s", help)
 		}
 		return []string{"sh", "-c", text.AsString()}
 	}
 	list, err := convert.Convert(value, cty.List(cty.String))
 	if err != nil || list.IsNull() {
-		l.at(expr.Range(), "command is not a list of texts; %s", help)
+		l.at(at, "command is not a list of texts; %s", help)
 		return nil
 	}
 	var args []string
 	for _, arg := range list.AsValueSlice() {
 		if arg.IsNull() {
-			l.at(expr.Range(), "command is not a list of texts; %s", help)
+			l.at(at, "command is not a list of texts; %s", help)
 			return nil
 		}
 		args = append(args, arg.AsString())
 	}
 	if len(args) == 0 || args[0] == "" {
-		l.at(expr.Range(), "command is empty; %s", help)
+		l.at(at, "command is empty; %s", help)
 		return nil
 	}
 	if len(args) == 1 && strings.ContainsRune(args[0], ' ') { // Vault Agent's habit.
 		return []string{"sh", "-c", args[0]}
 	}
 	return args
-}
-
-func (l *loader) reloads(b dropBody) []reload.Action {
-	var actions []reload.Action
-	if r := b.Reload; r != nil {
-		sig, err := reload.ParseSignal(r.Signal)
-		if err != nil {
-			l.at(r.SignalRange, "%s", err)
-		}
-		if r.PIDFile == "" {
-			l.at(r.PIDRange, "pid_file is empty; name the file that holds the service's process id")
-		}
-		actions = append(actions, reload.Signal{PIDFile: r.PIDFile, Signal: sig})
-	}
-	if e := b.Exec; e != nil {
-		if args, timeout := l.exec(e, defaultExecTimeout); len(args) > 0 {
-			actions = append(actions, reload.Command{Args: args, Timeout: timeout})
-		}
-	}
-	if !isUnset(b.Command) {
-		timeout := defaultExecTimeout
-		if b.CommandTimeout != "" {
-			timeout, _ = l.duration(b.CommandTimeout, b.CommandRange)
-		}
-		switch args := l.command(b.Command); {
-		case b.Exec != nil:
-			l.at(b.Command.Range(), "command and exec exclude each other")
-		case len(args) > 0:
-			actions = append(actions, reload.Command{Args: args, Timeout: timeout})
-		}
-	}
-	return actions
 }
 
 func isUnset(expr hcl.Expression) bool {

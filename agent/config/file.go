@@ -110,6 +110,10 @@ func (l *loader) merge(all *fileBlock, more fileBlock) {
 	once(l, "auto_auth", &all.AutoAuth, more.AutoAuth, func(b *autoAuthBlock) hcl.Range { return b.DefRange })
 	once(l, "template_config", &all.TemplateConfig, more.TemplateConfig, func(b *templateConfigBlock) hcl.Range { return b.DefRange })
 	once(l, "exec", &all.Exec, more.Exec, func(b *superviseBlock) hcl.Range { return b.DefRange })
+	once(l, "wait", &all.Wait, more.Wait, func(b *waitBlock) hcl.Range { return b.DefRange })
+	if last(&all.Splay, more.Splay) {
+		all.SplayRange = more.SplayRange
+	}
 	last(&all.Tenant, more.Tenant)
 	last(&all.Service, more.Service)
 	last(&all.Strict, more.Strict)

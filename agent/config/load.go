@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -74,9 +75,9 @@ type Simple struct {
 	Format      string
 	Dialect     string
 	Perms       string
-	Signal      string // with PIDFile
-	PIDFile     string
-	Interval    string
+	// Reload has the settings of a reload block; none is none.
+	Reload   map[string]string
+	Interval string
 }
 
 // Build makes a [Config] of it. Problems have no place, but name the value.
@@ -86,11 +87,17 @@ func (s Simple) Build() (*Config, error) {
 	l.auth(nil, "")
 	l.templateConfig(&templateConfigBlock{Interval: s.Interval})
 	b := dropBody{Secret: s.Secret, Destination: s.Destination, Format: s.Format, Perms: s.Perms}
-	if s.Signal != "" || s.PIDFile != "" {
-		b.Reload = &reloadBlock{Signal: s.Signal, PIDFile: s.PIDFile}
-	}
 	b.Dialect = s.Dialect
 	l.dropBody(s.Destination, b, hcl.Range{}, nil)
+	if len(s.Reload) > 0 {
+		settings := map[string]settingValue{}
+		for name, text := range s.Reload {
+			settings[name] = settingValue{Value: cty.StringVal(text)}
+		}
+		if r, ok := l.reloadOf(hcl.Range{}, settings); ok {
+			l.cfg.Drops[0].Reloads = []Reload{r}
+		}
+	}
 	return l.cfg, l.err()
 }
 
@@ -103,6 +110,7 @@ type loader struct {
 	destinations map[string]hcl.Range
 	folders      map[string]bool // of sets
 	strict       bool
+	supervises   bool // there is a command to supervise
 	requireTmpfs bool
 	// dockerSecrets is where to look for ids that nothing else names.
 	dockerSecrets string

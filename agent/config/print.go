@@ -3,15 +3,16 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -28,6 +29,10 @@ func (c *Config) String() string {
 		p.raw("lease_renewal_threshold", strconv.FormatFloat(c.LeaseShare, 'g', 4, 64))
 		p.raw("certificate_renewal_threshold", strconv.FormatFloat(c.CertShare, 'g', 4, 64))
 	})
+	p.wait(c.Wait)
+	if c.Splay > 0 {
+		p.set("splay", short(c.Splay))
+	}
 	p.set("tenant", c.Tenant)
 	p.set("service", c.Service)
 	p.flag("exit_after_auth", c.Once)
@@ -178,6 +183,7 @@ func (p *printer) setBlock(s *Set, drops []Drop) {
 		for _, d := range drops {
 			p.drop(d)
 		}
+		p.wait(s.Wait)
 		p.check(s.Check)
 		p.reloads(s.Reloads)
 	})
@@ -215,6 +221,9 @@ func (p *printer) drop(d Drop) {
 			p.set("on_exit", "remove")
 		}
 		p.keys(d.Keys)
+		if d.Set == nil {
+			p.wait(d.Wait)
+		}
 		p.check(d.Check)
 		p.reloads(d.Reloads)
 	})
@@ -257,18 +266,90 @@ func (p *printer) command(args []string, timeout time.Duration) {
 	p.set("timeout", short(timeout))
 }
 
-func (p *printer) reloads(all []reload.Action) {
-	for _, action := range all {
-		switch a := action.(type) {
-		case reload.Signal:
-			p.block("reload", func() {
-				p.set("signal", unix.SignalName(a.Signal))
-				p.set("pid_file", a.PIDFile)
-			})
-		case reload.Command:
-			p.block("exec", func() { p.command(a.Args, a.Timeout) })
-		}
+func (p *printer) wait(w Wait) {
+	if w.Min > 0 {
+		p.block("wait", func() {
+			p.set("min", short(w.Min))
+			p.set("max", short(w.Max))
+		})
 	}
+}
+
+func (p *printer) reloads(all []Reload) {
+	for _, each := range all {
+		p.block("reload", func() {
+			p.action(each.Action)
+			p.flag("on_start", each.OnStart)
+		})
+	}
+}
+
+func (p *printer) action(action reload.Action) {
+	switch a := action.(type) {
+	case reload.PIDFile:
+		p.set("signal", reload.SignalName(a.Signal))
+		p.set("pid_file", a.Path)
+	case reload.Process:
+		p.set("signal", reload.SignalName(a.Signal))
+		p.set("process", a.Name)
+		p.set("command_line", a.CommandLine)
+	case reload.Container:
+		p.signalOrRestart(a.Signal)
+		p.set("container", a.Name)
+		p.set("container_label", a.Label)
+		p.set("compose_service", a.Service)
+		p.set("compose_project", a.Project)
+		p.set("docker_host", a.Host)
+		p.set("timeout", short(a.Timeout))
+	case reload.Unit:
+		p.set("action", a.Action)
+		p.set("unit", a.Name)
+		if a.User {
+			p.set("bus", "user")
+		}
+		p.set("timeout", short(a.Timeout))
+	case reload.Command:
+		p.command(a.Args, a.Timeout)
+		var env []string
+		for _, pair := range a.Env {
+			name, _, _ := strings.Cut(pair, "=")
+			env = append(env, name+" = "+quote(secret.Redacted))
+		}
+		if len(env) > 0 {
+			p.raw("env", "{ "+strings.Join(env, ", ")+" }")
+		}
+		p.set("dir", a.Dir)
+		p.set("user", a.User)
+	case reload.HTTP:
+		p.http(a)
+	case supervise.Reload:
+		p.flag("exec", true)
+		p.signalOrRestart(a.Signal)
+	}
+}
+
+func (p *printer) signalOrRestart(sig syscall.Signal) {
+	if sig == 0 {
+		p.set("action", "restart")
+		return
+	}
+	p.set("signal", reload.SignalName(sig))
+}
+
+func (p *printer) http(h reload.HTTP) {
+	p.set("method", h.Method)
+	address, _ := url.Parse(h.URL)
+	if address.RawQuery != "" {
+		address.RawQuery = secret.Redacted // It may hold a key.
+	}
+	p.set("url", address.Redacted())
+	p.raw("retries", strconv.Itoa(h.Retries))
+	if len(h.Expect) > 0 {
+		p.raw("expect", strings.ReplaceAll(fmt.Sprint(h.Expect), " ", ", "))
+	}
+	p.set("header_file", h.HeaderFile)
+	p.set("ca_cert", h.CACert)
+	p.set("timeout", short(h.Timeout))
 }
 
 func (p *printer) supervise(s *Supervise) {
@@ -283,7 +364,12 @@ func (p *printer) supervise(s *Supervise) {
 	}
 	p.block("exec", func() {
 		p.list("command", s.Args)
-		p.set("restart_on_secret_changes", map[bool]string{true: "always", false: "never"}[s.Restart])
-		p.set("restart_stop_signal", unix.SignalName(s.StopSignal))
+		if s.ReloadSignal != 0 {
+			p.set("reload_signal", reload.SignalName(s.ReloadSignal))
+		} else {
+			p.set("restart_on_secret_changes", map[bool]string{true: "always", false: "never"}[s.Restart])
+		}
+		p.set("restart_stop_signal", reload.SignalName(s.StopSignal))
+		p.set("kill_timeout", short(s.Grace))
 	})
 }

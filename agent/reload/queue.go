@@ -3,7 +3,11 @@ package reload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,41 +20,138 @@ type Queue struct {
 	log  *slog.Logger
 	wake chan struct{}
 
-	mu      sync.Mutex
-	order   []string
-	waiting map[string]*attempt
+	mu       sync.Mutex
+	splay    time.Duration
+	order    []string // of waiting
+	waiting  map[string]*attempt
+	examined []Action // to be
+	states   map[string]*State
+	retains  bool // only what it was told to
 }
 
 type attempt struct {
 	action Action
+	change Change
 	due    time.Time
 	retry  *backoff.ExponentialBackOff // nil before the first failure
 }
 
-// NewQueue returns an empty queue.
-func NewQueue(log *slog.Logger) *Queue {
-	return &Queue{log: log, wake: make(chan struct{}, 1), waiting: map[string]*attempt{}}
+// State is how an action is.
+type State struct {
+	// By is the action.
+	By string
+	// Waiting says that it is to be run, or to be tried again at Next.
+	Waiting bool
+	Next    time.Time
+	// Done is when it last succeeded; zero where it has not yet.
+	Done time.Time
+	// Err is why it failed last, or why it cannot succeed; nil when all is well.
+	Err   error
+	Since time.Time // of Err
+	Tries int       // that failed, one after the other
 }
 
-// Add takes the actions of one batch of changes. An action that is there
-// already, waiting for its turn or for its next try, is not added twice, but
-// tried at once.
-func (q *Queue) Add(actions ...Action) {
+// NewQueue returns an empty queue.
+func NewQueue(log *slog.Logger) *Queue {
+	return &Queue{log: log, wake: make(chan struct{}, 1), waiting: map[string]*attempt{}, states: map[string]*State{}}
+}
+
+// keyOf tells actions apart. They hold nothing but settings.
+func keyOf(a Action) string { return fmt.Sprintf("%#v", a) }
+
+// Add takes the actions of one batch of changes, each for its own. They are run
+// in the order of adding. An action that waits already is not added twice; one
+// that has failed is tried at once.
+func (q *Queue) Add(change Change, actions ...Action) {
 	q.mu.Lock()
+	now := time.Now()
+	due := now
+	if q.splay > 0 {
+		due = q.lastDue(now.Add(rand.N(q.splay)))
+	}
 	for _, action := range actions {
-		name := action.String()
-		if old := q.waiting[name]; old != nil {
-			old.due = time.Time{}
-			continue
+		key := keyOf(action)
+		old := q.waiting[key]
+		switch {
+		case old == nil:
+			q.waiting[key] = &attempt{action: action, change: change, due: due}
+			q.order = append(q.order, key)
+		default:
+			old.change = old.change.and(change)
+			if old.retry != nil && due.Before(old.due) {
+				old.due = due
+			}
 		}
-		q.waiting[name] = &attempt{action: action}
-		q.order = append(q.order, name)
 	}
 	q.mu.Unlock()
+	q.alert()
+}
+
+// lastDue is when what waits for its first try is due, or otherwise when nothing
+// does: all that is added meanwhile runs with it, in order.
+func (q *Queue) lastDue(otherwise time.Time) time.Time {
+	for _, key := range q.order {
+		if try := q.waiting[key]; try.retry == nil {
+			return try.due
+		}
+	}
+	return otherwise
+}
+
+// and joins two changes, the later one last.
+func (c Change) and(later Change) Change {
+	joined := later
+	joined.Files = slices.Clone(c.Files)
+	for _, file := range later.Files {
+		if !slices.Contains(joined.Files, file) {
+			joined.Files = append(joined.Files, file)
+		}
+	}
+	if c.Redact != nil && later.Redact != nil {
+		joined.Redact = func(text string) string { return later.Redact(c.Redact(text)) }
+	}
+	return joined
+}
+
+func (q *Queue) alert() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Retain takes the actions that there are from now on, and how far to spread
+// their runs: each batch waits for a random part of splay. Actions that are no
+// longer there are forgotten; the changes that they still were to tell of are
+// returned. The others are looked at by [Action.Check].
+func (q *Queue) Retain(splay time.Duration, actions []Action) (untold []Change) {
+	q.mu.Lock()
+	q.splay, q.retains = splay, true
+	stay := map[string]bool{}
+	for _, action := range actions {
+		if key := keyOf(action); !stay[key] {
+			stay[key] = true
+			if q.states[key] == nil {
+				q.states[key] = &State{By: action.String()}
+				q.examined = append(q.examined, action)
+			}
+		}
+	}
+	for _, key := range q.order {
+		if !stay[key] {
+			untold = append(untold, q.waiting[key].change)
+			delete(q.waiting, key)
+		}
+	}
+	q.order = slices.DeleteFunc(q.order, func(key string) bool { return !stay[key] })
+	for key := range q.states {
+		if !stay[key] {
+			delete(q.states, key)
+		}
+	}
+	q.mu.Unlock()
+	q.alert()
+	return untold
 }
 
 // Run works until the context ends. What is waiting then is left undone.
@@ -64,26 +165,59 @@ func (q *Queue) Run(ctx context.Context) error {
 		case <-q.wake:
 		case <-timer.C:
 		}
-		_ = q.work(ctx)
+		for again := true; again; again = q.examine(ctx) {
+			_ = q.work(ctx, time.Now())
+		}
 		if wait, ok := q.next(); ok {
 			timer.Reset(wait)
 		}
 	}
 }
 
-// Flush tries everything that is waiting once and returns what failed.
-func (q *Queue) Flush(ctx context.Context) error { return q.work(ctx) }
+// Flush tries everything that is waiting once, without waiting for its time, and
+// returns what failed.
+func (q *Queue) Flush(ctx context.Context) error {
+	return q.work(ctx, time.Now().Add(q.splay).Add(time.Hour))
+}
 
-// work tries what is due, in the order of adding.
-func (q *Queue) work(ctx context.Context) error {
+// examine says of one new action what keeps it from working. It returns false
+// when there is none.
+func (q *Queue) examine(ctx context.Context) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.examined) == 0 || ctx.Err() != nil {
+		return false
+	}
+	action := q.examined[0]
+	q.examined = q.examined[1:]
+	q.mu.Unlock()
+	err := action.Check(ctx)
+	q.mu.Lock()
+	state := q.states[keyOf(action)]
+	if err == nil || ctx.Err() != nil || state == nil || !state.Done.IsZero() {
+		return true
+	}
+	if state.Tries == 0 {
+		state.Err, state.Since = err, time.Now()
+	}
+	var missing *Absent
+	if errors.As(err, &missing) {
+		q.log.Warn("reload finds nothing to tell yet", "by", state.By, "reason", err)
+	} else {
+		q.log.Error("reload cannot work", "by", state.By, "error", err)
+	}
+	return true
+}
+
+// work tries what is due: what is new first, in the order of adding.
+func (q *Queue) work(ctx context.Context, now time.Time) error {
 	var errs []error
-	for _, try := range q.due() {
-		err := try.action.Do(ctx)
-		if ctx.Err() != nil {
+	for _, try := range q.due(now) {
+		err := try.action.Do(ctx, try.change)
+		if err != nil && ctx.Err() != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		q.settle(try, err)
-		if err != nil {
+		if err := q.settle(try, err); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -92,45 +226,71 @@ func (q *Queue) work(ctx context.Context) error {
 
 // due takes out what is to be tried now. An action that is added again while
 // it runs so gets a turn of its own: what it acts on may have changed.
-func (q *Queue) due() []*attempt {
+func (q *Queue) due(now time.Time) []*attempt {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var due []*attempt
+	var due, again []*attempt
 	var rest []string
-	for _, name := range q.order {
-		if try := q.waiting[name]; try.due.After(time.Now()) {
-			rest = append(rest, name)
-		} else {
+	for _, key := range q.order {
+		switch try := q.waiting[key]; {
+		case try.due.After(now):
+			rest = append(rest, key)
+			continue
+		case try.retry == nil:
 			due = append(due, try)
-			delete(q.waiting, name)
+		default:
+			again = append(again, try)
 		}
+		delete(q.waiting, key)
 	}
 	q.order = rest
-	return due
+	return append(due, again...)
 }
 
-func (q *Queue) settle(try *attempt, err error) {
-	name := try.action.String()
-	if err == nil {
-		q.log.Info("reloaded", "by", name)
-		return
-	}
-	if try.retry == nil {
-		q.log.Error("reload failed; will try again", "by", name, "error", err)
-		try.retry = backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
-	} else {
-		q.log.Debug("reload failed again", "by", name, "error", err)
-	}
-	try.due = time.Now().Add(try.retry.NextBackOff())
+// settle takes in what became of a try, and returns the failure.
+func (q *Queue) settle(try *attempt, err error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if again := q.waiting[name]; again != nil {
-		again.retry = try.retry
-		return
+	key := keyOf(try.action)
+	state := q.states[key]
+	if state == nil {
+		state = &State{By: try.action.String()} // Nobody has asked to retain it, or no longer.
 	}
-	q.waiting[name] = try
-	q.order = append(q.order, name)
+	var unneeded *Unneeded
+	switch isUnneeded := errors.As(err, &unneeded); {
+	case err == nil || isUnneeded:
+		if isUnneeded {
+			q.log.Info("no need to reload", "by", state.By, "reason", err)
+		} else {
+			q.log.Info("reloaded", "by", state.By)
+		}
+		*state = State{By: state.By, Done: time.Now()}
+		return nil
+	case state.Tries == 0:
+		q.log.Error("reload failed; will try again", "by", state.By, "error", err)
+	default:
+		q.log.Debug("reload failed again", "by", state.By, "error", err)
+	}
+	if try.retry == nil {
+		try.retry = backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
+	}
+	if state.Tries == 0 {
+		state.Since = time.Now()
+	}
+	state.Err, state.Tries = err, state.Tries+1
+	if q.states[key] == nil && q.retains {
+		return err
+	}
+	q.states[key] = state
+	try.due = time.Now().Add(try.retry.NextBackOff())
+	if again := q.waiting[key]; again != nil {
+		again.retry, again.change = try.retry, try.change.and(again.change)
+		return err
+	}
+	q.waiting[key] = try
+	q.order = append(q.order, key)
+	return err
 }
 
 // next tells how long it is until something is due.
@@ -138,10 +298,26 @@ func (q *Queue) next() (time.Duration, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var first time.Time
-	for i, name := range q.order {
-		if due := q.waiting[name].due; i == 0 || due.Before(first) {
+	for i, key := range q.order {
+		if due := q.waiting[key].due; i == 0 || due.Before(first) {
 			first = due
 		}
 	}
 	return time.Until(first), len(q.order) > 0
+}
+
+// States tells how all actions are, by name.
+func (q *Queue) States() []State {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var all []State
+	for key, state := range q.states {
+		s := *state
+		if try := q.waiting[key]; try != nil {
+			s.Waiting, s.Next = true, try.due
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b State) int { return strings.Compare(a.By, b.By) })
+	return all
 }

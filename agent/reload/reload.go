@@ -1,13 +1,12 @@
-// Package reload makes services pick up what was dropped for them.
+// Package reload makes services pick up what was dropped for them. There is one
+// small type for each way.
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,77 +17,78 @@ import (
 	"github.com/smarteros/deaddrop/render"
 )
 
-// Action is one way to make a service pick up a change. Two actions whose
-// String is the same are the same action: a batch of changes runs it once.
+// Action is one way to make a service pick up a change. Actions hold nothing but
+// settings: two that are equal are the same, and a batch of changes runs it once.
 type Action interface {
-	Do(ctx context.Context) error
+	// Do tells the service, or fails without having told another one. It
+	// returns an [*Unneeded] where there is nobody to tell.
+	Do(ctx context.Context, change Change) error
+	// Check tells what keeps Do from ever succeeding, as far as this can be seen
+	// without doing it. The error is an [*Absent] where the service may still
+	// come.
+	Check(ctx context.Context) error
+	// String names the action in logs. It shows no secret.
 	String() string
 }
 
-// Signal sends a signal to the process whose id a file holds.
-type Signal struct {
-	PIDFile string
-	Signal  syscall.Signal
+// Change is what a service is told of.
+type Change struct {
+	// Files are the paths of what has changed.
+	Files []string
+	// At is when they had been written.
+	At time.Time
+	// Redact takes secrets out of what a program has said. Where it is nil, nothing
+	// of that is shown.
+	Redact func(string) string
 }
 
-func (s Signal) String() string {
-	return fmt.Sprintf("%s to the process in %s", unix.SignalName(s.Signal), s.PIDFile)
+// redact is a text on one line, without secrets.
+func (c Change) redact(text []byte) string {
+	if c.Redact == nil {
+		return ""
+	}
+	return c.Redact(strings.Join(strings.Fields(string(text)), " "))
 }
 
-// Do sends the signal, or fails without having sent any. It never signals
-// process groups, process 1 or the agent itself.
-func (s Signal) Do(context.Context) error {
-	pid, err := readPID(s.PIDFile)
-	if err != nil {
-		return err
-	}
-	process, err := os.FindProcess(pid) // by pidfd, where the kernel has it
-	if err != nil {
-		return fmt.Errorf("process %d of pid file %s: %w", pid, s.PIDFile, err)
-	}
-	defer func() { _ = process.Release() }()
-	switch err := process.Signal(s.Signal); {
-	case errors.Is(err, os.ErrProcessDone), errors.Is(err, syscall.ESRCH):
-		return fmt.Errorf("pid file %s is stale: there is no process %d; is the service running?", s.PIDFile, pid)
-	case errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("not allowed to signal process %d of pid file %s: run the agent as the service's user, or give it CAP_KILL", pid, s.PIDFile)
-	case err != nil:
-		return fmt.Errorf("signalling process %d of pid file %s: %w", pid, s.PIDFile, err)
-	}
-	return nil
+// precedes tells whether something that is there for so long has come after the
+// change, and so has seen it. What came at about the same time may not have.
+func (c Change) precedes(age time.Duration) bool {
+	return !c.At.IsZero() && age+50*time.Millisecond < time.Since(c.At)
 }
 
-func readPID(file string) (int, error) {
-	content, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, fmt.Errorf("pid file %s does not exist; is the service running?", file)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("reading pid file: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("pid file %s does not hold a process id", file)
-	case pid <= 1:
-		return 0, fmt.Errorf("pid file %s holds %d, which is not signalled; it must name the service's own process", file, pid)
-	case pid == os.Getpid():
-		return 0, fmt.Errorf("pid file %s holds the agent's own process id", file)
-	}
-	return pid, nil
-}
+// Unneeded says why nobody was to be told. It counts as success.
+type Unneeded struct{ Why string }
 
-// ParseSignal reads a signal by name ("HUP", "SIGHUP", in any case) or number.
+func (e *Unneeded) Error() string { return e.Why }
+
+// Absent says that what is to be told is not there, and may still come.
+type Absent struct{ Err error }
+
+func (e *Absent) Error() string { return e.Err.Error() }
+func (e *Absent) Unwrap() error { return e.Err }
+
+func absent(format string, args ...any) error { return &Absent{fmt.Errorf(format, args...)} }
+
+// The first and the last of the signals that have no name of their own, as the C
+// library has them, and kill -l shows them.
+const rtMin, rtMax = 34, 64
+
+// ParseSignal reads a signal by name ("HUP", "SIGHUP", "RTMIN+3", in any case) or
+// by number.
 func ParseSignal(s string) (syscall.Signal, error) {
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
+	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if sig := unix.SignalNum(name); sig != 0 {
 		return sig, nil
 	}
-	if n, err := strconv.Atoi(s); err == nil && unix.SignalName(syscall.Signal(n)) != "" {
+	if n, err := strconv.Atoi(s); err == nil && (unix.SignalName(syscall.Signal(n)) != "" || n >= rtMin && n <= rtMax) {
 		return syscall.Signal(n), nil
+	}
+	for base, n := range map[string]int{"SIGRTMIN": rtMin, "SIGRTMAX": rtMax} {
+		offset, isRT := strings.CutPrefix(name, base)
+		more, err := strconv.Atoi(cmp.Or(offset, "0"))
+		if isRT && err == nil && n+more >= rtMin && n+more <= rtMax && (offset == "" || strings.ContainsAny(offset[:1], "+-")) {
+			return syscall.Signal(n + more), nil
+		}
 	}
 	var names []string
 	for n := syscall.Signal(1); n < 32; n++ {
@@ -100,67 +100,23 @@ func ParseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("there is no signal %q; examples are \"HUP\", \"USR1\", \"TERM\"", s)
 }
 
-// Command runs a program, without a shell.
-type Command struct {
-	// Args are the program and its arguments; at least one.
-	Args []string
-	// Timeout ends the program and its children by SIGKILL; 0 is none.
-	Timeout time.Duration
-}
-
-func (c Command) String() string { return fmt.Sprintf("command %q", c.Args) }
-
-// Do runs the program and waits for it. Its output is thrown away, since it
-// may hold secrets. It does not get the agent's own credentials.
-func (c Command) Do(ctx context.Context) error {
-	_, err := c.Output(ctx)
-	if err != nil {
-		return fmt.Errorf("%w (its output is not shown, as it may hold secrets)", err)
+// SignalName is the name of a signal that [ParseSignal] reads.
+func SignalName(s syscall.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
 	}
-	return nil
+	return fmt.Sprintf("SIGRTMIN+%d", int(s)-rtMin)
 }
 
-// maxOutput is how many bytes of a program's output are kept.
-const maxOutput = 4 << 10
-
-// Output is like [Command.Do], and returns the beginning of what the program has
-// written. It may hold secrets.
-func (c Command) Output(ctx context.Context) ([]byte, error) {
-	limited := ctx
-	if c.Timeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
+// limited bounds a context, by a time of its own where there is one.
+func limited(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return context.WithCancel(ctx)
 	}
-	var out beginning
-	cmd := exec.CommandContext(limited, c.Args[0], c.Args[1:]...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = Environ(), &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	switch {
-	case err == nil:
-		return out.kept, nil
-	case errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil:
-		return out.kept, fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
-	default:
-		return out.kept, fmt.Errorf("%s: %w", c, err)
-	}
+	return context.WithTimeout(ctx, timeout)
 }
 
-// beginning keeps what is written to it first, up to maxOutput.
-type beginning struct{ kept []byte }
-
-func (b *beginning) Write(p []byte) (int, error) {
-	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
-	return len(p), nil
-}
-
-// Environ is the environment for programs that the agent runs: its own, without
-// its credentials.
-func Environ() []string { return slices.DeleteFunc(os.Environ(), isCredential) }
-
-func isCredential(variable string) bool {
-	return strings.HasPrefix(variable, "VAULT_TOKEN=") || strings.HasPrefix(variable, "VAULT_SECRET_ID=")
+// timedOut tells whether a limit has ended what was done, rather than the agent.
+func timedOut(ctx, limited context.Context) bool {
+	return errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil
 }

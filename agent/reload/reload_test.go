@@ -27,8 +27,18 @@ func TestMain(m *testing.M) {
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
 		fmt.Println("ready")
+		if os.Args[len(os.Args)-1] == "with-a-worker" {
+			worker := exec.Command(os.Args[0])
+			worker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			_ = worker.Start()
+			fmt.Println("worker")
+		}
 		<-hup
 		fmt.Println("reloaded")
+		os.Exit(0)
+	}
+	if file := os.Getenv("BE_A_CHECK"); file != "" {
+		fmt.Println(PIDFile{file, syscall.SIGHUP}.Check(context.Background()))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -51,7 +61,7 @@ func TestSignalReachesTheProcessInThePidFile(t *testing.T) {
 	_, err = out.Read(ready)
 	require.NoError(t, err)
 
-	require.NoError(t, Signal{pidFile(t, strconv.Itoa(service.Process.Pid)+"\n"), syscall.SIGHUP}.Do(t.Context()))
+	require.NoError(t, PIDFile{pidFile(t, strconv.Itoa(service.Process.Pid)+"\n"), syscall.SIGHUP}.Do(t.Context(), Change{}))
 	var rest bytes.Buffer
 	_, err = rest.ReadFrom(out)
 	require.NoError(t, err)
@@ -63,31 +73,34 @@ func TestSignalIsNotSentToAnyProcessButTheService(t *testing.T) {
 	gone := exec.Command("true")
 	require.NoError(t, gone.Run())
 	for content, want := range map[string]string{
-		"":                                    "does not hold a process id",
+		"":                                    "is empty; is the service just starting?",
 		"text":                                "does not hold a process id",
 		"12 13":                               "does not hold a process id",
 		"1":                                   "holds 1, which is not signalled",
-		"0":                                   "holds 0, which is not signalled",
-		"-5":                                  "holds -5, which is not signalled",
+		"0":                                   "holds 0, which is not a process id",
+		"-5":                                  "holds -5, which is not a process id",
 		strconv.Itoa(os.Getpid()):             "the agent's own process id",
-		strconv.Itoa(gone.Process.Pid):        "is stale: there is no process",
+		strconv.Itoa(gone.Process.Pid):        "there is no process",
 		"99999999999999999999999999999999999": "does not hold a process id",
 	} {
-		err := Signal{pidFile(t, content), syscall.SIGHUP}.Do(t.Context())
+		err := PIDFile{pidFile(t, content), syscall.SIGHUP}.Do(t.Context(), Change{})
 		require.ErrorContains(t, err, want, content)
 	}
-	err := Signal{"/nowhere/x.pid", syscall.SIGHUP}.Do(t.Context())
+	err := PIDFile{"/nowhere/x.pid", syscall.SIGHUP}.Do(t.Context(), Change{})
 	require.EqualError(t, err, "pid file /nowhere/x.pid does not exist; is the service running?")
 }
 
 func TestParseSignal(t *testing.T) {
-	for text, want := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "SIGHUP": syscall.SIGHUP, "usr1": syscall.SIGUSR1, "15": syscall.SIGTERM} {
+	for text, want := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "SIGHUP": syscall.SIGHUP, "usr1": syscall.SIGUSR1, "15": syscall.SIGTERM, "RTMIN": 34, "sigrtmin+3": 37, "RTMAX-1": 63, "64": 64} {
 		got, err := ParseSignal(text)
 		require.NoError(t, err, text)
 		assert.Equal(t, want, got)
+		again, err := ParseSignal(SignalName(got))
+		require.NoError(t, err, text)
+		assert.Equal(t, want, again)
 	}
 	for text, want := range map[string]string{
-		"HPU": `there is no signal "HPU"; did you mean "SIGHUP"?`, "": `there is no signal ""`, "0": "no signal", "99": "no signal", "-1": "no signal", "reload": "examples are",
+		"HPU": `there is no signal "HPU"; did you mean "SIGHUP"?`, "": `there is no signal ""`, "0": "no signal", "99": "no signal", "-1": "no signal", "RTMIN+31": "no signal", "RTMIN3": "no signal", "RTMAX+1": "no signal", "33": "no signal", "reload": "examples are",
 	} {
 		_, err := ParseSignal(text)
 		require.ErrorContains(t, err, want, text)
@@ -98,7 +111,7 @@ func TestCommandRunsWithoutShellAndCredentials(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "m4rker")
 	t.Setenv("VAULT_SECRET_ID", "m4rker")
 	out := filepath.Join(t.TempDir(), "out")
-	require.NoError(t, Command{Args: []string{"sh", "-c", `echo "$1" >"$0"; env >>"$0"`, out, "$HOME"}}.Do(t.Context()))
+	require.NoError(t, Command{Args: []string{"sh", "-c", `echo "$1" >"$0"; env >>"$0"`, out, "$HOME"}}.Do(t.Context(), Change{}))
 	content, err := os.ReadFile(out)
 	require.NoError(t, err)
 	assert.True(t, strings.HasPrefix(string(content), "$HOME\n"))
@@ -106,17 +119,17 @@ func TestCommandRunsWithoutShellAndCredentials(t *testing.T) {
 }
 
 func TestCommandFailureShowsNoOutput(t *testing.T) {
-	err := Command{Args: []string{"sh", "-c", "cat /etc/hostname; echo m4rker >&2; exit 3"}}.Do(t.Context())
+	err := Command{Args: []string{"sh", "-c", "cat /etc/hostname; echo m4rker >&2; exit 3"}}.Do(t.Context(), Change{})
 	require.ErrorContains(t, err, "exit status 3")
-	err = Command{Args: []string{"no-such-program"}}.Do(t.Context())
-	require.ErrorContains(t, err, "not found")
+	err = Command{Args: []string{"no-such-program"}}.Do(t.Context(), Change{})
+	require.ErrorContains(t, err, "there is no program no-such-program")
 }
 
 func TestCommandIsEndedWithItsChildrenAfterItsTimeout(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	err := Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! >"$0"; wait`, pids}, Timeout: 200 * time.Millisecond}.Do(t.Context())
+	err := Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! >"$0"; wait`, pids}, Timeout: 200 * time.Millisecond}.Do(t.Context(), Change{})
 	require.ErrorContains(t, err, "ended after its timeout of 200ms")
-	child, err := readPID(pids)
+	child, _, err := readPID(pids)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
@@ -134,7 +147,9 @@ type fake struct {
 
 func (f fake) String() string { return f.name }
 
-func (f fake) Do(context.Context) error {
+func (f fake) Check(context.Context) error { return nil }
+
+func (f fake) Do(context.Context, Change) error {
 	*f.runs = append(*f.runs, time.Now())
 	if *f.fails > 0 {
 		*f.fails--
@@ -150,11 +165,11 @@ func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 0), newFake("b", 0)
-		q.Add(a, b, a, a)
+		q.Add(Change{}, a, b, a, a)
 		synctest.Wait()
 		assert.Len(t, *a.runs, 1)
 		assert.Len(t, *b.runs, 1)
-		q.Add(a)
+		q.Add(Change{}, a)
 		synctest.Wait()
 		assert.Len(t, *a.runs, 2)
 		assert.Len(t, *b.runs, 1)
@@ -167,7 +182,7 @@ func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
 		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 4), newFake("b", 0)
-		q.Add(a, b)
+		q.Add(Change{}, a, b)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		require.Len(t, *a.runs, 5)
@@ -185,9 +200,9 @@ func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a := newFake("a", 1)
-		q.Add(a)
+		q.Add(Change{}, a)
 		synctest.Wait()
-		q.Add(a)
+		q.Add(Change{}, a)
 		synctest.Wait()
 		require.Len(t, *a.runs, 2)
 		time.Sleep(time.Hour)

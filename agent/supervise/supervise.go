@@ -9,26 +9,32 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/reload"
 )
 
-// grace is how long a command may take to end after its stop signal; it is then
-// killed, and its children with it. 30 s is what Vault Agent gives.
-const grace = 30 * time.Second
+// DefaultGrace is how long a command may take to end after its stop signal; it is
+// then killed, and its children with it. 30 s is what Vault Agent gives.
+const DefaultGrace = 30 * time.Second
 
 // Command says what to run.
 type Command struct {
 	// Args are the program and its arguments; at least one.
 	Args []string
-	// StopSignal asks the program to end.
+	// StopSignal asks the program to end. After Grace it is killed.
 	StopSignal syscall.Signal
+	Grace      time.Duration
 	// Restart starts the program anew when its environment changes.
 	Restart bool
+	// ReloadSignal is sent when its environment changes, instead of a restart; 0
+	// is none. The program keeps the environment that it was started with.
+	ReloadSignal syscall.Signal
 }
 
 // ExitError is the end of a command that has ended by itself, and not well. A
@@ -43,59 +49,117 @@ func (e *ExitError) Error() string {
 type Process struct {
 	command Command
 	log     *slog.Logger
-	environ chan []string
-	grace   time.Duration
+	orders  chan order
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	environ []string      // for the next start
+	whole   chan struct{} // closed when there is an environment
+}
+
+// order asks the actor to do something to the command.
+type order struct {
+	signal syscall.Signal // 0 is a restart
+	change reload.Change
+	done   chan error
 }
 
 // New returns a process that waits for its environment.
 func New(c Command, log *slog.Logger) *Process {
-	return &Process{command: c, log: log, environ: make(chan []string, 1), grace: grace}
+	return &Process{command: c, log: log, orders: make(chan order), ended: make(chan struct{}), whole: make(chan struct{})}
 }
 
 // SetEnviron hands variables on, in the form NAME=value, that come on top of
-// the agent's own environment. The command starts with the first of them.
-func (p *Process) SetEnviron(pairs []string) {
-	for {
-		select {
-		case p.environ <- pairs:
-			return
-		case <-p.environ: // Nobody has taken the ones before.
-		}
+// the agent's own environment. The command starts with the first of them; for
+// later ones SetEnviron returns what is to be done to it.
+func (p *Process) SetEnviron(pairs []string) []reload.Action {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.environ == nil
+	p.environ = append([]string{}, pairs...)
+	if first {
+		close(p.whole)
+		return nil
 	}
+	if len(p.Renewal()) == 0 {
+		p.log.Info("secrets of the command have changed; it goes on with the old ones, as restart_on_secret_changes says")
+	}
+	return p.Renewal()
+}
+
+// Renewal is what is done to the command when its environment changes.
+func (p *Process) Renewal() []reload.Action {
+	switch {
+	case p.command.ReloadSignal != 0:
+		return []reload.Action{Reload{Of: p, Signal: p.command.ReloadSignal}}
+	case p.command.Restart:
+		return []reload.Action{Reload{Of: p}}
+	}
+	return nil
 }
 
 // Run runs the command until it ends by itself, or until the context ends: then
 // it stops the command first. It returns nil or an [*ExitError], or why the
-// command cannot be run.
+// command cannot be run. Signals that the agent has no use for itself are handed
+// on to the command.
 func (p *Process) Run(ctx context.Context) error {
-	var environ []string
-	select {
-	case <-ctx.Done():
+	defer close(p.ended)
+	if !p.await(ctx) {
 		return nil
-	case environ = <-p.environ:
 	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, forwarded()...)
+	defer signal.Stop(signals)
 	for {
-		running, err := p.start(environ)
+		running, err := p.start()
 		if err != nil {
 			return err
 		}
-		next, err := p.attend(ctx, running)
-		if next == nil {
+		again, err := p.attend(ctx, running, signals)
+		if !again {
 			return err
 		}
-		environ = next
 	}
+}
+
+// await waits for the environment. It returns false when the context ends first.
+func (p *Process) await(ctx context.Context) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-p.whole:
+			return true
+		case order := <-p.orders:
+			order.done <- &reload.Unneeded{Why: "the command was not started yet"}
+		}
+	}
+}
+
+// forwarded are the signals that are handed on: neither those that the agent acts
+// on (HUP, USR1, INT, TERM), nor those that tell of itself.
+func forwarded() []os.Signal {
+	all := []os.Signal{syscall.SIGQUIT, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGALRM, syscall.SIGIO}
+	for n := syscall.Signal(34); n <= 64; n++ { // Those of real time.
+		all = append(all, n)
+	}
+	return all
 }
 
 // running is a command that was started.
 type running struct {
 	*exec.Cmd
-	ended chan struct{}
+	ended   chan struct{}
+	started time.Time
 }
 
-func (p *Process) start(environ []string) (*running, error) {
+func (p *Process) start() (*running, error) {
+	started := time.Now() // before the environment is taken: later changes must count
+	p.mu.Lock()
+	environ := p.environ
+	p.mu.Unlock()
 	args := p.command.Args
-	r := &running{exec.Command(args[0], args[1:]...), make(chan struct{})}
+	r := &running{exec.Command(args[0], args[1:]...), make(chan struct{}), started}
 	r.Stdin, r.Stdout, r.Stderr = os.Stdin, os.Stdout, os.Stderr
 	r.Env = with(reload.Environ(), environ)
 	r.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -124,24 +188,30 @@ func with(environ, more []string) []string {
 	return append(rest, more...)
 }
 
-// attend waits for the end of a command. It returns the environment that the
-// next one is to have, or nil when there is to be none.
-func (p *Process) attend(ctx context.Context, r *running) ([]string, error) {
+// attend waits for the end of a command. It tells whether another is to be
+// started.
+func (p *Process) attend(ctx context.Context, r *running, signals <-chan os.Signal) (again bool, err error) {
 	for {
 		select {
 		case <-r.ended:
-			return nil, p.exit(r, false)
+			return false, p.exit(r, false)
 		case <-ctx.Done():
 			p.stop(r)
-			return nil, p.exit(r, true)
-		case environ := <-p.environ:
-			if !p.command.Restart {
-				p.log.Info("secrets of the command have changed; it goes on with the old ones, as restart_on_secret_changes says")
-				continue
+			return false, p.exit(r, true)
+		case sig := <-signals:
+			_ = r.Process.Signal(sig) // It may have ended just now.
+		case order := <-p.orders:
+			switch {
+			case !order.change.At.IsZero() && order.change.At.Before(r.started):
+				order.done <- &reload.Unneeded{Why: "the command was started after the change"}
+			case order.signal != 0:
+				order.done <- r.Process.Signal(order.signal)
+			default:
+				p.log.Info("secrets of the command have changed; starting it anew")
+				p.stop(r)
+				order.done <- nil
+				return true, nil
 			}
-			p.log.Info("secrets of the command have changed; starting it anew")
-			p.stop(r)
-			return environ, nil
 		}
 	}
 }
@@ -152,12 +222,48 @@ func (p *Process) stop(r *running) {
 	select {
 	case <-r.ended:
 		return
-	case <-time.After(p.grace):
+	case <-time.After(p.command.Grace):
 	}
-	p.log.Warn("the command has not ended; killing it", "after", p.grace.String())
+	p.log.Warn("the command has not ended; killing it", "after", p.command.Grace.String())
 	_ = syscall.Kill(-r.Process.Pid, syscall.SIGKILL)
 	<-r.ended
 }
+
+// Reload signals or restarts a supervised command.
+type Reload struct {
+	// Of is the command; nil stands for the one of the configuration.
+	Of *Process
+	// Signal is sent; 0 restarts the command instead.
+	Signal syscall.Signal
+}
+
+func (r Reload) String() string {
+	if r.Signal == 0 {
+		return "restart of the command"
+	}
+	return reload.SignalName(r.Signal) + " to the command"
+}
+
+// Do waits until the command was signalled or has ended to be started anew.
+func (r Reload) Do(ctx context.Context, change reload.Change) error {
+	o := order{r.Signal, change, make(chan error, 1)}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.Of.ended:
+		return &reload.Unneeded{Why: "the command has ended"}
+	case r.Of.orders <- o:
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-o.done:
+		return err
+	}
+}
+
+// Check finds nothing: the command is the agent's own.
+func (r Reload) Check(context.Context) error { return nil }
 
 // exit tells what a command came to. One that was stopped may have ended by the
 // signal that asked it to.

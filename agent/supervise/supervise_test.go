@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/process"
+	"github.com/smarteros/deaddrop/agent/reload"
 )
 
 // run runs a script in the background. It writes what it has to tell into the
@@ -22,7 +26,7 @@ func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Proc
 	t.Setenv("SAID", path)
 	t.Setenv("VAULT_TOKEN", "m4rker")
 	log = &bytes.Buffer{}
-	p = New(Command{Args: []string{"sh", "-c", script}, StopSignal: sig, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
+	p = New(Command{Args: []string{"sh", "-c", script}, StopSignal: sig, Grace: DefaultGrace, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	ended := make(chan error, 1)
@@ -43,6 +47,14 @@ func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Proc
 	return p, said, log, end, cancel
 }
 
+// renew does what a change of the environment calls for.
+func renew(t *testing.T, p *Process, pairs ...string) {
+	t.Helper()
+	actions := p.SetEnviron(pairs)
+	require.Len(t, actions, 1)
+	require.NoError(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}))
+}
+
 const serve = `echo "$A $B $VAULT_TOKEN" >>"$SAID"; trap 'echo stopped >>"$SAID"; exit 0' TERM; while :; do sleep 0.05; done`
 
 func TestACommandStartsWithItsEnvironmentAndAnewWhenThatChanges(t *testing.T) {
@@ -51,7 +63,7 @@ func TestACommandStartsWithItsEnvironmentAndAnewWhenThatChanges(t *testing.T) {
 	assert.Empty(t, said(), "it waits for its environment")
 	p.SetEnviron([]string{"A=1", "B=x"})
 	require.Eventually(t, func() bool { return said() == "1 x \n" }, time.Minute, time.Millisecond)
-	p.SetEnviron([]string{"A=2", "B=x"})
+	renew(t, p, "A=2", "B=x")
 	require.Eventually(t, func() bool { return said() == "1 x \nstopped\n2 x \n" }, time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, end())
@@ -62,8 +74,7 @@ func TestACommandMayKeepItsOldEnvironment(t *testing.T) {
 	p, said, log, end, cancel := run(t, serve, false, syscall.SIGTERM)
 	p.SetEnviron([]string{"A=1"})
 	require.Eventually(t, func() bool { return said() == "1  \n" }, time.Minute, time.Millisecond)
-	p.SetEnviron([]string{"A=2"})
-	require.Eventually(t, func() bool { return len(p.environ) == 0 }, time.Minute, time.Millisecond)
+	assert.Empty(t, p.SetEnviron([]string{"A=2"}))
 	cancel()
 	require.NoError(t, end())
 	assert.Equal(t, "1  \nstopped\n", said())
@@ -87,7 +98,7 @@ func TestTheExitCodeOfACommandIsPassedOn(t *testing.T) {
 
 func TestACommandThatDoesNotStopIsKilledWithItsChildren(t *testing.T) {
 	p, said, log, end, cancel := run(t, `trap "" TERM; sleep 300 & echo $! >"$SAID"; wait; wait; while :; do sleep 300; done`, true, syscall.SIGTERM)
-	p.grace = 200 * time.Millisecond
+	p.command.Grace = 200 * time.Millisecond
 	p.SetEnviron(nil)
 	require.Eventually(t, func() bool { return said() != "" }, time.Minute, time.Millisecond)
 	cancel()
@@ -119,5 +130,60 @@ func TestACommandThatIsNotThereIsAnError(t *testing.T) {
 	assert.NotContains(t, err.Error(), "m4rker")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	p = New(Command{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
 	require.NoError(t, p.Run(ctx), "it never gets an environment")
+}
+
+func TestACommandMayGetASignalInsteadOfARestart(t *testing.T) {
+	p, said, _, end, cancel := run(t, `trap 'echo "hup $A" >>"$SAID"' HUP; trap 'exit 0' TERM; echo up >"$SAID"; while :; do sleep 0.05; done`, false, syscall.SIGTERM)
+	p.command.ReloadSignal = syscall.SIGHUP
+	p.SetEnviron([]string{"A=1"})
+	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
+	renew(t, p, "A=2")
+	require.Eventually(t, func() bool { return said() == "up\nhup 1\n" }, time.Minute, time.Millisecond, "its environment is the one that it was started with")
+	cancel()
+	require.NoError(t, end())
+}
+
+func TestAFileOfTheCommandRestartsItOrSignalsIt(t *testing.T) {
+	p, said, _, end, cancel := run(t, `trap 'echo usr >>"$SAID"' USR1; trap 'exit 0' TERM; echo up >>"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGTERM)
+	before := reload.Change{At: time.Now()}
+	var unneeded *reload.Unneeded
+	require.ErrorAs(t, Reload{Of: p}.Do(t.Context(), before), &unneeded, "it was not started yet")
+	p.SetEnviron(nil)
+	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
+	require.ErrorAs(t, Reload{Of: p}.Do(t.Context(), before), &unneeded, "it was started after the change")
+
+	require.NoError(t, Reload{Of: p, Signal: syscall.SIGUSR1}.Do(t.Context(), reload.Change{At: time.Now()}))
+	require.Eventually(t, func() bool { return said() == "up\nusr\n" }, time.Minute, time.Millisecond)
+	require.NoError(t, Reload{Of: p}.Do(t.Context(), reload.Change{At: time.Now()}))
+	require.Eventually(t, func() bool { return said() == "up\nusr\nup\n" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+	require.ErrorAs(t, Reload{Of: p}.Do(t.Context(), reload.Change{At: time.Now()}), &unneeded, "it has ended")
+}
+
+func TestSignalsThatTheAgentHasNoUseForAreHandedOn(t *testing.T) {
+	p, said, _, end, cancel := run(t, `trap 'echo usr2 >>"$SAID"' USR2; trap 'echo quit >>"$SAID"' QUIT; trap 'exit 0' TERM; echo up >"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGTERM)
+	p.SetEnviron(nil)
+	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR2))
+	require.Eventually(t, func() bool { return said() == "up\nusr2\n" }, time.Minute, time.Millisecond)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGQUIT))
+	require.Eventually(t, func() bool { return said() == "up\nusr2\nquit\n" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+}
+
+func TestOnlyZombiesThatNobodyWaitsForAreReaped(t *testing.T) {
+	orphan := exec.Command("true") // Nobody waits for it, as for an orphan.
+	require.NoError(t, orphan.Start())
+	isZombie := func() bool { p, err := process.Read(orphan.Process.Pid); return err == nil && p.Zombie }
+	require.Eventually(t, isZombie, time.Minute, time.Millisecond)
+	seen := reap(nil)
+	assert.True(t, seen[orphan.Process.Pid])
+	assert.True(t, isZombie(), "it may be someone's who is about to wait for it")
+	assert.False(t, reap(seen)[orphan.Process.Pid])
+	_, err := process.Read(orphan.Process.Pid)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

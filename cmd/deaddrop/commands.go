@@ -48,10 +48,8 @@ file to the log; SIGTERM and SIGINT stop.`,
 		},
 	}
 	opts.bind(cmd)
-	cmd.Flags().StringVar(&opts.simple.Signal, "signal", "", "signal to send when the file has changed, with --pid-file")
-	cmd.Flags().StringVar(&opts.simple.PIDFile, "pid-file", "", "`file` that holds the id of the process to signal")
+	opts.bindReload(cmd)
 	cmd.Flags().StringVar(&opts.simple.Interval, "interval", config.DefaultInterval.String(), "how often to look at the secret")
-	cmd.MarkFlagsRequiredTogether("signal", "pid-file")
 	return cmd
 }
 
@@ -146,6 +144,7 @@ type options struct {
 	config          []string
 	tenant, service string
 	simple          config.Simple
+	reload          map[string]*string // settings, by flags
 	logLevel        string
 	logFormat       string
 }
@@ -178,6 +177,25 @@ func (o *options) bind(cmd *cobra.Command) {
 	cmd.MarkFlagsRequiredTogether("tenant", "service")
 }
 
+// bindReload adds the flags that say whom to tell.
+func (o *options) bindReload(cmd *cobra.Command) {
+	f := cmd.Flags()
+	o.reload = map[string]*string{}
+	for _, flag := range []struct{ name, setting, usage string }{
+		{"signal", "signal", "signal to send when the file has changed, with --pid-file, --process or --container"},
+		{"pid-file", "pid_file", "`file` that holds the id of the process to signal"},
+		{"process", "process", "`name` of the program whose process to signal"},
+		{"container", "container", "`name` of the container to signal"},
+		{"unit", "unit", "`name` of the systemd unit to reload, or else to restart"},
+	} {
+		o.reload[flag.setting] = f.String(flag.name, "", flag.usage)
+		cmd.MarkFlagsMutuallyExclusive("config", flag.name)
+	}
+	targets := []string{"pid-file", "process", "container", "unit"}
+	cmd.MarkFlagsMutuallyExclusive(targets...)
+	cmd.MarkFlagsMutuallyExclusive("signal", "unit")
+}
+
 // load returns the configuration, and how to load it again where it is a file.
 func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
 	if len(o.config) > 0 {
@@ -187,6 +205,12 @@ func (o *options) load() (*config.Config, func() (*config.Config, error), error)
 	}
 	if err := o.fillIn(); err != nil {
 		return nil, nil, err
+	}
+	o.simple.Reload = map[string]string{}
+	for setting, value := range o.reload {
+		if *value != "" {
+			o.simple.Reload[setting] = *value
+		}
 	}
 	cfg, err := o.simple.Build()
 	return cfg, nil, err

@@ -1,0 +1,134 @@
+// Package process reads what Linux tells of the processes that the agent can
+// see, in /proc. Elsewhere it finds none.
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Process is a process as it was when it was read.
+type Process struct {
+	PID, Parent int
+	// Name is the first 15 bytes of the program's name.
+	Name string
+	// Args are its arguments, the program first. A kernel thread and a zombie
+	// have none.
+	Args []string
+	// Exe is the path of the program, or "" where it may not be read.
+	Exe string
+	// Zombie says that it has ended, and no one has taken note of it.
+	Zombie bool
+
+	started uint64 // ticks after the machine's start
+}
+
+// tick is what /proc counts time in, on all machines that Go runs on.
+const tick = 10 * time.Millisecond
+
+// ErrNoProc says that the system tells nothing of processes.
+var ErrNoProc = errors.New("there is no /proc, where Linux tells of processes")
+
+// Read returns a process. The error wraps [os.ErrNotExist] where there is none.
+func Read(pid int) (Process, error) {
+	folder := filepath.Join("/proc", strconv.Itoa(pid))
+	stat, err := os.ReadFile(filepath.Join(folder, "stat"))
+	if err != nil {
+		return Process{}, err
+	}
+	p, err := parse(stat)
+	if err != nil {
+		return Process{}, err
+	}
+	if args, err := os.ReadFile(filepath.Join(folder, "cmdline")); err == nil && len(args) > 0 {
+		p.Args = strings.Split(strings.TrimRight(string(args), "\x00"), "\x00")
+	}
+	exe, _ := os.Readlink(filepath.Join(folder, "exe"))
+	p.Exe = strings.TrimSuffix(exe, " (deleted)")
+	return p, nil
+}
+
+// parse reads a line of /proc/PID/stat: see proc(5). The name stands between the
+// first parenthesis and the last, and may hold anything.
+func parse(stat []byte) (Process, error) {
+	open, shut := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || shut < open {
+		return Process{}, errors.New("/proc: this is not the state of a process")
+	}
+	fields := strings.Fields(string(stat[shut+1:]))
+	const state, parent, started = 0, 1, 19
+	if len(fields) <= started {
+		return Process{}, errors.New("/proc: the state of a process is cut short")
+	}
+	p := Process{Name: string(stat[open+1 : shut]), Zombie: fields[state] == "Z" || fields[state] == "X"}
+	var errs [3]error
+	p.PID, errs[0] = strconv.Atoi(strings.TrimSpace(string(stat[:open])))
+	p.Parent, errs[1] = strconv.Atoi(fields[parent])
+	p.started, errs[2] = strconv.ParseUint(fields[started], 10, 63)
+	if err := errors.Join(errs[:]...); err != nil {
+		return Process{}, fmt.Errorf("/proc: the state of a process: %w", err)
+	}
+	return p, nil
+}
+
+// All returns the processes of the agent's PID namespace.
+func All() ([]Process, error) {
+	folder, err := os.Open("/proc")
+	if err != nil {
+		return nil, ErrNoProc
+	}
+	defer func() { _ = folder.Close() }()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	var all []Process
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if p, err := Read(pid); err == nil { // Else it has gone meanwhile.
+			all = append(all, p)
+		}
+	}
+	if len(all) == 0 {
+		return nil, ErrNoProc
+	}
+	return all, nil
+}
+
+// Age is how long the process has been there, to a hundredth of a second. It
+// counts the time that the machine was suspended.
+func (p Process) Age() time.Duration {
+	return max(0, sinceBoot()-time.Duration(p.started)*tick)
+}
+
+// InHostNamespace tells whether the agent sees all processes of the machine,
+// rather than those of a container.
+func InHostNamespace() bool {
+	space, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && space == "pid:[4026531836]" // PROC_PID_INIT_INO of Linux.
+}
+
+// Handles tells whether a process has a handler for a signal, by number. It is
+// true where that cannot be known.
+func Handles(pid, signal int) bool {
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return true
+	}
+	_, rest, found := bytes.Cut(status, []byte("\nSigCgt:"))
+	if !found {
+		return true
+	}
+	mask, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte("\n"))
+	caught, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
+	return err != nil || signal < 1 || signal > 64 || caught&(1<<(signal-1)) != 0
+}

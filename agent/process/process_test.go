@@ -1,0 +1,96 @@
+package process
+
+import (
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestReadTellsOfTheTestItself(t *testing.T) {
+	self, err := Read(os.Getpid())
+	require.NoError(t, err)
+	assert.Equal(t, os.Getppid(), self.Parent)
+	assert.Equal(t, os.Args, self.Args)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	assert.Equal(t, exe, self.Exe)
+	assert.True(t, strings.HasPrefix("process.test", self.Name), self.Name)
+	assert.False(t, self.Zombie)
+}
+
+func TestAgeIsThatOfTheProcess(t *testing.T) {
+	before := time.Now()
+	child := exec.Command("sleep", "1000")
+	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	started := time.Now()
+	p, err := Read(child.Process.Pid)
+	require.NoError(t, err)
+	now := time.Now()
+	assert.GreaterOrEqual(t, p.Age(), now.Sub(started)-2*tick, "time has passed since then")
+	assert.LessOrEqual(t, p.Age(), time.Since(before)+2*tick)
+}
+
+func TestAProcessThatHasEndedIsAZombieUntilItIsWaitedFor(t *testing.T) {
+	child := exec.Command("true")
+	require.NoError(t, child.Start())
+	require.Eventually(t, func() bool { p, err := Read(child.Process.Pid); return err == nil && p.Zombie }, 10*time.Second, time.Millisecond)
+	require.NoError(t, child.Wait())
+	_, err := Read(child.Process.Pid)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestAllHoldsTheTestAndItsParent(t *testing.T) {
+	all, err := All()
+	require.NoError(t, err)
+	var pids []int
+	for _, p := range all {
+		pids = append(pids, p.PID)
+	}
+	assert.Contains(t, pids, os.Getpid())
+	assert.Contains(t, pids, os.Getppid())
+}
+
+func TestHandlesSeesAHandlerComeAndGo(t *testing.T) {
+	child := exec.Command("sh", "-c", "trap : USR1; echo; read x")
+	in, err := child.StdinPipe()
+	require.NoError(t, err)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	_, err = out.Read(make([]byte, 1))
+	require.NoError(t, err)
+	assert.True(t, Handles(child.Process.Pid, int(syscall.SIGUSR1)))
+	assert.False(t, Handles(child.Process.Pid, int(syscall.SIGUSR2)))
+	_ = in.Close()
+	_ = child.Wait()
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGWINCH)
+	assert.True(t, Handles(os.Getpid(), int(syscall.SIGWINCH)))
+	assert.True(t, Handles(-1, 1), "what is not known is taken for granted")
+}
+
+func FuzzParseNeverPanics(f *testing.F) {
+	for _, line := range []string{"", "1 (a) S", "7 (a ) Z (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", "x)y("} {
+		f.Add([]byte(line))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		p, err := parse(line)
+		if err == nil {
+			assert.Contains(t, string(line), p.Name)
+		}
+	})
+}
+
+func TestANameMayHoldAnything(t *testing.T) {
+	p, err := parse([]byte("7 (a ) Z (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"))
+	require.NoError(t, err)
+	assert.Equal(t, Process{PID: 7, Parent: 1, Name: "a ) Z (b", started: 19}, p)
+}

@@ -1,0 +1,202 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Command runs a program, without a shell.
+type Command struct {
+	// Args are the program and its arguments; at least one.
+	Args []string
+	// Timeout ends the program and its children by SIGKILL; 0 is none.
+	Timeout time.Duration
+	// Env are variables, in the form NAME=value, on top of the agent's.
+	Env []string
+	// Dir is the working folder; "" is the agent's.
+	Dir string
+	// User, by name or number, runs the program; "" is the agent's own. It gets
+	// the user's groups, too.
+	User string
+}
+
+func (c Command) String() string { return fmt.Sprintf("command %q", c.Args) }
+
+// Do runs the program and waits for it. It does not get the agent's own
+// credentials, but what has changed: the paths in DEADDROP_CHANGED_FILES, a line
+// each, and their number in DEADDROP_CHANGED_COUNT.
+func (c Command) Do(ctx context.Context, change Change) error {
+	c.Env = append(changedFiles(change.Files), c.Env...)
+	output, err := c.Output(ctx)
+	said := change.redact(output)
+	switch {
+	case err == nil:
+		return nil
+	case said == "":
+		return err
+	}
+	return fmt.Errorf("%w; it said: %s", err, said)
+}
+
+// maxList is how many bytes of paths a program gets. Linux takes 128 KiB.
+const maxList = 100 << 10
+
+func changedFiles(files []string) []string {
+	var list strings.Builder
+	for _, file := range files {
+		if list.Len()+len(file) > maxList {
+			break
+		}
+		list.WriteString(file + "\n")
+	}
+	return []string{"DEADDROP_CHANGED_FILES=" + strings.TrimSuffix(list.String(), "\n"), "DEADDROP_CHANGED_COUNT=" + strconv.Itoa(len(files))}
+}
+
+// Check tells of a program, a folder or a user that is not there.
+func (c Command) Check(context.Context) error {
+	if c.Dir != "" {
+		if info, err := os.Stat(c.Dir); err != nil || !info.IsDir() {
+			return fmt.Errorf("%s: there is no folder %s to run it in", c, c.Dir)
+		}
+	}
+	if _, err := c.credential(); err != nil {
+		return err
+	}
+	if _, err := c.program(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// program finds what is to be run, relative to the folder that it is run in.
+func (c Command) program() (string, error) {
+	name := c.Args[0]
+	if c.Dir != "" && strings.Contains(name, "/") && !strings.HasPrefix(name, "/") {
+		name = filepath.Join(c.Dir, name)
+	}
+	found, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("there is no program %s: install it, or write its full path", name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("program %s cannot be run: %w", name, errors.Unwrap(err))
+	}
+	return filepath.Abs(found) // The program is started in another folder, perhaps.
+}
+
+// maxOutput is how many bytes of a program's output are kept.
+const maxOutput = 4 << 10
+
+// Output is like [Command.Do], and returns the beginning of what the program has
+// written. It may hold secrets.
+func (c Command) Output(ctx context.Context) ([]byte, error) {
+	limit, cancel := limited(ctx, c.Timeout)
+	defer cancel()
+	program, err := c.program()
+	if err != nil {
+		return nil, err
+	}
+	credential, err := c.credential()
+	if err != nil {
+		return nil, err
+	}
+	var out beginning
+	cmd := exec.CommandContext(limit, program, c.Args[1:]...)
+	cmd.Args[0] = c.Args[0]
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(Environ(), c.home()...), c.Dir, &out, &out
+	cmd.Env = append(cmd.Env, c.Env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	switch err := cmd.Run(); {
+	case err == nil:
+		return out.kept, nil
+	case timedOut(ctx, limit):
+		return out.kept, fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
+	default:
+		return out.kept, fmt.Errorf("%s: %w", c, err)
+	}
+}
+
+// credential is what the program runs as, or nil for what the agent runs as.
+func (c Command) credential() (*syscall.Credential, error) {
+	if c.User == "" {
+		return nil, nil
+	}
+	u, err := lookup(c.User)
+	if err != nil {
+		return nil, fmt.Errorf("%s: there is no user %q", c, c.User)
+	}
+	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+	switch {
+	case err1 != nil || err2 != nil:
+		return nil, fmt.Errorf("%s: user %q has no id", c, c.User)
+	case int(uid) == os.Geteuid():
+		return nil, nil
+	case os.Geteuid() != 0:
+		return nil, fmt.Errorf("%s: only root can run it as user %q; run the agent as that user", c, c.User)
+	}
+	groups := []uint32{}
+	ids, _ := u.GroupIds()
+	for _, text := range ids {
+		if id, err := strconv.ParseUint(text, 10, 32); err == nil {
+			groups = append(groups, uint32(id))
+		}
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: groups}, nil
+}
+
+// home tells the program whose it is.
+func (c Command) home() []string {
+	if c.User == "" {
+		return nil
+	}
+	u, err := lookup(c.User)
+	if err != nil {
+		return nil
+	}
+	return []string{"USER=" + u.Username, "LOGNAME=" + u.Username, "HOME=" + u.HomeDir}
+}
+
+// lookup finds a user. A number need not be known to the system, as in a container.
+func lookup(name string) (*user.User, error) {
+	u, err := user.Lookup(name)
+	if err == nil {
+		return u, nil
+	}
+	if _, isNumber := strconv.ParseUint(name, 10, 32); isNumber != nil {
+		return nil, err
+	}
+	if u, err := user.LookupId(name); err == nil {
+		return u, nil
+	}
+	return &user.User{Uid: name, Gid: name, Username: name, HomeDir: "/"}, nil
+}
+
+// beginning keeps what is written to it first, up to maxOutput.
+type beginning struct{ kept []byte }
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
+	return len(p), nil
+}
+
+// Environ is the environment for programs that the agent runs: its own, without
+// its credentials.
+func Environ() []string { return slices.DeleteFunc(os.Environ(), isCredential) }
+
+func isCredential(variable string) bool {
+	return strings.HasPrefix(variable, "VAULT_TOKEN=") || strings.HasPrefix(variable, "VAULT_SECRET_ID=")
+}

@@ -1,0 +1,191 @@
+package reload
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// HTTP asks a URL.
+type HTTP struct {
+	URL    string
+	Method string // GET or POST
+	// Expect are the status codes that count as success; none stands for all 2xx.
+	Expect []int
+	// Retries is how often it is tried again at once, a second apart and longer,
+	// where nobody answers or the answer is 429 or 5xx.
+	Retries int
+	// HeaderFile has lines such as "Authorization: Bearer …"; or "".
+	HeaderFile string
+	// CACert has the certificates to trust instead of the system's; or "".
+	CACert string
+	// Timeout is for each try.
+	Timeout time.Duration
+}
+
+// String leaves out what may be secret: password and query.
+func (h HTTP) String() string {
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		return h.Method + " to a URL"
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return h.Method + " " + u.Redacted()
+}
+
+// Do asks, and does not follow redirections: they may lead where the headers are
+// not meant to go.
+func (h HTTP) Do(ctx context.Context, change Change) error {
+	client, err := h.client()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	pause := backoff.WithContext(backoff.WithMaxRetries(backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second)), uint64(h.Retries)), ctx)
+	return backoff.Retry(func() error { return h.try(ctx, client, change) }, pause)
+}
+
+func (h HTTP) try(ctx context.Context, client *http.Client, change Change) error {
+	limit, cancel := limited(ctx, h.Timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(limit, h.Method, h.URL, nil)
+	if err != nil {
+		return backoff.Permanent(fmt.Errorf("%s: the URL cannot be used", h))
+	}
+	if request.Header, err = h.header(); err != nil {
+		return backoff.Permanent(err)
+	}
+	if host := request.Header.Get("Host"); host != "" {
+		request.Host = host
+	}
+	answer, err := client.Do(request)
+	switch {
+	case timedOut(ctx, limit) && err != nil:
+		return fmt.Errorf("%s: no answer within %v", h, h.Timeout)
+	case err != nil:
+		return fmt.Errorf("%s: %w", h, plain(err))
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxOutput))
+	if h.expects(answer.StatusCode) {
+		return nil
+	}
+	err = fmt.Errorf("%s: the answer is %d %s, not %s", h, answer.StatusCode, http.StatusText(answer.StatusCode), h.expected())
+	if said := change.redact(body); said != "" {
+		err = fmt.Errorf("%w; it said: %s", err, said)
+	}
+	if answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests {
+		return err
+	}
+	return backoff.Permanent(err)
+}
+
+func (h HTTP) expects(status int) bool {
+	if len(h.Expect) == 0 {
+		return status >= 200 && status < 300
+	}
+	return slices.Contains(h.Expect, status)
+}
+
+func (h HTTP) expected() string {
+	var texts []string
+	for _, status := range h.Expect {
+		texts = append(texts, strconv.Itoa(status))
+	}
+	return cmp.Or(strings.Join(texts, " or "), "2xx")
+}
+
+// header reads the file at each request, as what is in it may change.
+func (h HTTP) header() (http.Header, error) {
+	header := http.Header{"User-Agent": {"deaddrop"}}
+	if h.HeaderFile == "" {
+		return header, nil
+	}
+	content, err := os.ReadFile(h.HeaderFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: header_file: %w", h, err)
+	}
+	for i, line := range strings.Split(string(content), "\n") {
+		name, value, ok := strings.Cut(line, ":")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch {
+		case strings.TrimSpace(line) == "":
+		case !ok || !isHeader(name, value):
+			return nil, fmt.Errorf("%s: header_file %s: line %d is not a header such as \"Authorization: Bearer …\"", h, h.HeaderFile, i+1)
+		default:
+			header.Set(name, value)
+		}
+	}
+	return header, nil
+}
+
+func isHeader(name, value string) bool {
+	for _, c := range name {
+		if c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) {
+			return false
+		}
+	}
+	return name != "" && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) &&
+		textproto.CanonicalMIMEHeaderKey(name) != ""
+}
+
+func (h HTTP) client() (*http.Client, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	if h.CACert != "" {
+		pem, err := os.ReadFile(h.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("%s: ca_cert: %w", h, err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: ca_cert: there is no certificate in %s", h, h.CACert)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+}
+
+// Check tells of files that cannot be used, and of a host that nobody answers at.
+// It asks nothing.
+func (h HTTP) Check(ctx context.Context) error {
+	if _, err := h.client(); err != nil {
+		return err
+	}
+	if _, err := h.header(); err != nil {
+		return err
+	}
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		return fmt.Errorf("%s: the URL cannot be used", h)
+	}
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err != nil || proxy != nil {
+		return nil // Only the proxy knows.
+	}
+	ctx, cancel := limited(ctx, 5*time.Second)
+	defer cancel()
+	port := cmp.Or(u.Port(), map[string]string{"https": "443"}[u.Scheme], "80")
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	var name *net.DNSError
+	switch {
+	case err == nil:
+		return conn.Close()
+	case errors.As(err, &name):
+		return absent("%s: there is no host %s; is the agent in the service's network?", h, u.Hostname())
+	}
+	return absent("%s: nobody answers: %w; is the service running?", h, err)
+}

@@ -1,0 +1,180 @@
+package reload
+
+import (
+	"bufio"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/process"
+)
+
+func pemOf(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// another starts the test binary as a service under another name, whose parent is
+// not the test. It tells its process id and what it says.
+func another(t *testing.T, program string, args ...string) (pid int, said *bufio.Reader) {
+	t.Helper()
+	shell := exec.Command("sh", append([]string{"-c", `"$@" & echo $!; wait`, "sh", program}, args...)...)
+	shell.Env = append(os.Environ(), "BE_A_SERVICE=1")
+	out, err := shell.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, shell.Start())
+	said = bufio.NewReader(out)
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	pid, err = strconv.Atoi(line[:len(line)-1])
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = shell.Wait()
+	})
+	line, err = said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	return pid, said
+}
+
+// renamed is the test binary under a name that no other program has.
+func renamed(t *testing.T, name string) string {
+	t.Helper()
+	from, err := os.Open(os.Args[0])
+	require.NoError(t, err)
+	defer func() { _ = from.Close() }()
+	path := filepath.Join(t.TempDir(), name)
+	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
+	require.NoError(t, err)
+	_, err = io.Copy(to, from)
+	require.NoError(t, err)
+	require.NoError(t, to.Close())
+	return path
+}
+
+func reloadedBy(t *testing.T, said *bufio.Reader) {
+	t.Helper()
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "reloaded\n", line)
+}
+
+func TestAProcessIsFoundByItsProgramOrItsCommandLine(t *testing.T) {
+	program := renamed(t, "nexa-a-service-with-a-long-name")
+	for name, s := range map[string]Process{
+		"name":         {Name: "nexa-a-service-with-a-long-name"},
+		"path":         {Name: program},
+		"command line": {CommandLine: `with-a-long-name .*--tenant=[d]emo-17`},
+		"both":         {Name: "nexa-a-service-with-a-long-name", CommandLine: "demo-17"},
+	} {
+		pid, said := another(t, program, "x", "--tenant=demo-17")
+		s.Signal = syscall.SIGHUP
+		found, err := s.find()
+		require.NoError(t, err, name)
+		assert.Equal(t, pid, found, name)
+		require.NoError(t, s.Check(t.Context()), name)
+		require.NoError(t, s.Do(t.Context(), Change{At: time.Now()}), name)
+		reloadedBy(t, said)
+		soon(t, "it has gone", func() bool { _, err := process.Read(pid); return err != nil })
+	}
+}
+
+func TestNoProcessIsSignalledWhereSeveralFit(t *testing.T) {
+	program := renamed(t, "nexa-twice")
+	first, _ := another(t, program, "a")
+	second, said := another(t, program, "b")
+	s := Process{Name: "nexa-twice", Signal: syscall.SIGHUP}
+	require.EqualError(t, s.Do(t.Context(), Change{}), fmt.Sprintf(
+		`2 processes are "nexa-twice" (%d, %d), and none was signalled: tell them apart by command_line = "…", or use a pid_file`, min(first, second), max(first, second)))
+	s.CommandLine = " b$"
+	require.NoError(t, s.Do(t.Context(), Change{}))
+	reloadedBy(t, said)
+	p, err := process.Read(first)
+	require.NoError(t, err)
+	assert.False(t, p.Zombie)
+}
+
+func TestOfAProcessAndItsDescendantsTheFirstIsSignalled(t *testing.T) {
+	program := renamed(t, "nexa-master")
+	pid, said := another(t, program, "with-a-worker")
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "worker\n", line)
+	found, err := Process{Name: "nexa-master"}.find()
+	require.NoError(t, err)
+	assert.Equal(t, pid, found)
+}
+
+func TestNeitherTheAgentNorItsChildrenNorAZombieAreFound(t *testing.T) {
+	program := renamed(t, "nexa-child")
+	child := exec.Command(program)
+	child.Env = append(os.Environ(), "BE_A_SERVICE=1")
+	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	for _, s := range []Process{{Name: "nexa-child"}, {Name: filepath.Base(os.Args[0])}, {Name: "no-such-program"}, {CommandLine: "^$"}} {
+		_, err := s.find()
+		require.ErrorContains(t, err, "is the service running?", "%+v", s)
+	}
+	var missing *Absent
+	require.ErrorAs(t, Process{Name: "nexa-child", Signal: syscall.SIGHUP}.Do(t.Context(), Change{}), &missing)
+}
+
+func TestAProcessThatIsYoungerThanThePidFileIsAnotherOne(t *testing.T) {
+	pid, said := another(t, os.Args[0])
+	file := pidFile(t, strconv.Itoa(pid))
+	stale := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(file, stale, stale))
+	s := PIDFile{file, syscall.SIGHUP}
+	for _, err := range []error{s.Do(t.Context(), Change{At: time.Now()}), s.Check(t.Context())} {
+		require.ErrorContains(t, err, "is stale: it was written "+stale.UTC().Format(time.RFC3339))
+		require.ErrorContains(t, err, "was started later")
+	}
+	require.NoError(t, os.Chtimes(file, time.Now(), time.Now()))
+	require.NoError(t, s.Do(t.Context(), Change{At: time.Now()}))
+	reloadedBy(t, said)
+}
+
+func TestAProcessThatWasStartedAfterTheChangeNeedsNoSignal(t *testing.T) {
+	before := time.Now()
+	time.Sleep(200 * time.Millisecond) // The kernel's clock of processes is real, and counts in hundredths.
+	pid, said := another(t, os.Args[0])
+	s := PIDFile{pidFile(t, strconv.Itoa(pid)+"\nmore lines\n"), syscall.SIGHUP}
+	var unneeded *Unneeded
+	require.ErrorAs(t, s.Do(t.Context(), Change{At: before}), &unneeded)
+	require.NoError(t, s.Do(t.Context(), Change{At: time.Now()}))
+	reloadedBy(t, said)
+}
+
+func TestAPidFileThatIsNoFileDoesNotHoldUpTheAgent(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.ErrorContains(t, PIDFile{pipe, syscall.SIGHUP}.Do(t.Context(), Change{}), "is not a file")
+	require.ErrorContains(t, PIDFile{t.TempDir(), syscall.SIGHUP}.Check(t.Context()), "is not a file")
+}
+
+func TestAProcessOfAnotherUserNeedsARight(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	pid, _ := another(t, os.Args[0])
+	nobody := renamed(t, "as-nobody")
+	require.NoError(t, os.Chmod(filepath.Dir(filepath.Dir(nobody)), 0o755))
+	file := filepath.Join(filepath.Dir(nobody), "pid")
+	require.NoError(t, os.WriteFile(file, []byte(strconv.Itoa(pid)), 0o644))
+	check := exec.Command(nobody)
+	check.Env = []string{"BE_A_CHECK=" + file}
+	check.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := check.CombinedOutput()
+	require.NoError(t, err)
+	assert.Contains(t, string(out), fmt.Sprintf("not allowed to signal process %d: run the agent as the service's user, or give it CAP_KILL (cap_add: [KILL] in a compose file", pid))
+}

@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"cmp"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
+)
+
+// This file is about when services are told, and of what.
+
+// news are actions that a change calls for, in order.
+type news struct {
+	change  reload.Change
+	actions []reload.Action
+}
+
+// newsOf tells whom to tell of what became of a group's files. Nobody is, where a
+// file is unchanged; and of one that appears for the first time as the agent
+// starts only those are that want to be: no other can have read it before, and a
+// service that is just starting would die of a SIGHUP that it does not handle yet.
+func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []news {
+	var all []news
+	var inSet news
+	first := true
+	for i, s := range r.states {
+		if outcomes[i] == drop.Unchanged {
+			continue
+		}
+		isFirst := outcomes[i] == drop.Created && !s.wrote
+		first = first && isFirst
+		inSet.change.Files = append(inSet.change.Files, s.drop.Destination)
+		all = append(all, news{reload.Change{Files: []string{s.drop.Destination}}, d.wanted(s.drop.Reloads, isFirst)})
+	}
+	if r.set != nil && len(inSet.change.Files) > 0 {
+		inSet.actions = d.wanted(r.set.Reloads, first)
+		all = append(all, inSet)
+	}
+	all = slices.DeleteFunc(all, func(n news) bool { return len(n.actions) == 0 })
+	for i := range all {
+		all[i].change.At = time.Now()
+		if slices.ContainsFunc(all[i].actions, talks) {
+			values := r.hidden
+			all[i].change.Redact = func(text string) string { return redact(text, values) }
+		}
+	}
+	return all
+}
+
+// wanted are the actions of reloads, for a first time or another.
+func (d *dropper) wanted(all []config.Reload, first bool) []reload.Action {
+	var actions []reload.Action
+	for _, each := range all {
+		if first && !each.OnStart {
+			continue
+		}
+		if action, ok := d.bind(each.Action); ok {
+			actions = append(actions, action)
+		}
+	}
+	return actions
+}
+
+// bind finds the command that an action is about. There is none in an agent that
+// renders once.
+func (d *dropper) bind(action reload.Action) (reload.Action, bool) {
+	of, isSupervised := action.(supervise.Reload)
+	if isSupervised {
+		of.Of = d.process
+		return of, d.process != nil
+	}
+	return action, true
+}
+
+// talks tells whether an action gets to hear what a program says.
+func talks(action reload.Action) bool {
+	switch action.(type) {
+	case reload.Command, reload.HTTP:
+		return true
+	}
+	return false
+}
+
+// hides tells whether the values of a group are to be kept out of what programs
+// say of it.
+func (r rendered) hides() bool {
+	if r.set != nil && (r.set.Check != nil || slices.ContainsFunc(r.set.Reloads, reloadTalks)) {
+		return true
+	}
+	return slices.ContainsFunc(r.states, func(s *state) bool {
+		return s.drop.Check != nil || slices.ContainsFunc(s.drop.Reloads, reloadTalks)
+	})
+}
+
+func reloadTalks(r config.Reload) bool { return talks(r.Action) }
+
+// former are the values in a file that is about to be replaced.
+func (s *state) former() []string {
+	content, err := os.ReadFile(s.drop.Destination)
+	if err != nil {
+		return nil
+	}
+	values := strings.Split(string(content), "\n")
+	format := s.drop.Format
+	if format == render.FormatTemplate {
+		format = cmp.Or(render.FormatOf(s.drop.Destination), format)
+	}
+	entries, _ := render.Entries(format, content)
+	for _, value := range entries {
+		values = append(values, value)
+	}
+	for _, line := range values {
+		if at := strings.IndexAny(line, "=:"); at >= 0 {
+			values = append(values, line[at+1:])
+		}
+	}
+	return values
+}
+
+// heldUntil is when a group may be written, as its changes are gathered until
+// then. It is zero where they are not.
+func (g group) heldUntil() time.Time {
+	var until time.Time
+	for _, s := range g.states {
+		if !s.dirty {
+			continue
+		}
+		if !s.wrote || s.changed.IsZero() || s.drop.Wait.Min == 0 {
+			return time.Time{} // It never was what it should be, or is dirty for another reason.
+		}
+		due := s.changed.Add(s.drop.Wait.Min)
+		if last := s.firstChanged.Add(s.drop.Wait.Max); last.Before(due) {
+			due = last
+		}
+		if due.After(until) {
+			until = due
+		}
+	}
+	return until
+}
+
+// touch marks a drop whose secrets or files have changed.
+func (s *state) touch() {
+	now := time.Now()
+	if !s.dirty || s.firstChanged.IsZero() {
+		s.firstChanged = now
+	}
+	s.dirty, s.changed = true, now
+}
+
+// actions are all that there is to do after a change of one drop or another.
+func (d *dropper) actions() []reload.Action {
+	var all []reload.Action
+	sets := map[*config.Set]bool{}
+	for _, s := range d.states {
+		all = append(all, d.wanted(s.drop.Reloads, false)...)
+		if set := s.drop.Set; set != nil && !sets[set] {
+			sets[set] = true
+			all = append(all, d.wanted(set.Reloads, false)...)
+		}
+	}
+	return all
+}
+
+// whoReads are the actions for files, by their destination.
+func (d *dropper) whoReads(files []string) []reload.Action {
+	var all []reload.Action
+	for _, s := range d.states {
+		if slices.Contains(files, s.drop.Destination) {
+			all = append(all, d.wanted(s.drop.Reloads, false)...)
+			if s.drop.Set != nil {
+				all = append(all, d.wanted(s.drop.Set.Reloads, false)...)
+			}
+		}
+	}
+	return all
+}
