@@ -17,7 +17,7 @@ build: ## build bin/deaddrop
 	$(BUILD) -o bin/deaddrop ./cmd/deaddrop
 
 test: ## run all tests, on a real Vault that is built once
-	go test -race -timeout 20m -parallel 6 ./...
+	go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
 	cd compose/devvault && go test ./...
 
 demo: build ## see it work: Vault, deaddrop, a service, a rotation
@@ -42,6 +42,7 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzStructuredFormatsComeBack -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent
+	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/process
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 
 image: build ## build the container image

@@ -55,9 +55,7 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	}
 	told = append(told, d.step(ctx)...)
 	queue := reload.NewQueue(log)
-	for _, n := range told {
-		queue.Add(n.change, n.actions...)
-	}
+	queue.Add(told...)
 	failed := queue.Flush(ctx)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
@@ -261,15 +259,13 @@ func (k *keeper) Run(ctx context.Context) error {
 
 // act writes what there is to write, and tells who is to know.
 func (k *keeper) act(ctx context.Context) {
-	for _, n := range k.step(ctx) {
-		k.queue.Add(n.change, n.actions...)
+	batch := k.step(ctx)
+	if k.process != nil {
+		if pairs, changed := k.takeEnviron(); changed {
+			batch = append(batch, reload.News{Change: reload.Change{At: time.Now()}, Actions: k.process.SetEnviron(pairs)})
+		}
 	}
-	if k.process == nil {
-		return
-	}
-	if pairs, news := k.takeEnviron(); news {
-		k.queue.Add(reload.Change{At: time.Now()}, k.process.SetEnviron(pairs)...)
-	}
+	k.queue.Add(batch...)
 }
 
 // retain tells the queue which reloads there are. Those that are no longer there
@@ -280,7 +276,7 @@ func (k *keeper) retain() {
 		all = append(all, k.process.Renewal()...)
 	}
 	for _, change := range k.queue.Retain(k.cfg.Splay, all) {
-		k.queue.Add(change, k.whoReads(change.Files)...)
+		k.queue.Add(reload.News{Change: change, Actions: k.whoReads(change.Files)})
 	}
 }
 

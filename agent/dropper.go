@@ -188,9 +188,9 @@ type rendered struct {
 
 // step renders and writes what is dirty and can be rendered, and returns the
 // news of it. Failures stay in the states, and are logged once.
-func (d *dropper) step(ctx context.Context) []news {
+func (d *dropper) step(ctx context.Context) []reload.News {
 	var ready []rendered
-	var all []news
+	var all []reload.News
 	seen := map[string]error{}
 	d.held = time.Time{}
 	for _, g := range d.groups() {
@@ -229,7 +229,7 @@ func (d *dropper) holdsBack(g group) bool {
 // renderGroup renders all of a group: what one of them lacks, the others are
 // not shown without. ok is false where it cannot be written; there may be news of
 // a file that is gone.
-func (d *dropper) renderGroup(g group) (r rendered, gone []news, ok bool) {
+func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool) {
 	r = rendered{group: g}
 	var failed *state
 	var lacks bool
@@ -306,7 +306,7 @@ func (d *dropper) prepare(g group, seen map[string]error) bool {
 }
 
 // put checks and writes what was rendered.
-func (d *dropper) put(ctx context.Context, ready []rendered) []news {
+func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 	var units []drop.Unit
 	first := make([]int, len(ready)) // the unit of each; those of its side files follow
 	for i, r := range ready {
@@ -320,7 +320,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []news {
 	for i, r := range ready {
 		d.examine(ctx, batch, first[i], r)
 	}
-	var all []news
+	var all []reload.News
 	results, written := batch.Commit(), 0
 	for i, r := range ready {
 		end := len(results)
@@ -358,7 +358,7 @@ func (r rendered) units() []drop.Unit {
 }
 
 // conclude takes in what became of a group, and counts the files written.
-func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []news, written int) {
+func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []reload.News, written int) {
 	var failed error
 	changed := false // by a file besides
 	for _, each := range slices.Concat(results...) {
@@ -411,7 +411,7 @@ func (d *dropper) warn(s *state, warnings []string) {
 }
 
 // remove takes a file away whose secret is gone. That it is gone is news, too.
-func (d *dropper) remove(s *state) []news {
+func (d *dropper) remove(s *state) []reload.News {
 	removed, err := drop.Remove(s.drop.Destination)
 	if err != nil {
 		s.dirty = true
@@ -427,7 +427,7 @@ func (d *dropper) remove(s *state) []news {
 		return nil
 	}
 	told := reload.Change{Files: []string{s.drop.Destination}, At: time.Now()}
-	return []news{{told, d.wanted(s.drop.Reloads, false)}}
+	return []reload.News{{Change: told, Actions: d.wanted(s.drop.Reloads, false)}}
 }
 
 // render sets s.uses, s.reads, s.lacks and s.stale. A secret that cannot be read

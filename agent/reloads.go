@@ -16,19 +16,13 @@ import (
 
 // This file is about when services are told, and of what.
 
-// news are actions that a change calls for, in order.
-type news struct {
-	change  reload.Change
-	actions []reload.Action
-}
-
 // newsOf tells whom to tell of what became of a group's files. Nobody is, where a
 // file is unchanged; and of one that appears for the first time as the agent
 // starts only those are that want to be: no other can have read it before, and a
 // service that is just starting would die of a SIGHUP that it does not handle yet.
-func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []news {
-	var all []news
-	var inSet news
+func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
+	var all []reload.News
+	var inSet reload.News
 	first := true
 	for i, s := range r.states {
 		if outcomes[i] == drop.Unchanged {
@@ -36,19 +30,19 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []news {
 		}
 		isFirst := outcomes[i] == drop.Created && !s.wrote
 		first = first && isFirst
-		inSet.change.Files = append(inSet.change.Files, s.drop.Destination)
-		all = append(all, news{reload.Change{Files: []string{s.drop.Destination}}, d.wanted(s.drop.Reloads, isFirst)})
+		inSet.Change.Files = append(inSet.Change.Files, s.drop.Destination)
+		all = append(all, reload.News{Change: reload.Change{Files: []string{s.drop.Destination}}, Actions: d.wanted(s.drop.Reloads, isFirst)})
 	}
-	if r.set != nil && len(inSet.change.Files) > 0 {
-		inSet.actions = d.wanted(r.set.Reloads, first)
+	if r.set != nil && len(inSet.Change.Files) > 0 {
+		inSet.Actions = d.wanted(r.set.Reloads, first)
 		all = append(all, inSet)
 	}
-	all = slices.DeleteFunc(all, func(n news) bool { return len(n.actions) == 0 })
+	all = slices.DeleteFunc(all, func(n reload.News) bool { return len(n.Actions) == 0 })
 	for i := range all {
-		all[i].change.At = time.Now()
-		if slices.ContainsFunc(all[i].actions, talks) {
+		all[i].Change.At = time.Now()
+		if slices.ContainsFunc(all[i].Actions, talks) {
 			values := r.hidden
-			all[i].change.Redact = func(text string) string { return redact(text, values) }
+			all[i].Change.Redact = func(text string) string { return redact(text, values) }
 		}
 	}
 	return all

@@ -59,32 +59,42 @@ func NewQueue(log *slog.Logger) *Queue {
 // keyOf tells actions apart. They hold nothing but settings.
 func keyOf(a Action) string { return fmt.Sprintf("%#v", a) }
 
-// Add takes the actions of one batch of changes, each for its own. They are run
-// in the order of adding. An action that waits already is not added twice; one
-// that has failed is tried at once.
-func (q *Queue) Add(change Change, actions ...Action) {
+// News are actions that a change calls for.
+type News struct {
+	Change  Change
+	Actions []Action
+}
+
+// Add takes the news of one batch of changes. They are told in their order. An
+// action that is there several times, or waits already, runs once and is told of
+// all changes; one that has failed is tried at once.
+func (q *Queue) Add(batch ...News) {
 	q.mu.Lock()
-	now := time.Now()
-	due := now
+	due := time.Now()
 	if q.splay > 0 {
-		due = q.lastDue(now.Add(rand.N(q.splay)))
+		due = q.lastDue(due.Add(rand.N(q.splay)))
 	}
-	for _, action := range actions {
-		key := keyOf(action)
-		old := q.waiting[key]
-		switch {
-		case old == nil:
-			q.waiting[key] = &attempt{action: action, change: change, due: due}
-			q.order = append(q.order, key)
-		default:
-			old.change = old.change.and(change)
-			if old.retry != nil && due.Before(old.due) {
-				old.due = due
-			}
+	for _, news := range batch {
+		for _, action := range news.Actions {
+			q.add(news.Change, action, due)
 		}
 	}
 	q.mu.Unlock()
 	q.alert()
+}
+
+func (q *Queue) add(change Change, action Action, due time.Time) {
+	key := keyOf(action)
+	old := q.waiting[key]
+	if old == nil {
+		q.waiting[key] = &attempt{action: action, change: change, due: due}
+		q.order = append(q.order, key)
+		return
+	}
+	old.change = old.change.and(change)
+	if old.retry != nil && due.Before(old.due) {
+		old.due = due
+	}
 }
 
 // lastDue is when what waits for its first try is due, or otherwise when nothing

@@ -140,36 +140,45 @@ func TestCommandIsEndedWithItsChildrenAfterItsTimeout(t *testing.T) {
 // fake is an action that fails as often as it is told. Real actions do not fail
 // on demand and then succeed.
 type fake struct {
-	name  string
-	fails *int
-	runs  *[]time.Time
+	name     string
+	fails    *int
+	runs     *[]time.Time
+	changes  *[]Change
+	check    error
+	unneeded string
 }
 
 func (f fake) String() string { return f.name }
 
-func (f fake) Check(context.Context) error { return nil }
+func (f fake) Check(context.Context) error { return f.check }
 
-func (f fake) Do(context.Context, Change) error {
+func (f fake) Do(_ context.Context, change Change) error {
 	*f.runs = append(*f.runs, time.Now())
-	if *f.fails > 0 {
+	*f.changes = append(*f.changes, change)
+	switch {
+	case f.unneeded != "":
+		return &Unneeded{f.unneeded}
+	case *f.fails > 0:
 		*f.fails--
 		return errors.New("no luck")
 	}
 	return nil
 }
 
-func newFake(name string, fails int) fake { return fake{name, &fails, &[]time.Time{}} }
+func newFake(name string, fails int) fake {
+	return fake{name: name, fails: &fails, runs: &[]time.Time{}, changes: &[]Change{}}
+}
 
 func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 0), newFake("b", 0)
-		q.Add(Change{}, a, b, a, a)
+		q.Add(News{Change{}, []Action{a, b}}, News{Change{}, []Action{a}}, News{Change{}, []Action{a}})
 		synctest.Wait()
 		assert.Len(t, *a.runs, 1)
 		assert.Len(t, *b.runs, 1)
-		q.Add(Change{}, a)
+		q.Add(News{Change{}, []Action{a}})
 		synctest.Wait()
 		assert.Len(t, *a.runs, 2)
 		assert.Len(t, *b.runs, 1)
@@ -182,7 +191,7 @@ func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
 		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 4), newFake("b", 0)
-		q.Add(Change{}, a, b)
+		q.Add(News{Change{}, []Action{a, b}})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		require.Len(t, *a.runs, 5)
@@ -200,12 +209,156 @@ func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a := newFake("a", 1)
-		q.Add(Change{}, a)
+		q.Add(News{Change{}, []Action{a}})
 		synctest.Wait()
-		q.Add(Change{}, a)
+		q.Add(News{Change{}, []Action{a}})
 		synctest.Wait()
 		require.Len(t, *a.runs, 2)
 		time.Sleep(time.Hour)
 		assert.Len(t, *a.runs, 2, "done means done")
 	})
+}
+
+func TestQueueSpreadsBatchesAndKeepsTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		a, b, c := newFake("a", 0), newFake("b", 0), newFake("c", 0)
+		q.Retain(time.Minute, []Action{a, b, c})
+		start := time.Now()
+		q.Add(News{Change{}, []Action{a, b}})
+		q.Add(News{Change{}, []Action{c, a}})
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, f := range []fake{a, b, c} {
+			require.Len(t, *f.runs, 1, f.name)
+			assert.Equal(t, (*a.runs)[0], (*f.runs)[0], "what comes meanwhile runs with the batch")
+		}
+		assert.Greater(t, (*a.runs)[0].Sub(start), time.Duration(0))
+	})
+}
+
+func TestQueueTellsOfAllFilesThatHaveChangedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		a := newFake("a", 1)
+		q.Add(News{Change{Files: []string{"1"}}, []Action{a}})
+		synctest.Wait()
+		later := time.Now().Add(time.Millisecond)
+		q.Add(News{Change{Files: []string{"2", "1"}, At: later}, []Action{a}})
+		synctest.Wait()
+		assert.Equal(t, []Change{{Files: []string{"1"}}, {Files: []string{"1", "2"}, At: later}}, *a.changes)
+	})
+}
+
+func TestQueueForgetsActionsThatAreNoLongerThereAndHandsOnWhatTheyHadToTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		a, b := newFake("a", 1000), newFake("b", 0)
+		q.Retain(0, []Action{a, b})
+		q.Add(News{Change{Files: []string{"1"}}, []Action{a}})
+		synctest.Wait()
+		untold := q.Retain(0, []Action{b})
+		require.Len(t, untold, 1)
+		assert.Equal(t, []string{"1"}, untold[0].Files)
+		tries := len(*a.runs)
+		time.Sleep(time.Hour)
+		assert.Len(t, *a.runs, tries)
+		states := q.States()
+		require.Len(t, states, 1)
+		assert.Equal(t, "b", states[0].By)
+	})
+}
+
+func TestQueueTellsHowActionsAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
+		go func() { _ = q.Run(t.Context()) }()
+		good, bad, never, late, told := newFake("good", 0), newFake("bad", 3), newFake("never", 0), newFake("late", 0), newFake("told", 0)
+		never.check, late.check = errors.New("no such unit"), absent("not there yet")
+		told.unneeded = "it was started later"
+		all := []Action{good, bad, never, late, told}
+		q.Retain(0, all)
+		synctest.Wait()
+		assert.Contains(t, logged.String(), `level=ERROR msg="reload cannot work" by=never error="no such unit"`)
+		assert.Contains(t, logged.String(), `level=WARN msg="reload finds nothing to tell yet" by=late reason="not there yet"`)
+		q.Retain(0, all)
+		synctest.Wait()
+		assert.Equal(t, 1, strings.Count(logged.String(), "no such unit"), "it is said once")
+		q.Add(News{Change{}, []Action{good, bad, told}})
+		synctest.Wait()
+		assert.Contains(t, logged.String(), `msg="no need to reload" by=told reason="it was started later"`)
+
+		now := time.Now()
+		var found []State
+		for _, s := range q.States() {
+			s.Next = time.Time{}
+			found = append(found, s)
+		}
+		assert.Equal(t, []State{
+			{By: "bad", Waiting: true, Err: errors.New("no luck"), Since: now, Tries: 1},
+			{By: "good", Done: now},
+			{By: "late", Err: late.check, Since: now},
+			{By: "never", Err: never.check, Since: now},
+			{By: "told", Done: now},
+		}, found)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		state := q.States()[0]
+		assert.NoError(t, state.Err)
+		assert.False(t, state.Waiting)
+		assert.False(t, state.Done.IsZero())
+	})
+}
+
+func TestCommandGetsWhatHasChangedAndItsOwnSettings(t *testing.T) {
+	dir := t.TempDir()
+	c := Command{Args: []string{"./tell"}, Dir: dir, Env: []string{"COLOR=blue", "HOME=/nowhere"}}
+	require.ErrorContains(t, c.Check(t.Context()), "there is no program "+dir+"/tell")
+	require.NoError(t, os.WriteFile(dir+"/tell", []byte("#!/bin/sh\nprintf '%s|' \"$0\" \"$PWD\" \"$COLOR\" \"$HOME\" \"$DEADDROP_CHANGED_COUNT\" \"$DEADDROP_CHANGED_FILES\" >out\n"), 0o600))
+	require.ErrorContains(t, c.Check(t.Context()), "cannot be run: permission denied")
+	require.NoError(t, os.Chmod(dir+"/tell", 0o700))
+	require.NoError(t, c.Check(t.Context()))
+	require.NoError(t, c.Do(t.Context(), Change{Files: []string{"/run/a.env", "/run/b c.json"}}))
+	out, err := os.ReadFile(dir + "/out")
+	require.NoError(t, err)
+	assert.Equal(t, dir+"/tell|"+dir+"|blue|/nowhere|2|/run/a.env\n/run/b c.json|", string(out))
+
+	many := make([]string, 100_000)
+	for i := range many {
+		many[i] = fmt.Sprintf("/run/deaddrop/tenant-%d/nexa.env", i)
+	}
+	require.NoError(t, c.Do(t.Context(), Change{Files: many}), "Linux takes no more than 128 KiB of one variable")
+	out, err = os.ReadFile(dir + "/out")
+	require.NoError(t, err)
+	assert.Contains(t, string(out), "|100000|/run/deaddrop/tenant-0/nexa.env\n")
+	require.ErrorContains(t, Command{Args: []string{"true"}, Dir: "/nowhere"}.Check(t.Context()), "there is no folder /nowhere")
+}
+
+func TestCommandRunsAsAnotherUser(t *testing.T) {
+	require.ErrorContains(t, Command{Args: []string{"true"}, User: "no-such-user"}.Check(t.Context()), `there is no user "no-such-user"`)
+	if os.Geteuid() != 0 {
+		require.ErrorContains(t, Command{Args: []string{"true"}, User: "nobody"}.Check(t.Context()), "only root can run it")
+		t.Skip("only root can run a program as another user")
+	}
+	for _, user := range []string{"nobody", "65534"} {
+		out, err := Command{Args: []string{"sh", "-c", `id -un; id -Gn; echo "$USER $LOGNAME $HOME"`}, User: user, Dir: "/"}.Output(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "nobody\nnogroup\nnobody nobody /nonexistent\n", string(out))
+	}
+	out, err := Command{Args: []string{"id", "-u"}, User: "4711", Dir: "/"}.Output(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "4711\n", string(out), "in a container a user may have a number only")
+}
+
+func TestCommandIsQuotedWithoutSecrets(t *testing.T) {
+	c := Command{Args: []string{"sh", "-c", "echo 'key  is m4rker'; yes | head -c 100000; exit 3"}}
+	err := c.Do(t.Context(), Change{Redact: func(text string) string { return strings.ReplaceAll(text, "m4rker", "[redacted]") }})
+	require.ErrorContains(t, err, "exit status 3; it said: key is [redacted] y y y")
+	assert.Less(t, len(err.Error()), 2*maxOutput)
+	require.NotContains(t, c.Do(t.Context(), Change{}).Error(), "it said", "what cannot be redacted is not shown")
 }

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/compose/dockertest"
+	"github.com/smarteros/deaddrop/compose/vaulttest"
+)
+
+// drop is a block that writes the secret of a service as JSON.
+func (r *rig) drop(service, body string) string {
+	return fmt.Sprintf("drop %q {\n  secret = %q\n  destination = \"%s.json\"\n%s\n}\n", service, r.Path(service), service, body)
+}
+
+// note is a reload block whose command adds a word to the file "notes".
+func note(word, more string) string {
+	return fmt.Sprintf("  reload {\n    command = [\"sh\", \"-c\", \"echo $1 >>notes\", \"sh\", %q]\n%s\n  }\n", word, more)
+}
+
+func TestReloadsRunInOrderOncePerBatchAndNotBeforeTheyAreWanted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Allow("secret/data/tenant/" + r.ID + "/smtp")
+	r.Put("nexa", map[string]any{"v": 1})
+	r.Put("smtp", map[string]any{"v": 1})
+	shared := note("shared", "")
+	config := r.write("x.hcl", r.Login(r.dir)+interval+
+		r.drop("nexa", note("first", "")+"  exec { command = [\"sh\", \"-c\", \"echo exec >>notes\"] }\n"+note("start", "on_start = true")+shared)+
+		r.drop("smtp", shared))
+	p := r.start("run", "--config", config)
+	r.eventually("what wants to be told of the first time is", func() bool { return r.read("notes") == "exec\nstart\n" })
+	assert.Contains(t, p.status(), `"state":"not needed yet"`)
+	r.Put("nexa", map[string]any{"v": 1})
+	r.Put("smtp", map[string]any{"v": 1})
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	r.eventually("it has looked", func() bool { return strings.Contains(p.log(), "reading everything again") })
+	r.Put("smtp", map[string]any{"v": 2})
+	r.eventually("one file has changed", func() bool { return r.read("notes") == "exec\nstart\nshared\n" })
+	p.stop()
+
+	r.Put("nexa", map[string]any{"v": 3})
+	r.Put("smtp", map[string]any{"v": 3})
+	p = r.start("run", "--config", config)
+	all := "exec\nstart\nshared\nfirst\nexec\nstart\nshared\n"
+	r.eventually("both files have changed while it was away", func() bool { return r.read("notes") == all })
+	p.stop()
+	assert.Equal(t, all, r.read("notes"), "what both share ran once")
+	out, code := r.deaddrop("render", "--config", config)
+	require.Zero(t, code, out)
+	assert.Equal(t, all, r.read("notes"), "nothing has changed")
+}
+
+func TestNothingIsReloadedAfterAFailedCheck(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"v": 1})
+	config := r.write("x.hcl", r.Login(r.dir)+interval+
+		r.drop("nexa", note("told", "on_start = true")+"  check { command = [\"grep\", \"-q\", \"1\", \"{{.Path}}\"] }\n"))
+	p := r.start("run", "--config", config)
+	r.eventually("the first is told", func() bool { return r.read("notes") == "told\n" })
+	r.Put("nexa", map[string]any{"v": 2})
+	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "has not passed its check") })
+	r.Put("nexa", map[string]any{"v": 11})
+	r.eventually("the next one is told", func() bool { return r.read("notes") == "told\ntold\n" })
+	p.stop()
+}
+
+func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	before, after := vaulttest.Marker(), vaulttest.Marker()
+	r.Put("nexa", map[string]any{"key": before})
+	reload := "  reload { command = [\"sh\", \"-c\", \"echo was " + `%s; cat $DEADDROP_CHANGED_FILES; test -e ready && touch done` + "\"] }\n"
+	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", fmt.Sprintf(reload, "$(cat old)")))
+	p := r.start("run", "--config", config)
+	r.eventually("the file is there", func() bool { return strings.Contains(r.read("nexa.json"), before) })
+	r.write("old", before)
+	r.Put("nexa", map[string]any{"key": after})
+	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
+	status := p.status()
+	assert.Contains(t, status, `"state":"failed"`)
+	assert.Contains(t, status, `exit status 1; it said: was [redacted] { \"[redacted]\" }`)
+	assert.Contains(t, status, `"state":"current"`, "the file is what it should be")
+	assert.Contains(t, r.read("nexa.json"), after)
+	r.write("ready", "")
+	r.eventually("it succeeds at last", func() bool { return strings.Contains(p.log(), `"msg":"reloaded"`) })
+	assert.FileExists(t, r.path("done"))
+	p.stop()
+	assert.Equal(t, 1, strings.Count(p.log(), "reload failed"))
+	assert.NotContains(t, p.log(), before)
+	assert.NotContains(t, p.log(), after)
+}
+
+func TestAReloadThatCannotWorkIsNamedAtStartAndMendedByTheConfiguration(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"v": 1})
+	head := r.Login(r.dir) + interval
+	config := r.write("x.hcl", head+r.drop("nexa", "  reload { command = [\"no-such-program\"] }\n"))
+	p := r.start("run", "--config", config)
+	r.eventually("it is named", func() bool { return strings.Contains(p.log(), "reload cannot work") })
+	assert.Contains(t, p.log(), "there is no program no-such-program")
+	r.eventually("the file is there all the same", func() bool { return r.read("nexa.json") != "" })
+	assert.Contains(t, p.status(), `"state":"not ready"`)
+	r.Put("nexa", map[string]any{"v": 2})
+	r.eventually("it fails", func() bool { return strings.Contains(p.log(), "reload failed") })
+	r.write("x.hcl", head+r.drop("nexa", note("mended", "")))
+	r.eventually("the change is told all the same", func() bool { return r.read("notes") == "mended\n" })
+	p.stop()
+}
+
+func TestWaitGathersChanges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"v": 1})
+	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", note("told", "")+"  wait {\n    min = \"3s\"\n    max = \"1m\"\n  }\n"))
+	p := r.start("run", "--config", config)
+	r.eventually("the first file does not wait", func() bool { return r.read("nexa.json") != "" })
+	for v := 2; v <= 4; v++ {
+		r.Put("nexa", map[string]any{"v": v})
+		require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+		time.Sleep(500 * time.Millisecond) // Changes that come one after the other in real time.
+	}
+	r.eventually("the last one is written", func() bool { return strings.Contains(r.read("nexa.json"), "4") })
+	r.eventually("and told", func() bool { return r.read("notes") != "" })
+	p.stop()
+	assert.Equal(t, "told\n", r.read("notes"))
+	assert.Equal(t, 1, strings.Count(p.log(), "file changed"))
+}
+
+func TestACommandIsStartedOnceItsFilesAreThereAndGetsTheirReloads(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"v": 1})
+	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", "  reload {\n    exec   = true\n    signal = \"USR1\"\n  }\n")+`
+exec {
+  command = ["sh", "-c", "cat nexa.json >>notes; trap 'cat nexa.json >>notes' USR1; trap 'exit 7' TERM; while :; do sleep 0.05; done"]
+}
+`)
+	p := r.start("run", "--config", config)
+	r.eventually("it has read its file", func() bool { return strings.Contains(r.read("notes"), `"v": 1`) })
+	time.Sleep(300 * time.Millisecond) // The shell has no way to say that its trap is set.
+	r.Put("nexa", map[string]any{"v": 2})
+	r.eventually("it was signalled", func() bool { return strings.Contains(r.read("notes"), `"v": 2`) })
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	_ = p.cmd.Wait()
+	assert.Equal(t, 7, p.cmd.ProcessState.ExitCode())
+}
+
+// nginx is Debian's, with the configuration of a TLS server.
+func (r *rig) nginx() (address string) {
+	r.t.Helper()
+	program, err := exec.LookPath("nginx")
+	if err != nil {
+		program = "/usr/sbin/nginx"
+	}
+	if _, err := os.Stat(program); err != nil {
+		r.t.Skip("there is no nginx here")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(r.t, err)
+	address = listener.Addr().String()
+	require.NoError(r.t, listener.Close())
+	config := r.write("nginx.conf", fmt.Sprintf(`
+pid %[1]s/nginx.pid;
+error_log %[1]s/nginx.log;
+worker_processes 1;
+events {}
+http {
+  access_log off;
+  client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+  server {
+    listen %[2]s ssl;
+    ssl_certificate %[1]s/tls/cert.pem;
+    ssl_certificate_key %[1]s/tls/key.pem;
+    return 204;
+  }
+}
+`, r.dir, address))
+	server := exec.Command(program, "-c", config, "-e", r.path("nginx.log"), "-g", "daemon off;")
+	require.NoError(r.t, server.Start())
+	r.t.Cleanup(func() {
+		_ = server.Process.Signal(syscall.SIGQUIT)
+		_ = server.Wait()
+		if r.t.Failed() {
+			r.t.Log(r.read("nginx.log"))
+		}
+	})
+	return address
+}
+
+// served is the serial number of the certificate that a server shows.
+func served(address string) string {
+	conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) // Which one it is, is looked at.
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
+}
+
+func TestNginxServesANewCertificateAfterItsSignal(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	mount := s.PKI(t)
+	r.Grant(mount+"/issue/web", "update")
+	part := func(file, what string) string {
+		return "  template {\n    destination = \"" + file + "\"\n    contents = \"{{ with pkiCert \\\"" + mount + "/issue/web\\\" \\\"common_name=a.example\\\" \\\"ttl=9s\\\" }}{{ ." + what + " }}{{ end }}\"\n  }\n"
+	}
+	config := r.write("x.hcl", r.Login(r.dir)+interval+"set \"tls\" {\n  destination = \""+r.path("tls")+"\"\n"+part("cert.pem", "Cert")+part("key.pem", "Key")+
+		"  reload {\n    signal = \"HUP\"\n    pid_file = \""+r.path("nginx.pid")+"\"\n  }\n}\n")
+	p := r.start("run", "--config", config)
+	r.eventually("the certificate is there", func() bool { return r.read("tls/key.pem") != "" })
+	address := r.nginx()
+	r.eventually("nginx serves one", func() bool { return served(address) != "" })
+	seen := map[string]bool{}
+	r.eventually("it serves three, one after the other", func() bool {
+		if serial := served(address); serial != "" {
+			seen[serial] = true
+		}
+		return len(seen) == 3
+	})
+	p.stop()
+}
+
+// compose runs docker-compose, which must succeed.
+func (r *rig) compose(project string, args ...string) string {
+	r.t.Helper()
+	out, err := exec.Command("docker-compose", append([]string{"-p", project, "-f", r.path("docker-compose.yml")}, args...)...).CombinedOutput()
+	require.NoError(r.t, err, "%s", out)
+	return string(out)
+}
+
+func TestASidecarUnderDockerComposeReloadsItsService(t *testing.T) {
+	t.Parallel()
+	dockertest.Engine(t)
+	if _, err := exec.LookPath("docker-compose"); err != nil {
+		t.Skip("there is no docker-compose here")
+	}
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	image := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/cmd/deaddrop"))
+	service := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/examples/service"))
+	r.Put("nexa", map[string]any{"MODEL": "one", "API_KEY": "key"})
+	r.write("x.hcl", r.Login(r.dir)+interval+`
+drop "shared namespace" {
+  secret      = "`+r.Path("nexa")+`"
+  destination = "/shared/nexa.env"
+  reload {
+    process = "service"
+    signal  = "HUP"
+  }
+}
+drop "engine" {
+  secret      = "`+r.Path("nexa")+`"
+  destination = "/shared/nexa.json"
+  reload {
+    compose_service = "nexa"
+    signal          = "HUP"
+  }
+}
+drop "no such container" {
+  secret      = "`+r.Path("nexa")+`"
+  destination = "/shared/other.json"
+  reload {
+    container = "deaddrop-no-such"
+    signal    = "HUP"
+  }
+}
+`)
+	r.write("docker-compose.yml", fmt.Sprintf(`
+services:
+  init:
+    image: %[1]s
+    network_mode: host
+    command: render --once --config %[3]s/x.hcl
+    volumes: [ "%[3]s:%[3]s:ro", "shared:/shared" ]
+  nexa:
+    image: %[2]s
+    command: /shared/nexa.env /shared/pid
+    volumes: [ "shared:/shared" ]
+    depends_on: { init: { condition: service_completed_successfully } }
+  secrets:
+    image: %[1]s
+    network_mode: host
+    pid: "service:nexa"
+    command: run --config %[3]s/x.hcl
+    volumes: [ "%[3]s:%[3]s:ro", "shared:/shared", "/var/run/docker.sock:/var/run/docker.sock" ]
+  alone:
+    image: %[1]s
+    network_mode: host
+    command: run --config %[3]s/x.hcl
+    volumes: [ "%[3]s:%[3]s:ro" ]
+volumes:
+  shared: {}
+`, image, service, r.dir))
+	project := dockertest.Name(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(r.compose(project, "logs", "--no-color"))
+		}
+		r.compose(project, "down", "-v", "-t", "1")
+	})
+	r.compose(project, "up", "-d")
+	said := func(service, text string) int {
+		return strings.Count(r.compose(project, "logs", "--no-color", service), text)
+	}
+	r.eventually("the service is up", func() bool { return said("nexa", "service started: MODEL=one") == 1 })
+	r.eventually("the sidecar is up", func() bool { return said("secrets", "there is no container deaddrop-no-such") == 1 })
+	r.Put("nexa", map[string]any{"MODEL": "two", "API_KEY": "key"})
+	r.eventually("the service was told, by either way", func() bool { return said("nexa", "service reloaded: MODEL=two") == 2 })
+	assert.Zero(t, said("nexa", "reloaded: MODEL=one"))
+	r.eventually("a sidecar without the service's namespace and the socket says what to change", func() bool {
+		return said("alone", `share the service's: pid:`) >= 1 && said("alone", `there is no Docker socket /var/run/docker.sock: mount it into the agent's container`) >= 1
+	})
+}
+
+// This deaddrop is process 1 of a container, and so gets the orphans of its
+// command.
+func TestAsProcessOneItReapsOrphansHandsOnSignalsAndEndsWithTheCode(t *testing.T) {
+	t.Parallel()
+	dockertest.Engine(t)
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	r.Put("nexa", map[string]any{"v": "first"})
+	image := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/cmd/deaddrop"))
+	// The shell and its programs are this machine's.
+	for _, dir := range []string{"bin", "lib", "lib64"} {
+		if target, err := os.Readlink("/" + dir); err != nil || target != "usr/"+dir {
+			t.Skipf("/%s is not a link into /usr, whose shell the container is to use", dir)
+		}
+	}
+	config := r.write("x.hcl", r.Login(r.dir)+interval+`
+env_template "VALUE" { contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.v }}{{ end }}" }
+exec {
+  command                   = ["/usr/bin/sh", "-c", "trap 'echo usr2' USR2; trap 'echo stopped; exit 9' TERM; echo up $VALUE; i=0; while [ $i -lt 20 ]; do (/usr/bin/sleep 0.1 &); i=$((i+1)); done; while :; do /usr/bin/sleep 0.05; done"]
+  restart_on_secret_changes = "always"
+}
+`)
+	id := dockertest.Run(t, "--network", "host", "-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro", "-v", r.dir+":"+r.dir+":ro", image, "run", "--config", config)
+	said := func(text string) bool { return strings.Contains(dockertest.Docker(t, "logs", id), text) }
+	r.eventually("the command is up", func() bool { return said("up first") })
+	processes := func() string {
+		return dockertest.Docker(t, "exec", id, "/usr/bin/sh", "-c", "for p in /proc/[0-9]*; do read -r line <$p/stat && echo \"$line\"; done; true")
+	}
+	r.eventually("no orphan is left", func() bool { return !strings.Contains(processes(), ") Z ") && strings.Contains(processes(), "(sh) ") })
+	dockertest.Docker(t, "kill", "-s", "USR2", id)
+	r.eventually("the signal was handed on", func() bool { return said("usr2") })
+	r.Put("nexa", map[string]any{"v": "second"})
+	r.eventually("it was started anew", func() bool { return said("up second") })
+	dockertest.Docker(t, "stop", id)
+	assert.Equal(t, "9", dockertest.Docker(t, "inspect", "-f", "{{.State.ExitCode}}", id))
+	assert.Equal(t, 2, strings.Count(dockertest.Docker(t, "logs", id), "stopped"))
+}
