@@ -57,6 +57,7 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	queue := reload.NewQueue(log)
 	queue.Add(told...)
 	failed := queue.Flush(ctx)
+	d.noteTold(queue.Untold())
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
 	defer cancel()
@@ -179,6 +180,7 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
+	keeper.noteTold(r.queue.Untold())
 	if changes.restart == nil {
 		keeper.endEnviron()
 		keeper.onExit()
@@ -248,6 +250,8 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.logStatus()
 		case <-retry:
 		case <-due:
+		case <-k.queue.Told():
+			k.noteTold(k.queue.Untold())
 		case <-k.look:
 			k.look = nil
 			k.lookAtFiles()
@@ -266,6 +270,7 @@ func (k *keeper) act(ctx context.Context) {
 		}
 	}
 	k.queue.Add(batch...)
+	k.noteTold(k.queue.Untold())
 }
 
 // retain tells the queue which reloads there are. Those that are no longer there

@@ -57,6 +57,7 @@ type state struct {
 	leases   []*watch.Lease   // of what stands in the file
 	filed    record           // what stands in the file, as far as it was issued
 	orphaned record           // what an earlier run has left there
+	untold   bool             // services may not have been told of the file yet
 }
 
 func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
@@ -95,9 +96,10 @@ func (d *dropper) setDrops(cfg *config.Config) {
 		if before := old[s.key()]; before != nil {
 			s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
 			s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-			s.sides, s.said = before.sides, before.said
+			s.sides, s.said, s.untold = before.sides, before.said, before.untold
 		} else if s.env == "" {
 			s.orphaned = readRecord(s.drop.Destination)
+			s.untold, s.orphaned.Untold = s.orphaned.Untold, false
 			if !d.dry {
 				d.tidy(s)
 			}
@@ -320,6 +322,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 	for i, r := range ready {
 		d.examine(ctx, batch, first[i], r)
 	}
+	d.noteUntold(batch, ready, first)
 	var all []reload.News
 	results, written := batch.Commit(), 0
 	for i, r := range ready {
@@ -515,7 +518,7 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	s.err, s.wrote, s.gone = nil, true, false
 	issued := d.issuedTo(s)
 	if s.env == "" && issued.isEmpty() && !(s.filed.isEmpty() && s.orphaned.isEmpty()) {
-		_ = record{}.write(s.drop.Destination) // What it lists ends by itself.
+		_ = record{Untold: s.untold}.write(s.drop.Destination) // What it lists ends by itself.
 	}
 	s.inFile, s.filed, s.orphaned.Certificates = s.uses, issued, nil
 	s.leases = nil

@@ -18,11 +18,16 @@ import (
 // is issued from here on is never forgotten.
 func (d *dropper) keepRecord(s *state) error {
 	next := d.issuedTo(s)
-	all := next.and(s.filed).and(s.orphaned)
+	all := next.and(s.record())
 	if all.isEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
 		return nil
 	}
 	return all.write(s.drop.Destination)
+}
+
+// record is what stands beside the file.
+func (s *state) record() record {
+	return s.filed.and(s.orphaned).and(record{Untold: s.untold})
 }
 
 // issuedTo is what Vault has issued among what the drop uses.

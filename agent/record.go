@@ -21,13 +21,16 @@ import (
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
-// record is kept beside a file whose content Vault has issued. The next agent
-// learns from it which leases to revoke once it has dropped new content, and
-// which certificates it need not have issued again. It holds no secret.
+// record is kept beside a file whose content Vault has issued, or that services
+// are still to be told of. The next agent learns from it which leases to revoke
+// once it has dropped new content, which certificates it need not have issued
+// again, and whom to tell. It holds no secret.
 type record struct {
 	// Leases are the ids of those that the file holds, or held just before.
 	Leases       []string      `json:"leases,omitempty"`
 	Certificates []certificate `json:"certificates,omitempty"`
+	// Untold says that services may not have been told of the file yet.
+	Untold bool `json:"untold,omitempty"`
 }
 
 // certificate is one that stands in the file.
@@ -63,21 +66,23 @@ func (r record) write(destination string) error {
 		}
 		return nil
 	}
-	content, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("writing the record of leases: %w", err)
-	}
-	if err := drop.Write([]drop.File{{Path: path, Content: append(content, '\n'), Mode: 0o600, CreateDirs: true}})[0].Err; err != nil {
+	if err := drop.Write([]drop.File{r.file(destination)})[0].Err; err != nil {
 		return fmt.Errorf("writing the record of leases: %w", err)
 	}
 	return nil
 }
 
-func (r record) isEmpty() bool { return len(r.Leases)+len(r.Certificates) == 0 }
+// file is the record as it is written.
+func (r record) file(destination string) drop.File {
+	content, _ := json.Marshal(r) // It has nothing that could fail.
+	return drop.File{Path: recordPath(destination), Content: append(content, '\n'), Mode: 0o600, CreateDirs: true}
+}
+
+func (r record) isEmpty() bool { return len(r.Leases)+len(r.Certificates) == 0 && !r.Untold }
 
 // and joins two records.
 func (r record) and(other record) record {
-	joined := record{Leases: slices.Clone(r.Leases), Certificates: slices.Clone(r.Certificates)}
+	joined := record{Leases: slices.Clone(r.Leases), Certificates: slices.Clone(r.Certificates), Untold: r.Untold || other.Untold}
 	for _, id := range other.Leases {
 		if !slices.Contains(joined.Leases, id) {
 			joined.Leases = append(joined.Leases, id)

@@ -17,17 +17,18 @@ import (
 // This file is about when services are told, and of what.
 
 // newsOf tells whom to tell of what became of a group's files. Nobody is, where a
-// file is unchanged; and of one that appears for the first time as the agent
+// file is unchanged and no earlier agent has left it to tell of; and of one that appears for the first time as the agent
 // starts only those are that want to be: no other can have read it before, and a
 // service that is just starting would die of a SIGHUP that it does not handle yet.
 func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 	var all []reload.News
 	var inSet reload.News
-	first := true
+	first, leftOver := true, true
 	for i, s := range r.states {
-		if outcomes[i] == drop.Unchanged {
+		if outcomes[i] == drop.Unchanged && (s.wrote || !s.untold) {
 			continue
 		}
+		leftOver = leftOver && outcomes[i] == drop.Unchanged
 		isFirst := outcomes[i] == drop.Created && !s.wrote
 		first = first && isFirst
 		inSet.Change.Files = append(inSet.Change.Files, s.drop.Destination)
@@ -40,12 +41,69 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 	all = slices.DeleteFunc(all, func(n reload.News) bool { return len(n.Actions) == 0 })
 	for i := range all {
 		all[i].Change.At = time.Now()
+		if leftOver {
+			all[i].Change.At = writtenAt(all[i].Change.Files)
+		}
 		if slices.ContainsFunc(all[i].Actions, talks) {
 			values := r.hidden
 			all[i].Change.Redact = func(text string) string { return redact(text, values) }
 		}
 	}
 	return all
+}
+
+// writtenAt is when the last of files was written, by an earlier agent.
+func writtenAt(files []string) time.Time {
+	var last time.Time
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return time.Now()
+		}
+		if info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
+}
+
+// noteUntold writes down that services are to be told of files, before these
+// change: an agent that ends before they were told leaves it to the next one.
+// Where this cannot be written down, that one does not know.
+func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
+	var notes []drop.File
+	for i, r := range ready {
+		if batch.Pending(unit[i]) == "" {
+			continue
+		}
+		for _, s := range r.states {
+			_, err := os.Lstat(s.drop.Destination)
+			all := s.drop.Reloads
+			if r.set != nil {
+				all = slices.Concat(all, r.set.Reloads)
+			}
+			if !s.untold && len(d.wanted(all, err != nil && !s.wrote)) > 0 {
+				s.untold = true
+				notes = append(notes, d.issuedTo(s).and(s.record()).file(s.drop.Destination))
+			}
+		}
+	}
+	for _, result := range drop.Write(notes) {
+		if result.Err != nil {
+			d.log.Debug("that a reload is due cannot be written down", "error", result.Err)
+		}
+	}
+}
+
+// noteTold takes back what [dropper.noteUntold] has written of files that nobody
+// is to be told of any more.
+func (d *dropper) noteTold(untold map[string]bool) {
+	for _, s := range d.states {
+		if s.untold && s.wrote && !s.dirty && !untold[s.drop.Destination] {
+			s.untold = false
+			_ = s.record().write(s.drop.Destination) // At worst someone is told twice.
+		}
+	}
 }
 
 // wanted are the actions of reloads, for a first time or another.

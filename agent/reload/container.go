@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -214,27 +213,26 @@ func ownProject(ctx context.Context, docker *docker) (string, error) {
 	return "", errors.New("compose_service is looked for in the compose project of the agent, which is in none: write compose_project = \"…\"")
 }
 
-var (
-	isID   = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
-	mounts = regexp.MustCompile(`/containers/([0-9a-f]{64})/`)
-)
-
 // ownIDs are what may be the id of the container that the agent is in: its host
 // name, unless that was chosen, and that in the paths of the files that Docker
 // mounts into it. Where it shares the network of another container they are that
 // one's, which is of the same project.
 func ownIDs() []string {
 	var ids []string
-	if name, err := os.Hostname(); err == nil && isID.MatchString(name) {
+	if name, err := os.Hostname(); err == nil && len(name) >= 12 && isHex(name) {
 		ids = append(ids, name)
 	}
-	if info, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
-		if found := mounts.FindSubmatch(info); found != nil {
-			ids = append(ids, string(found[1]))
+	info, _ := os.ReadFile("/proc/self/mountinfo")
+	for _, rest := range strings.Split(string(info), "/containers/")[1:] {
+		id, _, _ := strings.Cut(rest, "/")
+		if len(id) == 64 && isHex(id) {
+			return append(ids, id)
 		}
 	}
 	return ids
 }
+
+func isHex(text string) bool { return strings.Trim(text, "0123456789abcdef") == "" }
 
 // dockerHost is where the API is.
 func dockerHost(configured string) string {

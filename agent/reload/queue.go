@@ -19,12 +19,14 @@ import (
 type Queue struct {
 	log  *slog.Logger
 	wake chan struct{}
+	told chan struct{}
 
 	mu       sync.Mutex
 	splay    time.Duration
 	order    []string // of waiting
 	waiting  map[string]*attempt
-	examined []Action // to be
+	running  []*attempt // taken out of waiting by work
+	examined []Action   // to be
 	states   map[string]*State
 	retains  bool // only what it was told to
 }
@@ -53,7 +55,7 @@ type State struct {
 
 // NewQueue returns an empty queue.
 func NewQueue(log *slog.Logger) *Queue {
-	return &Queue{log: log, wake: make(chan struct{}, 1), waiting: map[string]*attempt{}, states: map[string]*State{}}
+	return &Queue{log: log, wake: make(chan struct{}, 1), told: make(chan struct{}, 1), waiting: map[string]*attempt{}, states: map[string]*State{}}
 }
 
 // keyOf tells actions apart. They hold nothing but settings.
@@ -123,10 +125,35 @@ func (c Change) and(later Change) Change {
 	return joined
 }
 
-func (q *Queue) alert() {
+func (q *Queue) alert() { poke(q.wake) }
+
+func poke(c chan struct{}) {
 	select {
-	case q.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
+	}
+}
+
+// Told delivers something when services have been told of changes.
+func (q *Queue) Told() <-chan struct{} { return q.told }
+
+// Untold are the files that someone is still to be told of.
+func (q *Queue) Untold() map[string]bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	files := map[string]bool{}
+	for _, try := range q.waiting {
+		try.change.list(files)
+	}
+	for _, try := range q.running {
+		try.change.list(files)
+	}
+	return files
+}
+
+func (c Change) list(into map[string]bool) {
+	for _, file := range c.Files {
+		into[file] = true
 	}
 }
 
@@ -254,7 +281,8 @@ func (q *Queue) due(now time.Time) []*attempt {
 		delete(q.waiting, key)
 	}
 	q.order = rest
-	return append(due, again...)
+	q.running = append(due, again...)
+	return slices.Clone(q.running)
 }
 
 // settle takes in what became of a try, and returns the failure.
@@ -262,6 +290,7 @@ func (q *Queue) settle(try *attempt, err error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	key := keyOf(try.action)
+	q.running = slices.DeleteFunc(q.running, func(t *attempt) bool { return t == try })
 	state := q.states[key]
 	if state == nil {
 		state = &State{By: try.action.String()} // Nobody has asked to retain it, or no longer.
@@ -275,6 +304,7 @@ func (q *Queue) settle(try *attempt, err error) error {
 			q.log.Info("reloaded", "by", state.By)
 		}
 		*state = State{By: state.By, Done: time.Now()}
+		poke(q.told)
 		return nil
 	case state.Tries == 0:
 		q.log.Error("reload failed; will try again", "by", state.By, "error", err)

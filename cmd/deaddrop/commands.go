@@ -196,6 +196,26 @@ func (o *options) bindReload(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("signal", "unit")
 }
 
+// checkReload finds a signal for no one, and someone without a signal.
+func (o *options) checkReload() error {
+	if o.reload == nil {
+		return nil
+	}
+	target := ""
+	for setting, flag := range map[string]string{"pid_file": "--pid-file", "process": "--process", "container": "--container"} {
+		if *o.reload[setting] != "" {
+			target = flag
+		}
+	}
+	switch hasSignal := *o.reload["signal"] != ""; {
+	case hasSignal && target == "":
+		return errors.New("--signal also needs --pid-file FILE, --process NAME or --container NAME")
+	case !hasSignal && target != "":
+		return fmt.Errorf("%s also needs --signal, such as --signal HUP", target)
+	}
+	return nil
+}
+
 // load returns the configuration, and how to load it again where it is a file.
 func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
 	if len(o.config) > 0 {
@@ -204,6 +224,9 @@ func (o *options) load() (*config.Config, func() (*config.Config, error), error)
 		return cfg, load, err
 	}
 	if err := o.fillIn(); err != nil {
+		return nil, nil, err
+	}
+	if err := o.checkReload(); err != nil {
 		return nil, nil, err
 	}
 	o.simple.Reload = map[string]string{}

@@ -364,3 +364,36 @@ exec {
 	assert.Equal(t, "9", dockertest.Docker(t, "inspect", "-f", "{{.State.ExitCode}}", id))
 	assert.Equal(t, 2, strings.Count(dockertest.Docker(t, "logs", id), "stopped"))
 }
+
+func TestAReloadThatIsStillToBeDoneIsDoneByTheNextAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	for name, end := range map[string]func(*running){
+		"stopped": (*running).stop,
+		"killed": func(p *running) {
+			require.NoError(t, p.cmd.Process.Kill())
+			_ = p.cmd.Wait()
+		},
+	} {
+		for _, left := range []string{"nexa.json", "notes", "ready"} {
+			_ = os.Remove(r.path(left))
+		}
+		r.Put("nexa", map[string]any{"v": 1})
+		config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", "  reload { command = [\"sh\", \"-c\", \"test -e ready && echo told >>notes\"] }\n"))
+		p := r.start("run", "--config", config)
+		r.eventually("the file is there", func() bool { return r.read("nexa.json") != "" })
+		assert.NoFileExists(t, r.path(".nexa.json.deaddrop"), name)
+		r.Put("nexa", map[string]any{"v": 2})
+		r.eventually("the reload has failed", func() bool { return strings.Contains(p.log(), "reload failed") })
+		end(p)
+		assert.Equal(t, "{\"untold\":true}\n", r.read(".nexa.json.deaddrop"), name)
+		r.write("ready", "")
+		p = r.start("run", "--config", config)
+		r.eventually("it is done", func() bool { return r.read("notes") == "told\n" })
+		r.eventually("and taken note of", func() bool { return r.read(".nexa.json.deaddrop") == "" })
+		p.stop()
+		out, code := r.deaddrop("render", "--config", config)
+		require.Zero(t, code, out)
+		assert.Equal(t, "told\n", r.read("notes"), "it was done once")
+	}
+}
