@@ -17,9 +17,10 @@ import (
 // This file is about when services are told, and of what.
 
 // newsOf tells whom to tell of what became of a group's files. Nobody is, where a
-// file is unchanged and no earlier agent has left it to tell of; and of one that appears for the first time as the agent
-// starts only those are that want to be: no other can have read it before, and a
-// service that is just starting would die of a SIGHUP that it does not handle yet.
+// file is unchanged and no earlier agent has left it to be told of. Of one that
+// appears for the first time as the agent starts only those are that want to be:
+// no other can have read it before, and a service that is just starting would die
+// of a SIGHUP that it does not handle yet.
 func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 	var all []reload.News
 	var inSet reload.News

@@ -180,6 +180,11 @@ func (q *Queue) Retain(splay time.Duration, actions []Action) (untold []Change) 
 			delete(q.waiting, key)
 		}
 	}
+	for _, try := range q.running {
+		if !stay[keyOf(try.action)] { // It may fail, and is not tried again.
+			untold = append(untold, try.change)
+		}
+	}
 	q.order = slices.DeleteFunc(q.order, func(key string) bool { return !stay[key] })
 	for key := range q.states {
 		if !stay[key] {

@@ -146,6 +146,7 @@ type fake struct {
 	changes  *[]Change
 	check    error
 	unneeded string
+	takes    time.Duration
 }
 
 func (f fake) String() string { return f.name }
@@ -155,6 +156,7 @@ func (f fake) Check(context.Context) error { return f.check }
 func (f fake) Do(_ context.Context, change Change) error {
 	*f.runs = append(*f.runs, time.Now())
 	*f.changes = append(*f.changes, change)
+	time.Sleep(f.takes)
 	switch {
 	case f.unneeded != "":
 		return &Unneeded{f.unneeded}
@@ -361,4 +363,23 @@ func TestCommandIsQuotedWithoutSecrets(t *testing.T) {
 	require.ErrorContains(t, err, "exit status 3; it said: key is [redacted] y y y")
 	assert.Less(t, len(err.Error()), 2*maxOutput)
 	require.NotContains(t, c.Do(t.Context(), Change{}).Error(), "it said", "what cannot be redacted is not shown")
+}
+
+func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(slog.New(slog.DiscardHandler))
+		go func() { _ = q.Run(t.Context()) }()
+		old := newFake("old", 1)
+		old.takes = time.Minute
+		q.Retain(0, []Action{old})
+		q.Add(News{Change{Files: []string{"1"}}, []Action{old}})
+		synctest.Wait()
+		assert.Equal(t, map[string]bool{"1": true}, q.Untold())
+		untold := q.Retain(0, nil)
+		require.Len(t, untold, 1)
+		time.Sleep(time.Hour)
+		assert.Len(t, *old.runs, 1)
+		assert.Empty(t, q.Untold())
+		assert.Empty(t, q.States())
+	})
 }

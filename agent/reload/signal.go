@@ -116,7 +116,7 @@ func send(pid int, sig syscall.Signal, change Change, stranger func(process.Proc
 	switch p, err := process.Read(pid); {
 	case errors.Is(err, os.ErrNotExist):
 		if _, err := process.Read(os.Getpid()); err == nil {
-			return absent("there is no process %d; is the service running?", pid)
+			return absent("there is no process %d; %s", pid, whether())
 		} // Else there is no /proc, and the kernel tells.
 	case err != nil:
 		return fmt.Errorf("process %d: %w", pid, err)
@@ -133,7 +133,7 @@ func send(pid int, sig syscall.Signal, change Change, stranger func(process.Proc
 	}
 	switch err := held.Signal(sig); {
 	case errors.Is(err, os.ErrProcessDone), errors.Is(err, syscall.ESRCH):
-		return absent("there is no process %d; is the service running?", pid)
+		return absent("there is no process %d; %s", pid, whether())
 	case errors.Is(err, syscall.EPERM):
 		return fmt.Errorf("not allowed to signal process %d: run the agent as the service's user, or give it CAP_KILL (cap_add: [KILL] in a compose file, AmbientCapabilities=CAP_KILL in a unit)", pid)
 	case err != nil:
@@ -211,8 +211,16 @@ func (s Process) find() (int, error) {
 	case !process.InHostNamespace() && os.Getpid() == 1:
 		return 0, fmt.Errorf("no process is %q: this container has a PID namespace of its own; share the service's: pid: \"service:NAME\" in the compose file, shareProcessNamespace: true in a pod", what)
 	default:
-		return 0, absent("no process is %q; is the service running?", what)
+		return 0, absent("no process is %q; %s", what, whether())
 	}
+}
+
+// whether asks what may be the matter where a process is not there.
+func whether() string {
+	if process.InHostNamespace() {
+		return "is the service running?"
+	}
+	return "is the service running, and in the agent's PID namespace (pid: \"service:NAME\" in the compose file)?"
 }
 
 // few lists process ids, so many as fit on a line.

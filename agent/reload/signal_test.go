@@ -123,7 +123,7 @@ func TestNeitherTheAgentNorItsChildrenNorAZombieAreFound(t *testing.T) {
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 	for _, s := range []Process{{Name: "nexa-child"}, {Name: filepath.Base(os.Args[0])}, {Name: "no-such-program"}, {CommandLine: "^$"}} {
 		_, err := s.find()
-		require.ErrorContains(t, err, "is the service running?", "%+v", s)
+		require.ErrorContains(t, err, "is the service running", "%+v", s)
 	}
 	var missing *Absent
 	require.ErrorAs(t, Process{Name: "nexa-child", Signal: syscall.SIGHUP}.Do(t.Context(), Change{}), &missing)

@@ -71,11 +71,14 @@ func New(c Command, log *slog.Logger) *Process {
 
 // SetEnviron hands variables on, in the form NAME=value, that come on top of
 // the agent's own environment. The command starts with the first of them; for
-// later ones SetEnviron returns what is to be done to it.
+// later ones that are not the same SetEnviron returns what is to be done to it.
 func (p *Process) SetEnviron(pairs []string) []reload.Action {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first := p.environ == nil
+	if !first && slices.Equal(pairs, p.environ) {
+		return nil // It is the same after a new login, too.
+	}
 	p.environ = append([]string{}, pairs...)
 	if first {
 		close(p.whole)

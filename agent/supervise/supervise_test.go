@@ -63,6 +63,7 @@ func TestACommandStartsWithItsEnvironmentAndAnewWhenThatChanges(t *testing.T) {
 	assert.Empty(t, said(), "it waits for its environment")
 	p.SetEnviron([]string{"A=1", "B=x"})
 	require.Eventually(t, func() bool { return said() == "1 x \n" }, time.Minute, time.Millisecond)
+	assert.Empty(t, p.SetEnviron([]string{"A=1", "B=x"}), "it is the same")
 	renew(t, p, "A=2", "B=x")
 	require.Eventually(t, func() bool { return said() == "1 x \nstopped\n2 x \n" }, time.Minute, time.Millisecond)
 	cancel()
