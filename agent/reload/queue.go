@@ -196,7 +196,8 @@ func (q *Queue) Retain(splay time.Duration, actions []Action) (untold []Change) 
 	return untold
 }
 
-// Run works until the context ends. What is waiting then is left undone.
+// Run works until the context ends. What is waiting then is left undone, but what
+// is just being done may be finished.
 func (q *Queue) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -253,9 +254,15 @@ func (q *Queue) examine(ctx context.Context) bool {
 
 // work tries what is due: what is new first, in the order of adding.
 func (q *Queue) work(ctx context.Context, now time.Time) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var errs []error
 	for _, try := range q.due(now) {
-		err := try.action.Do(ctx, try.change)
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
+		err := do(ctx, try)
 		if err != nil && ctx.Err() != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -264,6 +271,17 @@ func (q *Queue) work(ctx context.Context, now time.Time) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// farewell is how long an action may go on when the agent ends: what is cut off
+// would have to be done again.
+const farewell = 2 * time.Second
+
+func do(ctx context.Context, try *attempt) error {
+	outliving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
+	return try.action.Do(outliving, try.change)
 }
 
 // due takes out what is to be tried now. An action that is added again while
@@ -286,8 +304,9 @@ func (q *Queue) due(now time.Time) []*attempt {
 		delete(q.waiting, key)
 	}
 	q.order = rest
-	q.running = append(due, again...)
-	return slices.Clone(q.running)
+	due = append(due, again...)
+	q.running = append(q.running, due...)
+	return due
 }
 
 // settle takes in what became of a try, and returns the failure.

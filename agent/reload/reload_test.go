@@ -153,10 +153,14 @@ func (f fake) String() string { return f.name }
 
 func (f fake) Check(context.Context) error { return f.check }
 
-func (f fake) Do(_ context.Context, change Change) error {
+func (f fake) Do(ctx context.Context, change Change) error {
 	*f.runs = append(*f.runs, time.Now())
 	*f.changes = append(*f.changes, change)
-	time.Sleep(f.takes)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(f.takes):
+	}
 	switch {
 	case f.unneeded != "":
 		return &Unneeded{f.unneeded}
@@ -382,4 +386,25 @@ func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {
 		assert.Empty(t, q.Untold())
 		assert.Empty(t, q.States())
 	})
+}
+
+func TestQueueFinishesWhatItIsJustDoingAsTheAgentEnds(t *testing.T) {
+	for takes, left := range map[time.Duration]int{time.Second: 1, time.Minute: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			q := NewQueue(slog.New(slog.DiscardHandler))
+			ended := make(chan struct{})
+			go func() { defer close(ended); _ = q.Run(ctx) }()
+			slow, next := newFake("slow", 0), newFake("next", 0)
+			slow.takes = takes
+			q.Add(News{Change{Files: []string{"1"}}, []Action{slow}}, News{Change{Files: []string{"2"}}, []Action{next}})
+			synctest.Wait()
+			start := time.Now()
+			cancel()
+			<-ended
+			assert.LessOrEqual(t, time.Since(start), farewell)
+			assert.Empty(t, *next.runs, "nothing else is begun")
+			assert.Len(t, q.Untold(), left, "the next agent is told of the rest")
+		})
+	}
 }

@@ -28,6 +28,17 @@ func note(word, more string) string {
 	return fmt.Sprintf("  reload {\n    command = [\"sh\", \"-c\", \"echo $1 >>notes\", \"sh\", %q]\n%s\n  }\n", word, more)
 }
 
+// reloads is the status once it tells of reloads, which come last.
+func (p *running) reloads() string {
+	status := p.status()
+	p.r.eventually("status of a reload", func() bool {
+		log := p.log()
+		status = log[strings.LastIndex(log, "status of the session"):]
+		return strings.Contains(status, "status of a reload") && strings.HasSuffix(status, "\n")
+	})
+	return status
+}
+
 func TestReloadsRunInOrderOncePerBatchAndNotBeforeTheyAreWanted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
@@ -40,7 +51,7 @@ func TestReloadsRunInOrderOncePerBatchAndNotBeforeTheyAreWanted(t *testing.T) {
 		r.drop("smtp", shared))
 	p := r.start("run", "--config", config)
 	r.eventually("what wants to be told of the first time is", func() bool { return r.read("notes") == "exec\nstart\n" })
-	assert.Contains(t, p.status(), `"state":"not needed yet"`)
+	assert.Contains(t, p.reloads(), `"state":"not needed yet"`)
 	r.Put("nexa", map[string]any{"v": 1})
 	r.Put("smtp", map[string]any{"v": 1})
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
@@ -88,7 +99,7 @@ func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
 	r.write("old", before)
 	r.Put("nexa", map[string]any{"key": after})
 	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
-	status := p.status()
+	status := p.reloads()
 	assert.Contains(t, status, `"state":"failed"`)
 	assert.Contains(t, status, `exit status 1; it said: was [redacted] { \"[redacted]\" }`)
 	assert.Contains(t, status, `"state":"current"`, "the file is what it should be")
@@ -112,7 +123,7 @@ func TestAReloadThatCannotWorkIsNamedAtStartAndMendedByTheConfiguration(t *testi
 	r.eventually("it is named", func() bool { return strings.Contains(p.log(), "reload cannot work") })
 	assert.Contains(t, p.log(), "there is no program no-such-program")
 	r.eventually("the file is there all the same", func() bool { return r.read("nexa.json") != "" })
-	assert.Contains(t, p.status(), `"state":"not ready"`)
+	assert.Contains(t, p.reloads(), `"state":"not ready"`)
 	r.Put("nexa", map[string]any{"v": 2})
 	r.eventually("it fails", func() bool { return strings.Contains(p.log(), "reload failed") })
 	r.write("x.hcl", head+r.drop("nexa", note("mended", "")))
