@@ -408,3 +408,24 @@ func TestAReloadThatIsStillToBeDoneIsDoneByTheNextAgent(t *testing.T) {
 		assert.Equal(t, "told\n", r.read("notes"), "it was done once")
 	}
 }
+
+func TestFlagsOfReloadsAreCheckedBeforeAnythingIsContacted(t *testing.T) {
+	r := &rig{t: t, dir: t.TempDir(), env: []string{"VAULT_ADDR=http://127.0.0.1:1", "VAULT_ROLE_ID=a", "VAULT_SECRET_ID=b"}}
+	for flags, want := range map[string]string{
+		"--signal HUP":                  "--signal also needs --pid-file FILE, --process NAME or --container NAME",
+		"--process nexa":                "--process also needs --signal, such as --signal HUP",
+		"--signal HPU --container nexa": `there is no signal "HPU"; did you mean "SIGHUP"?`,
+		"--unit a/b":                    `unit "a/b" is not the name of a unit`,
+		"--unit x --signal HUP":         "none of the others can be",
+		"--process x --pid-file y":      "none of the others can be",
+		"--config x.hcl --unit x":       "none of the others can be",
+	} {
+		args := append([]string{"run"}, strings.Fields(flags)...)
+		if !strings.Contains(flags, "--config") {
+			args = append(args, "--secret", "secret/a/b", "--out", "x.env")
+		}
+		out, code := r.deaddrop(args...)
+		assert.Equal(t, 2, code, flags)
+		assert.Contains(t, out, want, flags)
+	}
+}
