@@ -42,6 +42,8 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzStructuredFormatsComeBack -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent
+	go test -fuzz FuzzAPidFileNamesNoProcess -fuzztime 30s ./agent/reload
+	go test -fuzz FuzzAHeaderFileBreaksNoRequest -fuzztime 30s ./agent/reload
 	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/process
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 

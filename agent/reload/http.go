@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/smarteros/deaddrop/render/secret"
 )
 
 // HTTP asks a URL.
@@ -86,13 +88,35 @@ func (h HTTP) try(ctx context.Context, client *http.Client, change Change) error
 		return nil
 	}
 	err = fmt.Errorf("%s: the answer is %d %s, not %s", h, answer.StatusCode, http.StatusText(answer.StatusCode), h.expected())
-	if said := change.redact(body); said != "" {
+	if said := h.redact(change.redact(body), request); said != "" {
 		err = fmt.Errorf("%w; it said: %s", err, said)
 	}
 	if answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests {
 		return err
 	}
 	return backoff.Permanent(err)
+}
+
+// redact takes out of an answer what was sent with the request: some services
+// quote a token that they do not like.
+func (h HTTP) redact(said string, request *http.Request) string {
+	password, _ := request.URL.User.Password()
+	sent := []string{password, request.URL.RawQuery}
+	for _, values := range request.URL.Query() {
+		sent = append(sent, values...)
+	}
+	for name := range request.Header {
+		if name != "User-Agent" {
+			sent = append(sent, strings.Fields(request.Header.Get(name))...)
+		}
+	}
+	slices.SortFunc(sent, func(a, b string) int { return len(b) - len(a) })
+	for _, text := range sent {
+		if len(text) >= 3 {
+			said = strings.ReplaceAll(said, text, secret.Redacted)
+		}
+	}
+	return said
 }
 
 func (h HTTP) expects(status int) bool {

@@ -115,3 +115,19 @@ func TestHTTPIsEndedAfterItsTimeout(t *testing.T) {
 	err := HTTP{URL: server.URL, Method: "POST", Timeout: 20 * time.Millisecond, Retries: 1}.Do(t.Context(), Change{})
 	require.ErrorContains(t, err, "no answer within 20ms")
 }
+
+func TestHTTPDoesNotShowWhatAServiceQuotesOfTheRequest(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = fmt.Fprintln(w, "no:", r.Header.Get("X-Token"), r.URL.RawQuery, r.URL.Query().Get("key"), password)
+	}))
+	defer server.Close()
+	do := HTTP{
+		URL: strings.Replace(server.URL, "http://", "http://u:m4rker-1@", 1) + "/?key=m4rker-2", Method: "POST", Timeout: time.Minute,
+		HeaderFile: headerFile(t, "X-Token: Bearer m4rker-3\n"),
+	}
+	err := do.Do(t.Context(), Change{Redact: func(text string) string { return text }})
+	require.ErrorContains(t, err, "403 Forbidden, not 2xx; it said: no: [redacted]")
+	assert.NotContains(t, err.Error(), "m4rker")
+}

@@ -2,9 +2,12 @@ package reload
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -177,4 +180,44 @@ func TestAProcessOfAnotherUserNeedsARight(t *testing.T) {
 	out, err := check.CombinedOutput()
 	require.NoError(t, err)
 	assert.Contains(t, string(out), fmt.Sprintf("not allowed to signal process %d: run the agent as the service's user, or give it CAP_KILL (cap_add: [KILL] in a compose file", pid))
+}
+
+func FuzzAPidFileNamesNoProcessThatMustNotBeSignalled(f *testing.F) {
+	for _, content := range []string{"", "1", "0", "-1", "12\n13", " 7 \n", "text", "+9", "0x10", strconv.Itoa(os.Getpid()), "99999999999999999999"} {
+		f.Add(content)
+	}
+	file := filepath.Join(f.TempDir(), "pid")
+	f.Fuzz(func(t *testing.T, content string) {
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		pid, _, err := readPID(file)
+		if err != nil {
+			return
+		}
+		assert.Greater(t, pid, 1)
+		assert.NotEqual(t, os.Getpid(), pid)
+	})
+}
+
+func FuzzAHeaderFileBreaksNoRequest(f *testing.F) {
+	for _, content := range []string{"", "A: b", "A:b\r\nC: d", "A\x00: b", ": b", "A: b\x7f", "\u00e9: b", "Host: x"} {
+		f.Add(content)
+	}
+	file := filepath.Join(f.TempDir(), "headers")
+	f.Fuzz(func(t *testing.T, content string) {
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		header, err := HTTP{URL: "http://a/", Method: "GET", HeaderFile: file}.header()
+		if err != nil {
+			return
+		}
+		request := &http.Request{Method: "GET", URL: &url.URL{Scheme: "http", Host: "a"}, Header: header}
+		var written bytes.Buffer
+		require.NoError(t, request.Write(&written))
+		again, err := http.ReadRequest(bufio.NewReader(&written))
+		require.NoError(t, err, "%q", content)
+		for name, values := range header {
+			if name != "Host" && name != "Content-Length" && name != "Transfer-Encoding" && name != "Trailer" {
+				assert.Equal(t, values, again.Header[name], "%q", content)
+			}
+		}
+	})
 }
