@@ -59,7 +59,7 @@ func (s PIDFile) stranger(pid int, written time.Time) func(process.Process) erro
 		case p.Zombie:
 			return absent("pid file %s is stale: process %d has ended; is the service running?", s.Path, pid)
 		case started.After(written.Add(youth)):
-			return absent("pid file %s is stale: it was written %s, and process %d (%s) was started later, at %s, so it is another one; is the service running?",
+			return absent("pid file %s is stale: it was written %s, and process %d (%s) was started later, at %s, so it is another one; is the service running? (If the machine's clock was set in between, restart the service.)",
 				s.Path, written.UTC().Format(time.RFC3339), pid, p.Name, started.UTC().Format(time.RFC3339))
 		}
 		return nil
