@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,10 +170,12 @@ func (u Unit) connect(ctx context.Context) (*systemd.Conn, error) {
 func (u Unit) explain(err error) error {
 	var refused dbus.Error
 	if errors.As(err, &refused) {
-		switch name := strings.TrimPrefix(refused.Name, "org.freedesktop."); name {
-		case "DBus.Error.AccessDenied", "DBus.Error.InteractiveAuthorizationRequired", "PolicyKit1.Error.NotAuthorized":
+		name := strings.TrimPrefix(refused.Name, "org.freedesktop.")
+		isPolkits := strings.Contains(err.Error(), "polkit.service") // It is asked, and cannot be started.
+		switch {
+		case isPolkits, slices.Contains([]string{"DBus.Error.AccessDenied", "DBus.Error.InteractiveAuthorizationRequired", "PolicyKit1.Error.NotAuthorized"}, name):
 			return fmt.Errorf("%s is not allowed: run the agent as root, or let its user manage the unit by a polkit rule for org.freedesktop.systemd1.manage-units (%w)", u, err)
-		case "systemd1.TransactionIsDestructive":
+		case name == "systemd1.TransactionIsDestructive":
 			return fmt.Errorf("%s: someone else is just starting or stopping it (%w)", u, err)
 		}
 	}

@@ -119,6 +119,8 @@ func Systemd(t testing.TB, units map[string]string) (bus string, run func(args .
 		require.NoError(t, os.WriteFile(filepath.Join(root, file), content, 0o644))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o644))
+	// Without polkit a request of another user is refused at once.
+	require.NoError(t, os.Symlink("/dev/null", filepath.Join(root, "etc/systemd/system/polkit.service")))
 	target := "[Unit]\nRequires=dbus.service\nAfter=dbus.service\n"
 	for name, text := range units {
 		require.NoError(t, os.WriteFile(filepath.Join(root, "etc/systemd/system", name), []byte(text), 0o644))
@@ -130,10 +132,13 @@ func Systemd(t testing.TB, units map[string]string) (bus string, run func(args .
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", image).Run() })
 	require.NoError(t, os.Chmod(shared, 0o755))
 	require.NoError(t, os.Chmod(filepath.Dir(shared), 0o755)) // for a bus that other users may ask, too
-	// Not --privileged: an engine may itself lack some of what that gives.
-	id := Run(t, "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
-		"--tmpfs", "/run", "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup", "-v", "/usr:/usr:ro", "-v", shared+":/run/dbus", "-e", "container=docker",
-		image, "/usr/lib/systemd/systemd", "--unit=test.target")
+	// Not --privileged: an engine may itself lack some of what that gives. systemd gets
+	// control groups of its own to write to (of version 1, or else 2), since it
+	// remounts what it finds there: the machine's would be changed for all.
+	id := Run(t, "--cap-add", "SYS_ADMIN", "--cgroupns", "private", "--network", "none",
+		"--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec", "-v", "/usr:/usr:ro", "-v", shared+":/run/dbus", "-e", "container=docker",
+		image, "/bin/sh", "-c", "mount -o remount,bind,rw /sys/fs/cgroup/systemd 2>/dev/null || mount -o remount,rw /sys/fs/cgroup; "+
+			"exec /usr/lib/systemd/systemd --unit=test.target")
 	run = func(args ...string) (string, error) {
 		out, err := exec.Command("docker", append([]string{"exec", id}, args...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err
