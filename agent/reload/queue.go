@@ -197,8 +197,9 @@ func (q *Queue) Retain(splay time.Duration, actions []Action) (untold []Change) 
 }
 
 // Run works until the context ends. What is waiting then is left undone, but what
-// is just being done may be finished.
+// is just being done may be finished. Run may be called again, and goes on then.
 func (q *Queue) Run(ctx context.Context) error {
+	q.takeBack()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -214,6 +215,17 @@ func (q *Queue) Run(ctx context.Context) error {
 		if wait, ok := q.next(); ok {
 			timer.Reset(wait)
 		}
+	}
+}
+
+// takeBack lets what an earlier Run has begun and not finished wait again.
+func (q *Queue) takeBack() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	begun := q.running
+	q.running = nil
+	for _, try := range begun {
+		q.add(try.change, try.action, time.Now())
 	}
 }
 

@@ -405,6 +405,13 @@ func TestQueueFinishesWhatItIsJustDoingAsTheAgentEnds(t *testing.T) {
 			assert.LessOrEqual(t, time.Since(start), farewell)
 			assert.Empty(t, *next.runs, "nothing else is begun")
 			assert.Len(t, q.Untold(), left, "the next agent is told of the rest")
+
+			go func() { _ = q.Run(t.Context()) }() // As after a new login.
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			assert.Empty(t, q.Untold())
+			assert.Len(t, *next.runs, 1)
+			assert.Len(t, *slow.runs, left)
 		})
 	}
 }
