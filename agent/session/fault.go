@@ -90,6 +90,10 @@ func IsTransient(err error) bool {
 	return errors.As(err, &f) && f.Transient
 }
 
+// Explain makes a [Fault] of an error of the API client: op says what was being
+// done, and to what. It is for those who have a client of their own.
+func Explain(op, address string, err error) error { return classify(op, address, err) }
+
 // classify makes a Fault of an error of the API client.
 func classify(op, address string, err error) *Fault {
 	var answer *api.ResponseError

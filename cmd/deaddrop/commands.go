@@ -16,6 +16,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -244,11 +245,11 @@ func (o *options) fillIn() error {
 	s := &o.simple
 	if o.service != "" {
 		for flag, id := range map[string]string{"tenant": o.tenant, "service": o.service} {
-			if !isID(id) {
-				return fmt.Errorf("--%s %q is not an id: use letters, digits, -, _ and single dots", flag, id)
+			if err := tenant.CheckID(id); err != nil {
+				return fmt.Errorf("--%s: %w", flag, err)
 			}
 		}
-		s.Secret = "secret/tenant/" + o.tenant + "/" + o.service
+		s.Secret = tenant.Path(o.tenant, o.service)
 		if s.Destination == "" {
 			s.Destination = "/run/" + o.service + ".env"
 			if s.Format == string(render.FormatJSON) {
@@ -271,14 +272,4 @@ func (o *options) fillIn() error {
 func oneOf(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
-}
-
-// isID keeps ids from reaching into other tenants' paths.
-func isID(s string) bool {
-	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.", c) {
-			return false
-		}
-	}
-	return strings.Trim(s, ".") != "" && !strings.Contains(s, "..")
 }

@@ -1,0 +1,114 @@
+// Package output writes what commands answer: a table for people, JSON or YAML
+// for scripts.
+package output
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Format is how an answer is written.
+type Format string
+
+// The formats.
+const (
+	Table Format = "table"
+	JSON  Format = "json"
+	YAML  Format = "yaml"
+)
+
+// Formats are all of them, the default first.
+func Formats() []string { return []string{string(Table), string(JSON), string(YAML)} }
+
+// Rows are a table.
+type Rows struct {
+	Head []string
+	Body [][]string
+}
+
+// Write writes v as JSON or YAML, with the names of its json tags, or else the
+// table of it.
+func (f Format) Write(w io.Writer, v any, table func() Rows) error {
+	switch f {
+	case JSON:
+		text, err := marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	case YAML:
+		return writeYAML(w, v)
+	}
+	return table().write(w)
+}
+
+func marshal(v any) ([]byte, error) {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(v)
+	return out.Bytes(), err
+}
+
+// writeYAML goes by JSON, which is YAML, so that both have the same names in the
+// same order.
+func writeYAML(w io.Writer, v any) error {
+	text, err := marshal(v)
+	if err != nil {
+		return err
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return err
+	}
+	plain(&doc)
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	if err := e.Encode(&doc); err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// plain takes the style of JSON off. What needs quotes in YAML gets them again.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, each := range n.Content {
+		plain(each)
+	}
+}
+
+func (r Rows) write(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, row := range append([][]string{r.Head}, r.Body...) {
+		if len(row) == 0 {
+			continue
+		}
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = printable(cell)
+		}
+		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
+
+// printable keeps what a cell holds from moving the cursor or the columns.
+func printable(cell string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
+			return '\uFFFD'
+		}
+		return c
+	}, cell)
+}

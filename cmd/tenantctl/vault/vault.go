@@ -1,0 +1,132 @@
+// Package vault is how tenantctl talks to Vault: the client that the VAULT_*
+// variables describe, with errors that say what was being done and what helps.
+package vault
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/smarteros/deaddrop/agent/session"
+)
+
+// ErrMissing is for what is not there, ErrConflict for what somebody else has
+// changed meanwhile.
+var (
+	ErrMissing  = errors.New("not there")
+	ErrConflict = errors.New("changed by someone else meanwhile")
+)
+
+// TokenFile is where "vault login" and "tenantctl login" keep the token.
+func TokenFile() (string, error) {
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".vault-token"), err
+}
+
+// Client asks Vault. Its methods may be called concurrently.
+type Client struct {
+	api *api.Client
+}
+
+// Connect returns a client for the Vault of VAULT_ADDR and the other variables of
+// Vault's own client, with the token of VAULT_TOKEN or else of ~/.vault-token. It
+// contacts nothing.
+func Connect() (*Client, error) {
+	cfg := api.DefaultConfig()
+	if cfg.Error != nil {
+		return nil, cfg.Error
+	}
+	client, err := api.NewClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if client.Token() == "" {
+		if path, err := TokenFile(); err == nil {
+			if content, err := os.ReadFile(path); err == nil {
+				client.SetToken(strings.TrimSpace(string(content)))
+			}
+		}
+	}
+	return &Client{client}, nil
+}
+
+// API is the client underneath, for what has methods of its own there. Wrap its
+// errors with [Client.Explain].
+func (c *Client) API() *api.Client { return c.api }
+
+// Address is that of Vault.
+func (c *Client) Address() string { return c.api.Address() }
+
+// With returns a client with another token.
+func (c *Client) With(token string) (*Client, error) {
+	other, err := c.api.CloneWithHeaders() // The namespace is one.
+	if err != nil {
+		return nil, err
+	}
+	other.SetToken(token)
+	return &Client{other}, nil
+}
+
+// Explain makes an error that says what was being done (op, such as "reading
+// secret/data/x"), of which kind the fault is (the sentinels of package session,
+// [ErrMissing] for a 404) and what helps. nil stays nil.
+func (c *Client) Explain(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var answer *api.ResponseError
+	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
+		return &kindError{session.Explain(op, c.Address(), err), ErrMissing}
+	}
+	return session.Explain(op, c.Address(), err)
+}
+
+// kindError adds a kind to an error.
+type kindError struct {
+	err  error
+	kind error
+}
+
+func (e *kindError) Error() string   { return e.err.Error() }
+func (e *kindError) Unwrap() []error { return []error{e.err, e.kind} }
+
+// Read returns nil where nothing is there.
+func (c *Client) Read(ctx context.Context, path string, query url.Values) (*api.Secret, error) {
+	s, err := c.api.Logical().ReadWithDataWithContext(ctx, path, query)
+	return s, c.Explain("reading "+path, err)
+}
+
+// Write may return nil: not every write is answered.
+func (c *Client) Write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
+	s, err := c.api.Logical().WriteWithContext(ctx, path, data)
+	return s, c.Explain("writing "+path, err)
+}
+
+// Delete deletes what is at a path.
+func (c *Client) Delete(ctx context.Context, path string) error {
+	_, err := c.api.Logical().DeleteWithContext(ctx, path)
+	return c.Explain("deleting "+path, err)
+}
+
+// List returns the names below a path, none where nothing is there. Those of
+// folders end in a slash.
+func (c *Client) List(ctx context.Context, path string) ([]string, error) {
+	s, err := c.api.Logical().ListWithContext(ctx, path)
+	if err != nil || s == nil {
+		return nil, c.Explain("listing "+path, err)
+	}
+	keys, _ := s.Data["keys"].([]any)
+	var names []string
+	for _, key := range keys {
+		if name, ok := key.(string); ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
