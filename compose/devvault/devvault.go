@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-secure-stdlib/reloadutil"
 	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/vault"
 	"github.com/hashicorp/vault/version"
@@ -60,11 +61,15 @@ type Server struct {
 	Version string
 
 	core    *vault.Core
-	http    *http.Server
+	http    []*http.Server // one for each listener
 	state   *state
 	storage physical.Backend
-	node    *node // nil outside of a cluster
+	node    *node // nil outside of a cluster that Options ask for
 	tempDir string
+
+	// What a configured server reloads.
+	certificates []reloadutil.ReloadFunc
+	auditFiles   func() error
 }
 
 // Check finds options that Start would refuse.
@@ -118,11 +123,11 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 // get a moment to end; longer would only be spent on idle HTTP/2 connections.
 func (s *Server) Close() error {
 	var errs []error
-	if s.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 250*time.Millisecond)
-		defer cancel()
-		if s.http.Shutdown(ctx) != nil {
-			errs = append(errs, s.http.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), 250*time.Millisecond)
+	defer cancel()
+	for _, server := range s.http {
+		if server.Shutdown(ctx) != nil {
+			errs = append(errs, server.Close())
 		}
 	}
 	if s.core != nil {

@@ -51,7 +51,7 @@ func (s *Server) listen(address string, config *tls.Config) (net.Listener, error
 // serve answers requests in the background, with the time-outs of Vault's own
 // server.
 func (s *Server) serve(listener net.Listener, log hclog.Logger) {
-	s.http = &http.Server{
+	s.serveHTTP(listener, &http.Server{
 		Handler: vaulthttp.Handler.Handler(&vault.HandlerProperties{
 			Core: s.core,
 			// Vault reads it without looking whether it is there.
@@ -60,12 +60,17 @@ func (s *Server) serve(listener net.Listener, log hclog.Logger) {
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       5 * time.Minute,
-		// What goes wrong with a connection, such as a client that does not
-		// trust the certificate, is the client's to tell.
-		ErrorLog: log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-	}
+	}, log)
+}
+
+// serveHTTP runs a server in the background until it is closed.
+func (s *Server) serveHTTP(listener net.Listener, server *http.Server, log hclog.Logger) {
+	// What goes wrong with a connection, such as a client that does not trust
+	// the certificate, is the client's to tell.
+	server.ErrorLog = log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+	s.http = append(s.http, server)
 	go func() {
-		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("serving ended", "error", err)
 		}
 	}()

@@ -103,10 +103,13 @@ func RestartAll(t testing.TB, servers []*Server) {
 }
 
 func (s *Server) restart() error {
-	_, address, _ := strings.Cut(s.Address, "://")
-	again := &Server{flags: append(s.flags[:len(s.flags):len(s.flags)], "-listen", address)} // the last one counts
+	again := &Server{flags: slices.Clone(s.flags), env: s.env}
+	if !s.configured() { // whose address is in its configuration
+		_, address, _ := strings.Cut(s.Address, "://")
+		again.flags = append(again.flags, "-listen", address) // the last one counts
+	}
 	if err := again.start(); err != nil {
-		return fmt.Errorf("restarting devvault at %s: %w", address, err)
+		return fmt.Errorf("restarting devvault at %s: %w", s.Address, err)
 	}
 	again.flags = s.flags
 	*s = *again

@@ -36,6 +36,7 @@ type Server struct {
 
 	Client *api.Client `json:"-"`
 	flags  []string
+	env    []string // beside PATH and HOME
 	cmd    *exec.Cmd
 	stdin  io.Closer
 }
@@ -92,7 +93,7 @@ func (s *Server) start() (err error) {
 	}
 	s.cmd = exec.Command(binary, append(slices.Clone(s.flags), "-json", "-exit-with-stdin")...)
 	s.cmd.Stderr = os.Stderr
-	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, s.env...)
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -23,10 +23,14 @@ const usage = `devvault runs a real Vault in one process on loopback, for develo
 
   devvault [-listen 127.0.0.1:8200] [-tls] [-root-token TOKEN] [-state DIR]
   devvault [-listen 127.0.0.1:8200] -state DIR -raft NODE_ID [-raft-join ADDRESS -keys FILE]
+  devvault server -config FILE|DIR ...
 
 The server is unsealed, and kv v2 is mounted at secret/; enable the rest through
 the API: kv, pki, database (postgresql-database-plugin), transit; approle,
 userpass, cert, jwt; file audit. SIGINT and SIGTERM stop it.
+
+"devvault server" is what "vault server" is: it does what Vault's configuration
+says, and stays sealed until it is unsealed. See devvault server -h.
 
 `
 
@@ -47,21 +51,36 @@ type flags struct {
 }
 
 func main() {
-	f, err := parse(os.Args[1:], os.Stdout)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "devvault: %v\nTry devvault -h.\n", err)
-		os.Exit(exitUsage)
-	}
-	f.Log = hclog.New(&hclog.LoggerOptions{
-		Name: "vault", Level: hclog.LevelFromString(f.logLevel), Output: os.Stderr,
-	})
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	if err := run(f); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == "server" {
+		f, err := parseServer(os.Args[2:], os.Stdout)
+		exitOnUsage(err, "devvault server -h")
+		exitOn(f.run())
+		return
+	}
+	f, err := parse(os.Args[1:], os.Stdout)
+	exitOnUsage(err, "devvault -h")
+	f.Log = hclog.New(&hclog.LoggerOptions{
+		Name: "vault", Level: hclog.LevelFromString(f.logLevel), Output: os.Stderr,
+	})
+	exitOn(run(f))
+}
+
+// exitOnUsage ends the process after a bad command line, or after help.
+func exitOnUsage(err error, help string) {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "devvault: %v\nTry %s.\n", err, help)
+		os.Exit(exitUsage)
+	}
+}
+
+func exitOn(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "devvault:", err)
 		os.Exit(exitFailure)
 	}
@@ -119,14 +138,8 @@ func (f flags) check(rest []string) error {
 
 // run serves until the process is told to stop.
 func run(f flags) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilStopped(f.withStdin)
 	defer stop()
-	if f.withStdin {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			stop()
-		}()
-	}
 	server, err := devvault.Start(ctx, f.Options)
 	if err != nil {
 		return err
@@ -136,6 +149,19 @@ func run(f flags) error {
 	}
 	<-ctx.Done()
 	return server.Close()
+}
+
+// untilStopped is a context that ends when the process is told to stop, or when
+// standard input is closed, if that is asked for.
+func untilStopped(withStdin bool) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if withStdin {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			stop()
+		}()
+	}
+	return ctx, stop
 }
 
 // announce says how to reach the server.
@@ -149,8 +175,10 @@ func announce(w io.Writer, s *devvault.Server, asJSON bool) error {
 			PID     int    `json:"pid"`
 		}{s.Address, s.Keys, s.CAFile, s.Version, os.Getpid()})
 	}
-	text := fmt.Sprintf("Vault %s is ready (for development only):\n\n", s.Version)
-	text += fmt.Sprintf("  export VAULT_ADDR=%s\n  export VAULT_TOKEN=%s\n", s.Address, s.RootToken)
+	text := fmt.Sprintf("Vault %s is ready (for development only):\n\n  export VAULT_ADDR=%s\n", s.Version, s.Address)
+	if s.RootToken != "" {
+		text += fmt.Sprintf("  export VAULT_TOKEN=%s\n", s.RootToken)
+	}
 	if s.CAFile != "" {
 		text += fmt.Sprintf("  export VAULT_CACERT=%s\n", s.CAFile)
 	}
