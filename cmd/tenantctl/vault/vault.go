@@ -42,6 +42,9 @@ func Connect() (*Client, error) {
 	if cfg.Error != nil {
 		return nil, cfg.Error
 	}
+	if t, ok := cfg.HttpClient.Transport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost = 32 // Else most of the requests that are made at the same time dial.
+	}
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		return nil, err
@@ -55,6 +58,9 @@ func Connect() (*Client, error) {
 	}
 	return &Client{client}, nil
 }
+
+// New makes a client of one that is configured already.
+func New(client *api.Client) *Client { return &Client{client} }
 
 // API is the client underneath, for what has methods of its own there. Wrap its
 // errors with [Client.Explain].

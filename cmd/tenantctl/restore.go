@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+)
+
+// maxPiped is the largest backup, in bytes, that is taken from a pipe: it is kept
+// in memory, encrypted as it is, since it is read twice.
+const maxPiped = 1 << 30
+
+type restoreCommand struct {
+	*cli
+	backup.RestoreOptions
+	tenants        []string
+	identities     []string
+	passphraseFile string
+	verify         bool
+}
+
+func newRestore(c *cli) *cobra.Command {
+	r := restoreCommand{cli: c}
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put a backup back into Vault",
+		Long: `restore puts what "tenantctl backup" has written back into Vault. FILE is first read
+to its end and verified; nothing is written from one that is damaged. "-" is standard
+input, which is kept in memory, encrypted as it is.
+
+A secret that is not in Vault is created with its versions under their numbers, so
+that what asks for version 3 still gets it; those whose content is gone are destroyed
+ones. Of a secret that is in Vault in an older state, the missing versions are added.
+One that is newer in Vault, or another, is skipped and told (exit code 6), unless
+--overwrite lets the backup's newest content be written as one more version. Nothing
+that somebody else writes at the same time is lost.
+
+Policies, roles and entities are written where they differ; a role id that is another
+one in Vault only with --overwrite. AppRole and userpass are enabled where the backup
+needs them. Secret ids and passwords have to be issued anew.
+
+Anybody who knows a public key can encrypt to it: restore what you know the origin
+or the SHA-256 of.`,
+		Example: `  tenantctl restore tenants.age --identity key.txt --dry-run
+  tenantctl restore tenants.age --identity key.txt --tenant demo
+  tenantctl restore tenants.age --passphrase-file pass.txt --secrets-only --overwrite
+  tenantctl restore tenants.age --identity key.txt --verify     # contacts no Vault`,
+		Args: cobra.ExactArgs(1),
+		RunE: r.run,
+	}
+	f := cmd.Flags()
+	f.StringArrayVarP(&r.identities, "identity", "i", nil, "`file` with a secret key of age or SSH; may be given several times")
+	f.StringVar(&r.passphraseFile, "passphrase-file", "", "`file` with the passphrase (default: it is asked for)")
+	f.BoolVar(&r.verify, "verify", false, "only verify the file, and tell what is in it; contacts no Vault")
+	f.BoolVarP(&r.DryRun, "dry-run", "n", false, "show what would be done")
+	f.StringArrayVar(&r.tenants, "tenant", nil, "restore this tenant `id` only; may be given several times")
+	f.BoolVar(&r.SecretsOnly, "secrets-only", false, "no policies, roles, entities and settings of the engine")
+	f.BoolVar(&r.Overwrite, "overwrite", false, "write the backup's newest content as a new version where Vault has something newer, or other")
+	f.BoolVar(&r.Renumber, "renumber", false, "count versions from 1, instead of restoring their numbers")
+	f.IntVar(&r.MaxPlaceholders, "max-placeholders", 1000, "skip secrets that need more than `n` destroyed versions before their own, as each takes a write")
+	for _, other := range []string{"dry-run", "tenant", "secrets-only", "overwrite", "renumber", "max-placeholders"} {
+		cmd.MarkFlagsMutuallyExclusive("verify", other)
+	}
+	return cmd
+}
+
+func (r *restoreCommand) run(cmd *cobra.Command, args []string) error {
+	if err := checkTenants(r.tenants); err != nil {
+		return err
+	}
+	if r.MaxPlaceholders < 0 {
+		return errors.New("--max-placeholders: a number from 0 on")
+	}
+	file, err := openBackup(cmd.InOrStdin(), args[0])
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	source, err := archive.NewSource(file)
+	if err != nil {
+		return &runError{fmt.Errorf("%s: %w", args[0], err)}
+	}
+	if err := unlock(cmd.Context(), source, r.identities, r.passphraseFile); err != nil {
+		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	r.Part = backup.NewPart(r.tenants)
+	head, counts, err := source.Verify(r.Part.See)
+	if err != nil {
+		return &runError{fmt.Errorf("%s: %w; nothing was restored", args[0], err)}
+	}
+	if r.verify {
+		return asWork(r.showVerified(cmd, args[0], source, head, counts))
+	}
+	if missing := r.Part.Missing(); len(missing) > 0 {
+		return &runError{fmt.Errorf("%s: the tenant %s is not in the backup: %w", args[0], strings.Join(missing, ", "), vault.ErrMissing)}
+	}
+	r.Total = counts.Secrets + counts.Policies + counts.Roles + counts.Entities
+	return r.work(func(ctx context.Context, v *vault.Client, _ []string) error {
+		return r.restore(ctx, cmd, v, source)
+	})(cmd, args)
+}
+
+// openBackup opens a file that can be read twice.
+func openBackup(stdin io.Reader, path string) (io.ReadSeekCloser, error) {
+	if path == "-" {
+		return inMemory(stdin)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err == nil && info.IsDir():
+		err = fmt.Errorf("%s is a folder", path)
+	case err == nil && !info.Mode().IsRegular():
+		defer f.Close()
+		return inMemory(f)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+type memory struct{ *bytes.Reader }
+
+func (memory) Close() error { return nil }
+
+func inMemory(r io.Reader) (io.ReadSeekCloser, error) {
+	content, err := io.ReadAll(io.LimitReader(r, maxPiped+1))
+	if err == nil && len(content) > maxPiped {
+		err = fmt.Errorf("this is too large for a pipe, of which %d bytes are taken: name a file", maxPiped)
+	}
+	return memory{bytes.NewReader(content)}, err
+}
+
+func (r *restoreCommand) showVerified(cmd *cobra.Command, path string, source *archive.Source, head archive.Header, counts archive.Counts) error {
+	s := &backupSummary{
+		File: path, Created: head.Created, Vault: head.Vault, Encryption: string(source.Encryption()),
+		Tenants: head.Tenants, Latest: head.Latest, Counts: counts,
+	}
+	return r.show(cmd.OutOrStdout(), s, s.rows)
+}
+
+// restoreSummary is what the command answers.
+type restoreSummary struct {
+	DryRun bool `json:"dry_run"`
+	// Counts are numbers of records, by their kind and what was done with them.
+	Counts map[string]map[string]int `json:"counts"`
+	// Actions are those that are not "unchanged".
+	Actions []backup.Action `json:"actions"`
+}
+
+func (s *restoreSummary) add(a backup.Action) {
+	if s.Counts[a.Kind] == nil {
+		s.Counts[a.Kind] = map[string]int{}
+	}
+	s.Counts[a.Kind][a.Do]++
+	if a.Do != backup.Unchanged {
+		s.Actions = append(s.Actions, a)
+	}
+}
+
+func (s *restoreSummary) skipped() (n int) {
+	for _, counts := range s.Counts {
+		n += counts[backup.Skip]
+	}
+	return n
+}
+
+// restore reads the backup once more, and puts it back.
+func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vault.Client, source *archive.Source) error {
+	reader, err := source.Open()
+	if err != nil {
+		return err
+	}
+	summary := &restoreSummary{DryRun: r.DryRun, Counts: map[string]map[string]int{}, Actions: []backup.Action{}}
+	bar := newBar(os.Stderr, "records")
+	r.Progress = bar.set
+	err = backup.Restore(ctx, v, reader, r.RestoreOptions, summary.add)
+	bar.end()
+	if err != nil {
+		if !r.DryRun {
+			err = fmt.Errorf("the restore stopped: %w; what was restored until then stays, and another run goes on from there", err)
+		}
+		return err
+	}
+	if err := r.showSummary(cmd.OutOrStdout(), summary); err != nil {
+		return err
+	}
+	if n := summary.skipped(); n > 0 {
+		return fmt.Errorf("%d skipped: Vault has something newer, or other, there; see above (%w)", n, vault.ErrConflict)
+	}
+	return nil
+}
+
+func (r *restoreCommand) showSummary(w io.Writer, s *restoreSummary) error {
+	slices.SortFunc(s.Actions, func(a, b backup.Action) int {
+		return cmp.Or(cmp.Compare(kindOrder(a.Kind), kindOrder(b.Kind)), cmp.Compare(a.Name, b.Name))
+	})
+	if rows := s.actionRows(); r.format == string(output.Table) && len(rows.Body) > 0 {
+		if err := r.show(w, s, func() output.Rows { return rows }); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	return r.show(w, s, s.countRows)
+}
+
+func kinds() []string {
+	return []string{"engine", "policy", "secret", "login", "role", "entity"}
+}
+
+func kindOrder(kind string) int { return slices.Index(kinds(), kind) }
+
+// actionRows are the plan of a dry run, or else what was skipped.
+func (s *restoreSummary) actionRows() output.Rows {
+	rows := output.Rows{Head: []string{"ACTION", "KIND", "NAME", "DETAIL"}}
+	for _, a := range s.Actions {
+		if s.DryRun || a.Do == backup.Skip {
+			rows.Body = append(rows.Body, []string{a.Do, a.Kind, a.Name, a.Why})
+		}
+	}
+	return rows
+}
+
+func (s *restoreSummary) countRows() output.Rows {
+	does := []string{backup.Create, backup.Append, backup.Update, backup.Overwrite, backup.Unchanged, backup.Skip}
+	rows := output.Rows{Head: []string{"KIND"}}
+	for _, do := range does {
+		rows.Head = append(rows.Head, strings.ToUpper(do))
+	}
+	for _, kind := range kinds() {
+		counts, ok := s.Counts[kind]
+		if !ok {
+			continue
+		}
+		row := []string{kind}
+		for _, do := range does {
+			row = append(row, strconv.Itoa(counts[do]))
+		}
+		rows.Body = append(rows.Body, row)
+	}
+	return rows
+}
