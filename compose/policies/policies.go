@@ -12,13 +12,14 @@ var files embed.FS
 
 // The names of the policies.
 const (
-	Tenant      = "tenant-policy"
-	NexaRuntime = "nexa-runtime-policy"
-	Admin       = "admin-policy"
+	Tenant        = "tenant-policy"
+	TenantService = "tenant-service-policy"
+	NexaRuntime   = "nexa-runtime-policy"
+	Admin         = "admin-policy"
 )
 
 // Names are those of all policies, in order.
-func Names() []string { return []string{Admin, NexaRuntime, Tenant} }
+func Names() []string { return []string{Admin, NexaRuntime, Tenant, TenantService} }
 
 // Read returns the text of a policy.
 func Read(name string) string {
