@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -227,4 +230,47 @@ func must(t testing.TB) func(*api.Secret, error) *api.Secret {
 		require.NoError(t, err)
 		return s
 	}
+}
+
+// meddled is a client of the same Vault that lets a test do something right after
+// the first answer to (after), or before the first request for (before), what it
+// asks for.
+func (p *place) meddled(meddle *meddle) *vault.Client {
+	p.t.Helper()
+	cfg := api.DefaultConfig()
+	cfg.Address = p.s.Address
+	cfg.MaxRetries = 0
+	meddle.next = cfg.HttpClient.Transport
+	cfg.HttpClient.Transport = meddle
+	c, err := api.NewClient(cfg)
+	require.NoError(p.t, err)
+	require.NoError(p.t, c.SetAddress(p.s.Address))
+	c.SetToken(p.s.RootToken)
+	return vault.New(c)
+}
+
+type meddle struct {
+	method string
+	suffix string // of the path
+	before func() error
+	after  func()
+
+	next http.RoundTripper
+	once sync.Once
+}
+
+func (m *meddle) RoundTrip(r *http.Request) (answer *http.Response, err error) {
+	if r.Method != m.method || !strings.HasSuffix(r.URL.Path, m.suffix) {
+		return m.next.RoundTrip(r)
+	}
+	if m.before != nil {
+		if err := m.before(); err != nil {
+			return nil, err
+		}
+	}
+	answer, err = m.next.RoundTrip(r)
+	if m.after != nil {
+		m.once.Do(m.after)
+	}
+	return answer, err
 }
