@@ -226,8 +226,8 @@ func (k *keeper) Run(ctx context.Context) error {
 		k.want(ctx)
 		k.settle(ctx)
 		var retry, due <-chan time.Time
-		if !k.held.IsZero() {
-			due = time.After(time.Until(k.held))
+		if at := k.nextDue(); !at.IsZero() {
+			due = time.After(time.Until(at))
 		}
 		if k.failed() {
 			retry = time.After(retryWrites)
@@ -261,8 +261,21 @@ func (k *keeper) Run(ctx context.Context) error {
 	}
 }
 
+// nextDue is when something is to be written or removed that has waited for it, or
+// zero.
+func (k *keeper) nextDue() time.Time {
+	held, removal := k.held, k.nextRemoval()
+	if held.IsZero() || !removal.IsZero() && removal.Before(held) {
+		return removal
+	}
+	return held
+}
+
 // act writes what there is to write, and tells who is to know.
 func (k *keeper) act(ctx context.Context) {
+	if k.grown {
+		k.retain()
+	}
 	batch := k.step(ctx)
 	if k.process != nil {
 		if pairs, changed := k.takeEnviron(); changed {
@@ -276,6 +289,7 @@ func (k *keeper) act(ctx context.Context) {
 // retain tells the queue which reloads there are. Those that are no longer there
 // pass on what they still had to tell.
 func (k *keeper) retain() {
+	k.grown = false
 	all := k.actions()
 	if k.process != nil {
 		all = append(all, k.process.Renewal()...)
@@ -321,9 +335,10 @@ func (k *keeper) report(batch watch.Batch) {
 	var failed, recovered []render.Request
 	for request, r := range batch {
 		switch before := k.readings[request]; {
+		case r.Err != nil && k.expectsNothing(request, r.Err):
 		case r.Err != nil:
 			failed = append(failed, request)
-		case before.Err != nil:
+		case before.Err != nil && !k.expectsNothing(request, before.Err):
 			recovered = append(recovered, request)
 		}
 	}

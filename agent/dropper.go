@@ -28,10 +28,15 @@ type dropper struct {
 	readings        watch.Batch
 	states          []*state
 	folders         map[string]bool // that were looked at and cleaned
+	placed          map[string]bool // places of tenants that were warned of
 	environ         environ
 	process         *supervise.Process // nil where no command is supervised
 	held            time.Time          // when the first of what is held back is due; zero where nothing is
 	dry             bool               // nothing is written
+	followed        []*following       // the for_each blocks
+	grown           bool               // there are more drops than the queue knows of
+	byDestination   map[string]*state
+	former          map[string]*state // those of the configuration before, while it is replaced
 }
 
 // state is a drop and what became of it.
@@ -58,61 +63,98 @@ type state struct {
 	filed    record           // what stands in the file, as far as it was issued
 	orphaned record           // what an earlier run has left there
 	untold   bool             // services may not have been told of the file yet
+
+	of     *following // the for_each block that it comes from, or nil
+	late   bool       // it came while services were running: they are told even of its first file
+	absent bool       // its tenant has no such secret, and no file of it
+	isGone bool       // its tenant is gone
 }
 
 func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
-	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}}
+	return newDropperOf(cfg, log, false)
+}
+
+func newDropperOf(cfg *config.Config, log *slog.Logger, dry bool) *dropper {
+	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry}
 	d.setDrops(cfg)
 	return d
 }
 
 // key tells drops of two configurations apart.
 func (s *state) key() string {
-	if s.env != "" {
+	switch {
+	case s.env != "":
 		return "env " + s.env
+	case s.drop.Destination == "":
+		return "none " + s.drop.Name
 	}
 	return s.drop.Destination
 }
 
 // setDrops replaces the drops; what is known of a destination is kept.
 func (d *dropper) setDrops(cfg *config.Config) {
-	old := map[string]*state{}
+	d.former = map[string]*state{}
 	for _, s := range d.states {
-		old[s.key()] = s
+		d.former[s.key()] = s
 	}
-	d.tenant, d.service, d.states = cfg.Tenant, cfg.Service, nil
+	d.tenant, d.service, d.states, d.byDestination = cfg.Tenant, cfg.Service, nil, map[string]*state{}
 	for _, each := range cfg.Drops {
-		d.states = append(d.states, &state{drop: each, dirty: true})
+		d.add(&state{drop: each, dirty: true})
 	}
 	if cfg.Supervise != nil {
 		for _, each := range cfg.Supervise.Env {
-			d.states = append(d.states, &state{env: each.Name, drop: envDrop(each, cfg.Wait), dirty: true})
+			d.add(&state{env: each.Name, drop: envDrop(each, cfg.Wait), dirty: true})
 		}
 		if len(cfg.Supervise.Env) == 0 && !d.environ.whole {
 			d.environ.whole, d.environ.news = true, true
 		}
 	}
-	for _, s := range d.states {
-		if before := old[s.key()]; before != nil {
-			s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
-			s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-			s.sides, s.said, s.untold = before.sides, before.said, before.untold
-		} else if s.env == "" {
-			s.orphaned = readRecord(s.drop.Destination)
-			s.untold, s.orphaned.Untold = s.orphaned.Untold, false
-			if !d.dry {
-				d.tidy(s)
-			}
+	d.setFollowed(cfg.Each)
+	d.former = nil
+}
+
+// add takes a drop in, with what is known of its destination.
+func (d *dropper) add(s *state) {
+	d.states = append(d.states, s)
+	if s.drop.Destination != "" {
+		d.byDestination[s.drop.Destination] = s
+	}
+	switch before := d.former[s.key()]; {
+	case before != nil:
+		s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
+		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
+		s.sides, s.said, s.untold = before.sides, before.said, before.untold
+	case s.drop.Destination != "":
+		s.orphaned = readRecord(s.drop.Destination)
+		s.untold, s.orphaned.Untold = s.orphaned.Untold, false
+		if !d.dry {
+			d.tidy(s)
 		}
 	}
+}
+
+// discard lets go of states.
+func (d *dropper) discard(gone func(*state) bool) {
+	d.states = slices.DeleteFunc(d.states, func(s *state) bool {
+		if gone(s) {
+			delete(d.byDestination, s.drop.Destination)
+			return true
+		}
+		return false
+	})
 }
 
 // learn takes readings in and marks the drops that they concern.
 func (d *dropper) learn(batch watch.Batch) {
 	maps.Copy(d.readings, batch)
 	for _, s := range d.states {
-		if slices.ContainsFunc(s.uses, func(r render.Request) bool { _, hit := batch[r]; return hit }) {
+		if !s.isGone && slices.ContainsFunc(s.uses, func(r render.Request) bool { _, hit := batch[r]; return hit }) {
 			s.touch()
+		}
+	}
+	for _, f := range d.followed {
+		if _, hit := batch[f.request()]; hit && f.of.Folder != "" {
+			d.expand(f)
 		}
 	}
 }
@@ -121,6 +163,11 @@ func (d *dropper) learn(batch watch.Batch) {
 // be replaced, in order.
 func (d *dropper) uses() []render.Request {
 	all := map[render.Request]bool{}
+	for _, f := range d.followed {
+		if f.of.Folder != "" {
+			all[f.request()] = true
+		}
+	}
 	for _, s := range d.states {
 		for _, r := range s.uses {
 			all[r] = true
@@ -192,7 +239,7 @@ type rendered struct {
 // news of it. Failures stay in the states, and are logged once.
 func (d *dropper) step(ctx context.Context) []reload.News {
 	var ready []rendered
-	var all []reload.News
+	all := d.removeGone()
 	seen := map[string]error{}
 	d.held = time.Time{}
 	for _, g := range d.groups() {
@@ -234,7 +281,7 @@ func (d *dropper) holdsBack(g group) bool {
 func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool) {
 	r = rendered{group: g}
 	var failed *state
-	var lacks bool
+	var lacks, absent bool
 	for _, s := range g.states {
 		result, err := d.render(s)
 		sides, unknown := sideFiles(result.Files)
@@ -242,6 +289,8 @@ func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool)
 		switch {
 		case s.lacks:
 			lacks = true
+		case s.isAbsent(err):
+			absent = true
 		case isMissing(err) && s.drop.OnMissing == config.RemoveFile && g.set == nil:
 			s.dirty = false
 			if d.dry {
@@ -257,10 +306,16 @@ func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool)
 		r.contents = append(r.contents, result.Content)
 		r.sides = append(r.sides, sides)
 	}
+	if absent && !lacks && failed == nil {
+		for _, s := range g.states {
+			s.err, s.dirty, s.absent, s.late = nil, false, true, true
+		}
+		return r, nil, false
+	}
 	if failed != nil && !lacks {
 		d.follow(g, failed, failed.err)
 	}
-	return r, nil, failed == nil && !lacks
+	return r, nil, failed == nil && !lacks && !absent
 }
 
 // follow makes the failure of one of a group that of the others.
@@ -437,7 +492,7 @@ func (d *dropper) remove(s *state) []reload.News {
 // fails the drop only where no earlier version of it is known, or where the file
 // is not to outlive the secret.
 func (d *dropper) render(s *state) (render.Result, error) {
-	s.uses, s.reads, s.lacks = nil, nil, false
+	s.uses, s.reads, s.lacks, s.absent = nil, nil, false, false
 	var unread, stale error
 	lookup := func(request render.Request) *render.Secret {
 		r, known := d.readings[request]
@@ -466,7 +521,7 @@ func (d *dropper) render(s *state) (render.Result, error) {
 	}
 	result, err := s.drop.Template.Execute(render.Input{
 		Secret: lookup, Env: os.LookupEnv, File: s.readFile, Now: time.Now(),
-		Tenant: d.tenant, Service: d.service, Dialect: s.drop.Dialect, Dot: dot,
+		Tenant: cmp.Or(s.drop.Key, d.tenant), Key: s.drop.Key, Service: d.service, Dialect: s.drop.Dialect, Dot: dot,
 	})
 	s.uses = append(s.uses, result.Uses...)
 	if unread != nil {
@@ -561,6 +616,11 @@ func (d *dropper) failed() bool {
 // err joins the failures of all drops; one that several drops share shows once.
 func (d *dropper) err() error {
 	var errs []error
+	for _, f := range d.followed {
+		if f.err != nil {
+			errs = append(errs, fmt.Errorf("drop %q: listing the tenants of for_each: %w", f.of.Name, f.err))
+		}
+	}
 	seen := map[string]bool{}
 	for _, s := range d.states {
 		var follows *followError

@@ -32,6 +32,13 @@ func (d *dropper) tidy(s *state) {
 	if err != nil {
 		return // Writing will tell.
 	}
+	if s.of != nil { // The folders of a thousand tenants are as one.
+		folder = s.of.of.Place
+		if d.placed[folder] {
+			return
+		}
+		d.placed[folder] = true
+	}
 	if is.OthersMayWrite && !s.drop.Strict {
 		d.log.Warn(othersMayWrite, "folder", folder)
 	}
@@ -90,7 +97,11 @@ func (s *state) takeAway() error {
 		return drop.RemoveSet(s.drop.Set.Folder)
 	}
 	var errs []error
-	for _, path := range append([]string{s.drop.Destination}, s.sides...) {
+	all := append([]string{s.drop.Destination}, s.sides...)
+	if s.drop.Backup {
+		all = append(all, s.drop.Destination+".bak")
+	}
+	for _, path := range all {
 		_, err := drop.Remove(path)
 		errs = append(errs, err)
 	}

@@ -36,8 +36,7 @@ func Preview(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]FileP
 		return nil, err
 	}
 	secrets := watch.NewSecrets(vault)
-	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, dry: true}
-	d.setDrops(filesOnly(cfg))
+	d := newDropperOf(filesOnly(cfg), log, true)
 	files := d.peek()
 	for d.recovered(cfg.CertShare); len(d.lacking()) > 0; d.recovered(cfg.CertShare) {
 		d.learn(watch.Fetch(ctx, secrets, d.lacking(), log))

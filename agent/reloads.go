@@ -30,7 +30,7 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 			continue
 		}
 		leftOver = leftOver && outcomes[i] == drop.Unchanged
-		isFirst := outcomes[i] == drop.Created && !s.wrote
+		isFirst := outcomes[i] == drop.Created && s.isFirst()
 		first = first && isFirst
 		inSet.Change.Files = append(inSet.Change.Files, s.drop.Destination)
 		all = append(all, reload.News{Change: reload.Change{Files: []string{s.drop.Destination}}, Actions: d.wanted(s.drop.Reloads, isFirst)})
@@ -52,6 +52,10 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 	}
 	return all
 }
+
+// isFirst tells whether a file that was just made is one that no service can have
+// looked for before.
+func (s *state) isFirst() bool { return !s.wrote && !s.late }
 
 // writtenAt is when the last of files was written, by an earlier agent.
 func writtenAt(files []string) time.Time {
@@ -83,7 +87,7 @@ func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
 			if r.set != nil {
 				all = slices.Concat(all, r.set.Reloads)
 			}
-			if !s.untold && len(d.wanted(all, err != nil && !s.wrote)) > 0 {
+			if !s.untold && len(d.wanted(all, err != nil && s.isFirst())) > 0 {
 				s.untold = true
 				notes = append(notes, d.issuedTo(s).and(s.record()).file(s.drop.Destination))
 			}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -19,6 +20,13 @@ func (k *keeper) logStatus() {
 		session = append(session, "state", "logged in", "token_ends", ends.UTC().Format(time.RFC3339))
 	}
 	k.log.Info("status of the session", session...)
+	for _, f := range k.followed {
+		args := []any{"drop", f.of.Name, "for_each", cmp.Or(f.of.Folder, "a list"), "tenants", len(f.present) - len(f.gone), "gone", len(f.gone)}
+		if f.err != nil {
+			args = append(args, "error", f.err)
+		}
+		k.log.Info("status of a for_each", args...)
+	}
 	for _, s := range k.states {
 		state, why := s.status()
 		args := []any{"drop", s.drop.Name, "destination", s.drop.Destination, "state", state}
@@ -58,8 +66,12 @@ func reloadStatus(r reload.State) []any {
 // status is one word for how a drop is, and why where it is not well.
 func (s *state) status() (word string, why error) {
 	switch {
+	case s.isGone:
+		return "its tenant is gone", s.err
 	case s.lacks:
 		return "waiting", nil
+	case s.absent:
+		return "absent", nil
 	case s.err != nil && s.wrote:
 		return "stale", s.err
 	case s.err != nil:

@@ -42,6 +42,7 @@ func (e *execution) functions() template.FuncMap {
 	notes := &scratch{}
 	return template.FuncMap{
 		"dotenv":          e.dotenv,
+		"each":            e.each,
 		"env":             func(name string) string { value, _ := e.in.Env(name); return value },
 		"envOrDefault":    e.envOrDefault,
 		"executeTemplate": e.executeTemplate,
@@ -110,6 +111,14 @@ func (e *execution) pkiCert(path string, params ...string) (*certificate, error)
 		return nil, nil
 	}
 	return certificateOf(s)
+}
+
+// each is {{ each.key }} in a drop with for_each.
+func (e *execution) each() (map[string]string, error) {
+	if e.in.Key == "" {
+		return nil, errors.New("each.key is for drops with for_each")
+	}
+	return map[string]string{"key": e.in.Key}, nil
 }
 
 func (e *execution) mustEnv(name string) (string, error) {

@@ -66,9 +66,9 @@ func TestKeysAreFilteredRenamedAndMapped(t *testing.T) {
 		_, err := Encoding{Format: FormatDotenv, Keys: keys}.Encode(s)
 		require.ErrorContains(t, err, want)
 	}
-	assert.True(t, matches("*_key", "prod/api_key"))
-	assert.True(t, matches("a[?", "a[0"))
-	assert.False(t, matches("a[0]", "a0"))
+	assert.True(t, Matches("*_key", "prod/api_key"))
+	assert.True(t, Matches("a[?", "a[0"))
+	assert.False(t, Matches("a[0]", "a0"))
 	_, err := Encoding{Format: FormatDotenv}.Encode(kv2("x/y", 1, map[string]any{"a": map[string]any{"b": marker}, "a_b": marker}))
 	require.ErrorContains(t, err, `two values that would both be written as "a_b"`)
 	assert.NotContains(t, err.Error(), marker)

@@ -61,12 +61,13 @@ func (k Keys) apply(pairs map[string]any) (map[string]any, error) {
 }
 
 func (k Keys) wants(key string) bool {
-	matches := func(pattern string) bool { return matches(pattern, key) }
+	matches := func(pattern string) bool { return Matches(pattern, key) }
 	return (len(k.Only) == 0 || slices.ContainsFunc(k.Only, matches)) && !slices.ContainsFunc(k.Except, matches)
 }
 
-// matches knows * for any text and ? for one character; all else is literal.
-func matches(pattern, name string) bool {
+// Matches tells whether a name fits a pattern, which knows * for any text and ? for
+// one character; all else is literal.
+func Matches(pattern, name string) bool {
 	expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
 	ok, err := regexp.MatchString("(?s)^"+expr+"$", name)
 	return ok && err == nil

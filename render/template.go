@@ -50,6 +50,8 @@ type Input struct {
 	Now time.Time
 	// Tenant and Service are what the functions of that name give; "" for none.
 	Tenant, Service string
+	// Key is what {{ each.key }} gives; "" for none.
+	Key string
 	// Dialect is what the function "dotenv" writes where nothing else is said.
 	Dialect dotenv.Dialect
 	// Dot is the secret whose pairs are the template's dot; nil for none.

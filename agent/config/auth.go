@@ -185,7 +185,7 @@ func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[stri
 			l.at(at, "%s %q has no setting %q%s", kind, m.Type, name, didYouMean(name, names))
 			return
 		}
-		value, diags := expr.Value(nil)
+		value, diags := expr.Value(l.ctx)
 		l.hcl(diags)
 		if diags.HasErrors() {
 			return
@@ -208,7 +208,7 @@ func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[stri
 	if m.ConfigMap == nil {
 		return all
 	}
-	if value, diags := m.ConfigMap.Value(nil); !diags.HasErrors() && value.IsNull() {
+	if value, diags := m.ConfigMap.Value(l.ctx); !diags.HasErrors() && value.IsNull() {
 		return all
 	}
 	pairs, diags := hcl.ExprMap(m.ConfigMap)
@@ -217,7 +217,7 @@ func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[stri
 		return all
 	}
 	for _, pair := range pairs {
-		name, diags := pair.Key.Value(nil)
+		name, diags := pair.Key.Value(l.ctx)
 		if diags.HasErrors() || name.Type() != cty.String {
 			l.at(pair.Key.Range(), "the name of a setting must be a plain word")
 			continue

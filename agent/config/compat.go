@@ -1,9 +1,7 @@
 package config
 
 import (
-	"cmp"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +25,6 @@ const sinkMode fs.FileMode = 0o640
 // global reads the arguments at the top of a file.
 func (l *loader) global(all *fileBlock) {
 	cfg := l.cfg
-	cfg.Tenant = cmp.Or(os.Getenv("DEADDROP_TENANT"), value(all.Tenant))
-	cfg.Service = cmp.Or(os.Getenv("DEADDROP_SERVICE"), value(all.Service))
 	l.supervises = all.Exec != nil
 	cfg.Wait = l.wait(all.Wait, Wait{})
 	if all.Splay != nil {
@@ -157,7 +153,7 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 	if b.KillTimeout != "" {
 		s.Grace, _ = l.duration(b.KillTimeout, b.KillTimeoutRange)
 	}
-	if len(env)+len(l.cfg.Drops) == 0 {
+	if len(env)+len(l.cfg.Drops)+len(l.cfg.Each) == 0 {
 		l.at(b.DefRange, "exec needs an env_template or a file: it runs a command with secrets in its environment; to run one after a file has changed, write the exec block into the template")
 	}
 	for _, each := range env {
@@ -171,7 +167,7 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 
 func (l *loader) envTemplate(s *Supervise, b envTemplateBlock) {
 	var body templateBody
-	diags := gohcl.DecodeBody(b.Body, nil, &body)
+	diags := gohcl.DecodeBody(b.Body, l.ctx, &body)
 	l.hcl(diags)
 	taken := slices.ContainsFunc(s.Env, func(e EnvTemplate) bool { return e.Name == b.Name })
 	switch {

@@ -173,7 +173,7 @@ func TestLoadSaysWhatToWriteInstead(t *testing.T) {
 	}
 	const exec = "exec {\n  command = [\"x\"]\n}\n"
 	for name, tc := range map[string]struct{ text, want string }{
-		"an HCL 1 dollar":            {login + "template {\n  destination = \"x\"\n  contents = \"${HOME}\"\n}", `${ begins an expression of HCL 2, which is not supported here: write $${ for the text ${`},
+		"an HCL 1 dollar":            {login + "template {\n  destination = \"x\"\n  contents = \"${HOME}\"\n}", `deaddrop.hcl:8:17: there is no variable "HOME"; write $${ for the text ${`},
 		"a dollar in a heredoc":      {login + "template {\n  destination = \"x\"\n  contents = <<E\na ${x} b\nE\n}", `write $${ for the text ${`},
 		"an HCL 1 percent":           {login + "template {\n  destination = \"x\"\n  contents = \"%{x}\"\n}", `write %%{ for the text %{`},
 		"a lone backslash":           {login + "template {\n  destination = \"x\"\n  contents = \"\\d\"\n}", `write \\ for a backslash`},

@@ -33,6 +33,8 @@ type Config struct {
 	// Tenant and Service are what templates get from the functions of that name.
 	Tenant, Service string
 	Drops           []Drop
+	// Each are the blocks that stand for one drop, or set, per tenant.
+	Each []*ForEach
 	// Supervise is the command that gets secrets in its environment, or nil.
 	Supervise *Supervise
 	// Wait is for drops that say nothing else, and for the variables of Supervise.
@@ -124,6 +126,8 @@ type ID struct {
 type Drop struct {
 	// Name is the block's label, or the destination where it has none.
 	Name string
+	// Key is the tenant that a block with for_each has made the drop for, or "".
+	Key string
 	// Secret is the path whose pairs are written; "" for a template that asks
 	// for its secrets itself.
 	Secret string

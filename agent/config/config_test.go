@@ -171,7 +171,7 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"interval":                  {login + "template_config {\n  static_secret_render_interval = \"soon\"\n}\n" + drop + "}", `deaddrop.hcl:7:35: "soon" is not a duration; write one such as "15s" or "5m"`},
 		"interval too short":        {login + "template_config {\n  static_secret_render_interval = \"1ms\"\n}\n" + drop + "}", `deaddrop.hcl:7:35: "1ms" is too short`},
 		"nothing to do":             {login, `deaddrop.hcl: there is nothing to write: add a "drop" or a "template" block`},
-		"a variable":                {login + "drop \"n\" {\n  secret = \"secret/${x}\"\n  destination = \"x\"\n}", `deaddrop.hcl:7:22: Variables not allowed`},
+		"a variable":                {login + "drop \"n\" {\n  secret = \"secret/${x}\"\n  destination = \"x\"\n}", `deaddrop.hcl:7:22: there is no variable "x"`},
 		"an inline secret id shown": {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\", secret_id = \"" + marker + "\", secret_id_file_path = \"secret_id\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:3:43: secret_id and secret_id_file_path exclude each other`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,7 @@ type fileBlock struct {
 	TemplateConfig *templateConfigBlock `hcl:"template_config,block"`
 	Templates      []templateBlock      `hcl:"template,block"`
 	Drops          []dropBlock          `hcl:"drop,block"`
-	Sets           []setBlock           `hcl:"set,block"`
+	Sets           []dropBlock          `hcl:"set,block"`
 	EnvTemplates   []envTemplateBlock   `hcl:"env_template,block"`
 	Exec           *superviseBlock      `hcl:"exec,block"`
 
@@ -137,10 +137,10 @@ type dropBlock struct {
 	Body     hcl.Body  `hcl:",remain"`
 }
 
-// setBlock groups drops and templates that change together.
-type setBlock struct {
-	Name             string          `hcl:"name,label"`
-	DefRange         hcl.Range       `hcl:",def_range"`
+// setBody is of a block that groups drops and templates that change together.
+type setBody struct {
+	Name             string
+	DefRange         hcl.Range
 	Destination      string          `hcl:"destination"`
 	DestinationRange hcl.Range       `hcl:"destination,attr_value_range"`
 	CreateDirs       *bool           `hcl:"create_dest_dirs,optional"`

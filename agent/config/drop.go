@@ -27,8 +27,16 @@ const defaultCheckTimeout = 30 * time.Second
 
 // drop reads a "drop" block, or a "template" block, which has no name.
 func (l *loader) drop(name string, body hcl.Body, def hcl.Range, in *Set) {
+	if in != nil {
+		l.oneDrop(name, body, def, in)
+		return
+	}
+	l.oneOrMany(name, body, def, func(l *loader, body hcl.Body) { l.oneDrop(name, body, def, nil) })
+}
+
+func (l *loader) oneDrop(name string, body hcl.Body, def hcl.Range, in *Set) {
 	var b dropBody
-	diags := gohcl.DecodeBody(body, nil, &b)
+	diags := gohcl.DecodeBody(body, l.ctx, &b)
 	l.hcl(diags)
 	b.broken = diags.HasErrors()
 	if name == "" && b.Format == "" {
@@ -40,13 +48,24 @@ func (l *loader) drop(name string, body hcl.Body, def hcl.Range, in *Set) {
 }
 
 // set reads a "set" block and the drops in it.
-func (l *loader) set(b setBlock) {
+func (l *loader) set(name string, body hcl.Body, def hcl.Range) {
+	l.oneOrMany(name, body, def, func(l *loader, body hcl.Body) {
+		b := setBody{Name: name, DefRange: def}
+		l.hcl(gohcl.DecodeBody(body, l.ctx, &b))
+		l.oneSet(b)
+	})
+}
+
+func (l *loader) oneSet(b setBody) {
 	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs}
 	if b.Destination == "" {
 		return // gohcl has said so.
 	}
 	l.claim(s.Folder, b.DestinationRange)
 	l.folders[s.Folder] = true
+	if l.key != "" {
+		s.Name = keyed(s.Name, l.key)
+	}
 	s.Check = l.check(b.Check)
 	s.Reloads = l.reloads(reloadBlocks{Reload: b.Reload, Exec: b.Exec})
 	s.Wait = l.wait(b.Wait, l.cfg.Wait)
@@ -69,8 +88,9 @@ func (l *loader) set(b setBlock) {
 }
 
 func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
+	b.Secret = l.withTenant(b.Secret, b.SecretRange)
 	d := Drop{
-		Name: name, Secret: strings.Trim(b.Secret, "/"), Source: b.Source, Sandbox: b.Sandbox, Destination: b.Destination, Mode: defaultMode,
+		Name: name, Key: l.key, Secret: strings.Trim(b.Secret, "/"), Source: b.Source, Sandbox: b.Sandbox, Destination: b.Destination, Mode: defaultMode,
 		CreateDirs: b.CreateDirs == nil || *b.CreateDirs, Backup: b.Backup, Set: in,
 		Strict: or(b.Strict, l.strict), RequireTmpfs: or(b.RequireTmpfs, l.requireTmpfs),
 	}
@@ -157,7 +177,11 @@ func (l *loader) claim(file string, at hcl.Range) {
 	if err != nil {
 		path = filepath.Clean(file)
 	}
-	if first, taken := l.destinations[path]; taken {
+	first, taken := l.destinations[path]
+	if !taken {
+		first, taken = l.taken[path]
+	}
+	if taken {
 		l.at(at, "destination %s is written already, by the block at %s:%d", file, first.Filename, first.Start.Line)
 		return
 	}
@@ -169,15 +193,22 @@ func (l *loader) secretPath(b dropBody) {
 		return
 	}
 	path := strings.Trim(b.Secret, "/")
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "" || segment == "." || segment == ".." {
-			l.at(b.SecretRange, "secret %q is not a path; write one such as \"secret/tenant/demo/nexa\"", b.Secret)
-			return
-		}
+	if !isPath(path) {
+		l.at(b.SecretRange, "secret %q is not a path; write one such as \"secret/tenant/demo/nexa\"", b.Secret)
+		return
 	}
 	if !strings.Contains(path, "/") {
 		l.at(b.SecretRange, "secret %q names a mount only; write a path in it, such as \"%s/tenant/demo/nexa\"", b.Secret, path)
 	}
+}
+
+func isPath(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 // format is what the block says, or else what it has: a template, or the
@@ -246,7 +277,7 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 // owner finds the ids of user and group.
 func (l *loader) owner(b dropBody) (uid, gid *int) {
 	find := func(name string, at hcl.Range, lookup func(string) (int, error)) *int {
-		if name == "" {
+		if name == "" || l.dependsOnKey(name) {
 			return nil
 		}
 		id, err := lookup(name)
@@ -276,7 +307,7 @@ func (l *loader) exec(b *execBlock, timeout time.Duration) ([]string, time.Durat
 // command reads a program and its arguments. As for Vault Agent, a plain text is
 // for the shell.
 func (l *loader) command(expr hcl.Expression) []string {
-	value, diags := expr.Value(nil)
+	value, diags := expr.Value(l.ctx)
 	if l.hcl(diags); diags.HasErrors() {
 		return nil
 	}

@@ -61,11 +61,14 @@ func (l *loader) hcl(diags hcl.Diagnostics) {
 			continue // The consequence of a diagnostic that says why.
 		}
 		text := strings.TrimSuffix(d.Summary, ".") + ": " + d.Detail
-		if d.Subject == nil {
+		switch unknown := unknownVariable(d); {
+		case d.Subject == nil:
 			*ps = append(*ps, Problem{Text: text})
-			continue
+		case unknown != "":
+			ps.at(*d.Subject, "%s", unknown)
+		default:
+			ps.at(*d.Subject, "%s", text+l.hint(d))
 		}
-		ps.at(*d.Subject, "%s", text+l.hint(d))
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,13 +14,15 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/json"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/smarteros/deaddrop/agent/tenant"
 )
 
 // expand turns folders into the configuration files in them.
 func (l *loader) expand(paths []string) []string {
 	var files []string
 	for _, path := range paths {
-		l.cfg.Files = append(l.cfg.Files, path)
+		l.addFile(path)
 		info, err := os.Stat(path)
 		if err != nil || !info.IsDir() {
 			files = append(files, path) // Reading it will tell what is wrong.
@@ -33,7 +36,7 @@ func (l *loader) expand(paths []string) []string {
 			l.problems = append(l.problems, Problem{File: path, Text: "there is no file *.hcl or *.json in this folder"})
 		}
 		files = append(files, found...)
-		l.cfg.Files = append(l.cfg.Files, found...)
+		*l.files = append(*l.files, found...)
 	}
 	return files
 }
@@ -49,12 +52,12 @@ func inFolder(folder string) ([]string, error) {
 	return files, err
 }
 
-// file parses a file; ok is false where there is no telling what it holds.
-func (l *loader) file(path string) (blocks fileBlock, ok bool) {
+// parseFile returns what a file holds; ok is false where there is no telling.
+func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
 	src, err := os.ReadFile(path)
 	if err != nil {
 		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + reason(err)})
-		return blocks, false
+		return nil, false
 	}
 	l.sources[path] = src
 	var parsed *hcl.File
@@ -66,13 +69,33 @@ func (l *loader) file(path string) (blocks fileBlock, ok bool) {
 	}
 	l.hcl(diags)
 	if diags.HasErrors() {
-		return blocks, false
+		return nil, false
 	}
 	if body, isNative := parsed.Body.(*hclsyntax.Body); isNative {
 		relabel(body)
 	}
-	l.hcl(gohcl.DecodeBody(parsed.Body, nil, &blocks))
-	return blocks, true
+	return parsed.Body, true
+}
+
+// names reads the tenant and the service, which all other expressions may use. Of
+// several files the last counts, and the environment wins.
+func (l *loader) names(bodies []hcl.Body) {
+	for name, into := range map[string]*string{"tenant": &l.cfg.Tenant, "service": &l.cfg.Service} {
+		for _, body := range bodies {
+			content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+			if attr := content.Attributes[name]; attr != nil {
+				_ = gohcl.DecodeExpression(attr.Expr, l.ctx, into) // What is wrong with it is found again below.
+			}
+		}
+		*into = cmp.Or(os.Getenv("DEADDROP_"+strings.ToUpper(name)), *into)
+		if *into == "" {
+			continue
+		}
+		if err := tenant.CheckID(*into); err != nil {
+			l.problems = append(l.problems, Problem{Text: name + ": " + err.Error()})
+		}
+	}
+	l.ctx = scope(l.cfg.Tenant, l.cfg.Service)
 }
 
 // typed are the blocks that are written both as NAME "type" { … } and as
@@ -114,8 +137,6 @@ func (l *loader) merge(all *fileBlock, more fileBlock) {
 	if last(&all.Splay, more.Splay) {
 		all.SplayRange = more.SplayRange
 	}
-	last(&all.Tenant, more.Tenant)
-	last(&all.Service, more.Service)
 	last(&all.Strict, more.Strict)
 	last(&all.RequireTmpfs, more.RequireTmpfs)
 	last(&all.ExitAfterAuth, more.ExitAfterAuth)
@@ -172,7 +193,7 @@ func (l *loader) hint(d *hcl.Diagnostic) string {
 	for _, opens := range []string{"${", "%{"} {
 		i := strings.LastIndex(before, opens)
 		if i >= 0 && !strings.Contains(string(src[begin+i:max(start, begin+i)]), "}") {
-			return fmt.Sprintf("; %s begins an expression of HCL 2, which is not supported here: write %s for the text %s", opens, opens[:1]+opens, opens)
+			return fmt.Sprintf("; %s begins an expression: write %s for the text %s", opens, opens[:1]+opens, opens)
 		}
 	}
 	return ""

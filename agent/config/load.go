@@ -5,13 +5,16 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
@@ -20,17 +23,25 @@ import (
 // returned as one [*Error].
 func Load(paths ...string) (*Config, error) {
 	l := newLoader()
-	var all fileBlock
+	var bodies []hcl.Body
 	legible := true
 	for _, path := range l.expand(paths) {
-		blocks, ok := l.file(path)
-		l.merge(&all, blocks)
+		body, ok := l.parseFile(path)
+		bodies = append(bodies, body)
 		legible = legible && ok
 	}
 	if !legible {
 		return nil, l.err() // What seems to be missing may be in what cannot be read.
 	}
+	l.names(bodies)
+	var all fileBlock
+	for _, body := range bodies {
+		var blocks fileBlock
+		l.hcl(gohcl.DecodeBody(body, l.ctx, &blocks))
+		l.merge(&all, blocks)
+	}
 	l.blocks(&all, paths[0])
+	l.files = nil // The configuration is whole: what keys read from here on is their own.
 	return l.cfg, l.err()
 }
 
@@ -48,7 +59,7 @@ func (l *loader) blocks(all *fileBlock, file string) {
 		l.drop(b.Name, b.Body, b.DefRange, nil)
 	}
 	for _, b := range all.Sets {
-		l.set(b)
+		l.set(b.Name, b.Body, b.DefRange)
 	}
 	l.supervise(all.Exec, all.EnvTemplates)
 	l.unsupported(all)
@@ -63,7 +74,7 @@ func (l *loader) blocks(all *fileBlock, file string) {
 
 // isIdle tells whether the configuration has nothing to do.
 func (l *loader) isIdle(all *fileBlock) bool {
-	return len(all.Templates)+len(all.Drops)+len(all.Sets)+len(all.EnvTemplates) == 0 &&
+	return len(l.cfg.Each) == 0 && len(all.Templates)+len(all.Drops)+len(all.Sets)+len(all.EnvTemplates) == 0 &&
 		all.Exec == nil && len(l.cfg.Sinks) == 0 && len(l.problems) == 0
 }
 
@@ -71,6 +82,7 @@ func (l *loader) isIdle(all *fileBlock) bool {
 // Vault and the login taken from the environment.
 type Simple struct {
 	Secret      string
+	Tenant      string // for a secret with {{tenant_id}}
 	Destination string
 	Format      string
 	Dialect     string
@@ -83,6 +95,7 @@ type Simple struct {
 // Build makes a [Config] of it. Problems have no place, but name the value.
 func (s Simple) Build() (*Config, error) {
 	l := newLoader()
+	l.cfg.Tenant = s.Tenant
 	l.vault(nil)
 	l.auth(nil, "")
 	l.templateConfig(&templateConfigBlock{Interval: s.Interval})
@@ -108,18 +121,33 @@ type loader struct {
 	sources      map[string][]byte // of the files, by name
 	cfg          *Config
 	destinations map[string]hcl.Range
-	folders      map[string]bool // of sets
+	taken        map[string]hcl.Range // destinations of the configuration that a key is added to
+	folders      map[string]bool      // of sets
 	strict       bool
 	supervises   bool // there is a command to supervise
 	requireTmpfs bool
+	key          string                         // of a block with for_each, or ""
+	ctx          *hcl.EvalContext               // what expressions may use
+	parsed       map[parsedKey]*render.Template // templates that the keys of a for_each share
+	files        *[]string                      // those of the configuration
 	// dockerSecrets is where to look for ids that nothing else names.
 	dockerSecrets string
 }
 
 func newLoader() *loader {
-	return &loader{
-		cfg:     &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
+	l := &loader{
+		cfg: &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
+		ctx: scope("", ""), parsed: map[parsedKey]*render.Template{},
 		sources: map[string][]byte{}, destinations: map[string]hcl.Range{}, folders: map[string]bool{}, dockerSecrets: dockerSecrets,
+	}
+	l.files = &l.cfg.Files
+	return l
+}
+
+// addFile notes a file that the configuration depends on.
+func (l *loader) addFile(path string) {
+	if !slices.Contains(*l.files, path) {
+		*l.files = append(*l.files, path)
 	}
 }
 

@@ -50,16 +50,54 @@ func (c *Config) String() string {
 			p.setBlock(set, slices.DeleteFunc(slices.Clone(c.Drops[i:]), func(d Drop) bool { return d.Set != set }))
 		}
 	}
+	for _, f := range c.Each {
+		p.forEach(f)
+	}
 	if c.Supervise != nil {
 		p.supervise(c.Supervise)
 	}
-	return p.out.String()
+	return strings.ReplaceAll(p.out.String(), someKey, "${each.key}")
+}
+
+// forEach prints a block as it is for a key that stands for any.
+func (p *printer) forEach(f *ForEach) {
+	drops, err := f.Drops(someKey)
+	if err != nil || len(drops) == 0 {
+		return // It was tried when the file was read.
+	}
+	p.each = f
+	defer func() { p.each = nil }()
+	if set := drops[0].Set; set != nil {
+		set.Name = f.Name
+		p.setBlock(set, drops)
+		return
+	}
+	drops[0].Name = f.Name
+	p.drop(drops[0])
+}
+
+// eachKey prints for_each and what belongs to it, in the block that has it.
+func (p *printer) eachKey() {
+	f := p.each
+	if f == nil {
+		return
+	}
+	p.each = nil // Not for the blocks within.
+	if f.Folder != "" {
+		p.set("for_each", f.Folder+"/*")
+	}
+	p.list("for_each", f.Keys)
+	p.list("include", f.Include)
+	p.list("exclude", f.Exclude)
+	p.set("on_removed", map[bool]string{true: "remove", false: "keep"}[f.RemoveFiles])
+	p.set("removal_grace", short(f.Grace))
 }
 
 // printer writes blocks and arguments.
 type printer struct {
 	out    strings.Builder
 	indent string
+	each   *ForEach // whose block is begun
 }
 
 func (p *printer) block(head string, body func()) {
@@ -179,6 +217,7 @@ func (p *printer) credentials(a Auth) {
 
 func (p *printer) setBlock(s *Set, drops []Drop) {
 	p.block("set "+quote(s.Name), func() {
+		p.eachKey()
 		p.set("destination", s.Folder)
 		for _, d := range drops {
 			p.drop(d)
@@ -191,6 +230,7 @@ func (p *printer) setBlock(s *Set, drops []Drop) {
 
 func (p *printer) drop(d Drop) {
 	p.block("drop "+quote(d.Name), func() {
+		p.eachKey()
 		p.set("secret", d.Secret)
 		if d.Set != nil {
 			p.set("destination", d.Destination[len(d.Set.Folder)+1:])

@@ -97,7 +97,7 @@ func (l *loader) reload(b reloadBlock) (r Reload, ok bool) {
 	l.hcl(diags)
 	settings := map[string]settingValue{}
 	for name, attr := range attrs {
-		value, diags := attr.Expr.Value(nil)
+		value, diags := attr.Expr.Value(l.ctx)
 		if l.hcl(diags); !diags.HasErrors() {
 			settings[name] = settingValue{value, attr.NameRange, attr.Expr.Range()}
 		}

@@ -16,6 +16,12 @@ import (
 	"github.com/smarteros/deaddrop/templates"
 )
 
+// parsedKey is all that a parsed template is made of.
+type parsedKey struct {
+	name, text, left, right string
+	lenient                 bool
+}
+
 // builtinPrefix begins the source of a ready-made template.
 const builtinPrefix = "builtin:"
 
@@ -33,7 +39,7 @@ func (l *loader) template(b templateBody, def hcl.Range) *render.Template {
 	case b.Source != "":
 		return l.templateFile(b)
 	}
-	value, diags := b.Contents.Value(nil)
+	value, diags := b.Contents.Value(l.ctx)
 	l.hcl(diags)
 	if diags.HasErrors() {
 		return nil
@@ -60,11 +66,14 @@ func (l *loader) builtin(b templateBody) *render.Template {
 // templateFile reads a template. It may name others in its folder.
 func (l *loader) templateFile(b templateBody) *render.Template {
 	text, err := os.ReadFile(b.Source)
+	if err != nil && l.dependsOnKey(b.Source) {
+		return nil
+	}
 	if err != nil {
 		l.at(b.SourceRange, "template %s cannot be read: %s", b.Source, reason(err))
 		return nil
 	}
-	l.cfg.Files = append(l.cfg.Files, b.Source)
+	l.addFile(b.Source)
 	o := b.options()
 	o.Include = func(name string) (string, string, bool) {
 		if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
@@ -75,7 +84,7 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 		if err != nil {
 			return "", "", false
 		}
-		l.cfg.Files = append(l.cfg.Files, path)
+		l.addFile(path)
 		return string(text), path, true
 	}
 	return l.parse(b.Source, string(text), o, hcl.Range{Filename: b.Source})
@@ -84,8 +93,13 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 // parse reports a mistake where the user wrote it: in the template's file, on
 // the line of a heredoc, or at the argument that holds the template.
 func (l *loader) parse(name, text string, o render.Options, at hcl.Range) *render.Template {
+	key := parsedKey{name, text, o.Left, o.Right, o.Lenient}
+	if known := l.parsed[key]; known != nil {
+		return known
+	}
 	tmpl, err := render.Parse(name, text, o)
 	if err == nil {
+		l.parsed[key] = tmpl
 		return tmpl
 	}
 	var wrong *render.ParseError

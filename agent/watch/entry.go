@@ -107,7 +107,7 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 		e.renewalIsOver(r.err)
 		return false
 	case r.err != nil:
-		return e.fail(r.err, s.interval, now)
+		return e.fail(r.err, s, now)
 	case e.task == resolve:
 		e.api, e.retry = r.api, nil
 		return false
@@ -130,11 +130,14 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 	return news
 }
 
-func (e *entry) fail(err error, interval time.Duration, now time.Time) bool {
+func (e *entry) fail(err error, s *sweep, now time.Time) bool {
 	if e.retry == nil {
-		e.retry = session.Backoff(min(time.Second, interval), interval)
+		e.retry = session.Backoff(min(time.Second, s.interval), s.interval)
 	}
 	e.after = now.Add(max(e.retry.NextBackOff(), shortestRetry, session.RetryAfter(err)))
+	if errors.Is(err, ErrMissing) && e.retry.GetElapsedTime() > s.interval && s.tick.After(now) {
+		e.after = s.tick // That there is none is an answer, looked at as others are.
+	}
 	news := e.last.Err == nil || e.last.Err.Error() != err.Error()
 	e.last.Err = err
 	return news

@@ -39,6 +39,7 @@ type Secrets struct {
 
 	mu     sync.Mutex
 	mounts []mount
+	absent map[string]error // what was found out of secrets that are not there
 }
 
 // mount is an engine that is mounted at path, which ends in a slash.
@@ -53,7 +54,9 @@ func (m mount) isKV() bool { return m.kind == "kv" || m.kind == "generic" }
 func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
 
 // NewSecrets returns a reader that knows no mounts yet.
-func NewSecrets(vault Vault) *Secrets { return &Secrets{vault: vault} }
+func NewSecrets(vault Vault) *Secrets {
+	return &Secrets{vault: vault, absent: map[string]error{}}
+}
 
 // Resolve returns the request with the API path of the secret. It asks Vault for
 // the mount that the path is on, once for each mount.
@@ -218,8 +221,21 @@ func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, 
 }
 
 // missing says that nothing is at a path, or what is below it, where the login
-// may list that.
+// may list that. It looks once: many tenants lack many secrets for long.
 func (ss *Secrets) missing(ctx context.Context, path string, m mount) error {
+	ss.mu.Lock()
+	err := ss.absent[path]
+	ss.mu.Unlock()
+	if err == nil {
+		err = ss.explainMissing(ctx, path, m)
+		ss.mu.Lock()
+		ss.absent[path] = err
+		ss.mu.Unlock()
+	}
+	return err
+}
+
+func (ss *Secrets) explainMissing(ctx context.Context, path string, m mount) error {
 	if !m.isKV() {
 		return fmt.Errorf("%q: %w; the %s engine has answered nothing", path, ErrMissing, m.kind)
 	}

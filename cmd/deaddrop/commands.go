@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ issues for a template, such as a certificate, is issued.
 			if err != nil {
 				return err
 			}
-			if cfg.Supervise != nil && len(cfg.Drops) == 0 {
+			if cfg.Supervise != nil && len(cfg.Drops)+len(cfg.Each) == 0 {
 				return errors.New("there is no file to render: exec and env_template are for \"deaddrop run\"")
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
@@ -154,7 +155,7 @@ func (o *options) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.config, "config", "c", nil, "configuration `file`, or folder of them; may be given several times")
 	f.StringVar(&o.simple.Secret, "secret", "", "`path` of a secret, such as secret/tenant/demo/nexa")
-	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE")
+	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE (default $DEADDROP_TENANT)")
 	f.StringVar(&o.service, "service", "", "`service` of the tenant, such as nexa")
 	f.StringVarP(&o.simple.Destination, "out", "o", "", "`file` to write (with --service: /run/SERVICE.env by default)")
 	f.StringVar(&o.simple.Format, "format", "", "format of the file: "+oneOf(render.DataFormats())+" (default: by its ending, else dotenv)")
@@ -175,7 +176,6 @@ func (o *options) bind(cmd *cobra.Command) {
 	}
 	cmd.MarkFlagsMutuallyExclusive("secret", "tenant")
 	cmd.MarkFlagsMutuallyExclusive("secret", "service")
-	cmd.MarkFlagsRequiredTogether("tenant", "service")
 }
 
 // bindReload adds the flags that say whom to tell.
@@ -243,13 +243,13 @@ func (o *options) load() (*config.Config, func() (*config.Config, error), error)
 // fillIn completes the flags of the commonest job.
 func (o *options) fillIn() error {
 	s := &o.simple
-	if o.service != "" {
-		for flag, id := range map[string]string{"tenant": o.tenant, "service": o.service} {
-			if err := tenant.CheckID(id); err != nil {
-				return fmt.Errorf("--%s: %w", flag, err)
-			}
+	s.Tenant = cmp.Or(o.tenant, os.Getenv("DEADDROP_TENANT"))
+	if o.tenant != "" || o.service != "" {
+		path, err := o.pathOfTenant()
+		if err != nil {
+			return err
 		}
-		s.Secret = tenant.Path(o.tenant, o.service)
+		s.Secret = path
 		if s.Destination == "" {
 			s.Destination = "/run/" + o.service + ".env"
 			if s.Format == string(render.FormatJSON) {
@@ -266,6 +266,33 @@ func (o *options) fillIn() error {
 		return errors.New("--format template needs a configuration file; write a template block and give --config FILE")
 	}
 	return nil
+}
+
+// nexaPath is the variable by which the platform says where the secrets of the
+// Nexa runtime are, such as secret/data/tenant/{{tenant_id}}/nexa.
+const nexaPath = "NEXA_VAULT_PATH_TEMPLATE"
+
+// pathOfTenant is the path of the service of a tenant.
+func (o *options) pathOfTenant() (string, error) {
+	template := os.Getenv(nexaPath)
+	if o.service == "" && template != "" {
+		o.service = "nexa"
+	}
+	switch {
+	case o.service == "":
+		return "", errors.New("--tenant also needs --service, such as --service nexa")
+	case o.simple.Tenant == "":
+		return "", errors.New("--service also needs --tenant, or DEADDROP_TENANT")
+	}
+	for flag, id := range map[string]string{"tenant": o.simple.Tenant, "service": o.service} {
+		if err := tenant.CheckID(id); err != nil {
+			return "", fmt.Errorf("--%s: %w", flag, err)
+		}
+	}
+	if o.service == "nexa" && template != "" {
+		return template, nil
+	}
+	return tenant.Path(o.simple.Tenant, o.service), nil
 }
 
 // oneOf lists what a flag may be.

@@ -31,7 +31,7 @@ included, in the same language and without secrets.`,
 			for _, w := range cfg.Warnings {
 				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
-			text := fmt.Sprintf("%s is valid: %d drops\n", strings.Join(args, ", "), len(cfg.Drops))
+			text := fmt.Sprintf("%s is valid: %s\n", strings.Join(args, ", "), count(cfg))
 			if show {
 				text = cfg.String()
 			}
@@ -41,6 +41,16 @@ included, in the same language and without secrets.`,
 	}
 	cmd.Flags().BoolVar(&show, "print", false, "show the effective configuration, without secrets")
 	return cmd
+}
+
+// count tells how many drops a configuration has, and how many of them for each
+// tenant.
+func count(cfg *config.Config) string {
+	text := fmt.Sprintf("%d drops", len(cfg.Drops))
+	if len(cfg.Each) > 0 {
+		text += fmt.Sprintf(", and %d for each tenant", len(cfg.Each))
+	}
+	return text
 }
 
 func newTemplates() *cobra.Command {

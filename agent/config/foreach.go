@@ -1,0 +1,270 @@
+package config
+
+import (
+	"cmp"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/smarteros/deaddrop/agent/tenant"
+	"github.com/smarteros/deaddrop/render"
+)
+
+// DefaultGrace is how long the files of a tenant are kept that is not there any
+// more: it may have been removed by mistake.
+const DefaultGrace = 5 * time.Minute
+
+// ForEach is a block that stands for one drop, or one set of them, per tenant.
+type ForEach struct {
+	// Name is the block's label, or Pattern where it has none.
+	Name string
+	// Pattern is the first destination, with * for the key. No two blocks have the
+	// same.
+	Pattern string
+	// Folder is the one in Vault that is listed: what is in it are the keys. It is
+	// "" where the configuration lists them.
+	Folder string
+	// Keys are those that the configuration lists.
+	Keys []string
+	// Include and Exclude are patterns, of which a key has to match one of the
+	// first, if there are any, and none of the second.
+	Include, Exclude []string
+	// RemoveFiles takes the files of a key away that is gone, after Grace.
+	RemoveFiles bool
+	Grace       time.Duration
+	// Place is the folder that all destinations are in, whatever the key.
+	Place string
+
+	build func(key string) ([]Drop, error)
+}
+
+// Drops are those of one key. What is wrong with them is an [*Error].
+func (f *ForEach) Drops(key string) ([]Drop, error) { return f.build(key) }
+
+// Wants tells whether the patterns let a key through.
+func (f *ForEach) Wants(key string) bool {
+	matches := func(pattern string) bool { return render.Matches(pattern, key) }
+	return (len(f.Include) == 0 || slices.ContainsFunc(f.Include, matches)) && !slices.ContainsFunc(f.Exclude, matches)
+}
+
+// forEachBlock is what a block with for_each has besides.
+type forEachBlock struct {
+	ForEach        hcl.Expression `hcl:"for_each,optional"`
+	Include        []string       `hcl:"include,optional"`
+	Exclude        []string       `hcl:"exclude,optional"`
+	OnRemoved      string         `hcl:"on_removed,optional"`
+	OnRemovedRange hcl.Range      `hcl:"on_removed,attr_value_range"`
+	Grace          string         `hcl:"removal_grace,optional"`
+	GraceRange     hcl.Range      `hcl:"removal_grace,attr_value_range"`
+	Rest           hcl.Body       `hcl:",remain"`
+}
+
+// oneOrMany reads a block that may have for_each. one reads the rest of it, for
+// one key or for none, with a loader of its own.
+func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l *loader, body hcl.Body)) {
+	var b forEachBlock
+	diags := gohcl.DecodeBody(body, l.ctx, &b)
+	l.hcl(diags)
+	switch {
+	case diags.HasErrors():
+		return
+	case isUnset(b.ForEach):
+		if b.Include != nil || b.Exclude != nil || b.OnRemoved != "" || b.Grace != "" {
+			l.at(def, "include, exclude, on_removed and removal_grace are for blocks with for_each")
+		}
+		one(l, b.Rest)
+		return
+	case l.key != "":
+		l.at(b.ForEach.Range(), "for_each cannot be in a block with for_each: write it into the outer one alone")
+		return
+	}
+	f := &ForEach{
+		Name: name, Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
+		RemoveFiles: l.choice("on_removed", b.OnRemoved, b.OnRemovedRange, "remove", "keep") == "remove",
+	}
+	if b.Grace != "" {
+		f.Grace, _ = l.duration(b.Grace, b.GraceRange)
+	}
+	if !l.keysOf(f, b.ForEach) {
+		return
+	}
+	f.build = func(key string) ([]Drop, error) {
+		each := l.forKey(key)
+		one(each, b.Rest)
+		for i := range each.cfg.Drops {
+			d := &each.cfg.Drops[i]
+			if name != "" && d.Set == nil {
+				d.Name = keyed(d.Name, key)
+			}
+			if !isBelow(d.Destination, f.Place) {
+				each.at(def, "destination %s would be outside of %s", d.Destination, f.Place)
+			}
+		}
+		return each.cfg.Drops, each.err()
+	}
+	l.tryOut(f, def)
+	l.cfg.Each = append(l.cfg.Each, f)
+}
+
+// keyed is the name of what a block stands for, for one key.
+func keyed(name, key string) string { return name + "[" + key + "]" }
+
+// keysOf reads what for_each says: a folder in Vault, or a list.
+func (l *loader) keysOf(f *ForEach, expr hcl.Expression) bool {
+	const help = `write a folder of Vault and /*, such as "secret/tenant/*", or a list of ids, such as ["demo", "rut-76832940-3"]`
+	value, diags := expr.Value(l.ctx)
+	if l.hcl(diags); diags.HasErrors() {
+		return false
+	}
+	if value.Type() == cty.String && !value.IsNull() {
+		folder, isFolder := strings.CutSuffix(strings.TrimPrefix(value.AsString(), "/"), "/*")
+		if !isFolder || !isPath(folder) || strings.ContainsAny(folder, "*+{}") {
+			l.at(expr.Range(), "for_each %q is not a folder; %s", value.AsString(), help)
+			return false
+		}
+		f.Folder = folder
+		return true
+	}
+	list, err := convert.Convert(value, cty.List(cty.String))
+	if err != nil || list.IsNull() || list.LengthInt() == 0 {
+		l.at(expr.Range(), "for_each is neither a text nor a list; %s", help)
+		return false
+	}
+	for _, each := range list.AsValueSlice() {
+		key := ""
+		if !each.IsNull() {
+			key = each.AsString()
+		}
+		if err := tenant.CheckID(key); err != nil {
+			l.at(expr.Range(), "for_each: %s", err)
+			return false
+		}
+		if f.Wants(key) && !slices.Contains(f.Keys, key) {
+			f.Keys = append(f.Keys, key)
+		}
+	}
+	return true
+}
+
+// Stand-ins for keys that nobody knows yet. They are ids, but none that anyone
+// has.
+const (
+	someKey  = "each.key.1-stands-for-a-tenant"
+	otherKey = "each.key.2-stands-for-a-tenant"
+)
+
+// tryOut finds what is wrong whatever the key is, and where the files are. Of a
+// list, each key is tried.
+func (l *loader) tryOut(f *ForEach, def hcl.Range) {
+	one, err := f.build(someKey)
+	other, _ := f.build(otherKey)
+	if err != nil || len(one) != len(other) || len(one) == 0 {
+		l.adopt(err)
+		return
+	}
+	f.Place, f.Pattern = filepath.Dir(one[0].Destination), strings.ReplaceAll(one[0].Destination, someKey, "*")
+	f.Name = cmp.Or(f.Name, f.Pattern)
+	for i := range one {
+		if one[i].Destination == other[i].Destination {
+			l.at(def, "destination %s is the same for all keys; write ${each.key} into it", one[i].Destination)
+			return
+		}
+		f.Place = commonFolder(f.Place, one[i].Destination, other[i].Destination)
+	}
+	l.claim(f.Pattern, def)
+	if len(f.Keys) == 0 {
+		return
+	}
+	built := map[string][]Drop{}
+	for _, key := range f.Keys {
+		drops, err := f.build(key)
+		l.adopt(err)
+		for _, d := range drops {
+			l.claim(d.Destination, def)
+		}
+		built[key] = drops
+	}
+	anew := f.build
+	f.build = func(key string) ([]Drop, error) {
+		if drops, known := built[key]; known {
+			return drops, nil
+		}
+		return anew(key)
+	}
+}
+
+// adopt takes over what another loader has found wrong.
+func (l *loader) adopt(err error) {
+	if wrong, ok := err.(*Error); ok {
+		l.problems = append(l.problems, wrong.Problems...)
+	}
+}
+
+// forKey is a loader for one key: what it reads and finds wrong is its own. Files
+// that it reads are watched, as those of any template are.
+func (l *loader) forKey(key string) *loader {
+	each := newLoader()
+	each.sources, each.strict, each.requireTmpfs, each.supervises = l.sources, l.strict, l.requireTmpfs, l.supervises
+	each.taken = l.destinations
+	each.key, each.ctx, each.parsed = key, withKey(l.ctx, key), l.parsed
+	each.cfg.Wait, each.cfg.Tenant, each.cfg.Service = l.cfg.Wait, l.cfg.Tenant, l.cfg.Service
+	if l.files != nil {
+		each.files = l.files
+	}
+	return each
+}
+
+// dependsOnKey tells whether a text is made of a stand-in for a key, so that what
+// it names cannot be there yet.
+func (l *loader) dependsOnKey(text string) bool {
+	return (l.key == someKey || l.key == otherKey) && strings.Contains(text, l.key)
+}
+
+// commonFolder is the deepest folder that holds a folder and files.
+func commonFolder(folder string, files ...string) string {
+	for _, file := range files {
+		for !isBelow(file, folder) {
+			folder = filepath.Dir(folder)
+		}
+	}
+	return folder
+}
+
+func isBelow(file, folder string) bool {
+	inside, err := filepath.Rel(folder, file)
+	return folder == "" || err == nil && inside != "." && inside != ".." && !strings.HasPrefix(inside, "../")
+}
+
+// tenantID is how the platform writes a tenant into a path.
+var tenantID = regexp.MustCompile(`\{\{\s*tenant_id\s*\}\}`)
+
+// withTenant puts the tenant into a path of the form of the platform,
+// secret/data/tenant/{{tenant_id}}/nexa.
+func (l *loader) withTenant(path string, at hcl.Range) string {
+	if !strings.Contains(path, "{{") {
+		return path
+	}
+	id := l.cfg.Tenant
+	if l.key != "" {
+		id = l.key
+	}
+	whole := tenantID.ReplaceAllLiteralString(path, id)
+	err := tenant.CheckID(id)
+	switch {
+	case strings.Contains(whole, "{{"):
+		l.at(at, "secret %q: only {{tenant_id}} may stand in a path", path)
+	case id == "":
+		l.at(at, "secret %q: no tenant is set: write tenant = \"…\" at the top of the file, or set DEADDROP_TENANT", path)
+		return tenantID.ReplaceAllLiteralString(path, "tenant")
+	case err != nil:
+		l.at(at, "secret %q: the tenant: %s", path, err)
+	}
+	return whole
+}
