@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// TestMain lets the test binary be tenantctl, so that the tests below deal with
+// real processes.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_BE") == "tenantctl" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// run runs tenantctl as a process with nothing on its standard input. Of the
+// environment it has PATH, a home and a working folder of its own (HOME and PWD in
+// env are others), and env.
+func run(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	return runWith(t, "", env, args...)
+}
+
+// runWith is run with this on standard input.
+func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := command(t, env, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	_ = cmd.Run() // Its code says the same.
+	if cmd.ProcessState == nil {
+		t.Fatalf("tenantctl did not start: %v", cmd.Args)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// command is tenantctl, not yet started. It has no controlling terminal.
+func command(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{"TEST_BE=tenantctl", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	for _, each := range env {
+		if dir, ok := strings.CutPrefix(each, "PWD="); ok {
+			cmd.Dir = dir
+		}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+func TestABadCommandLineIsTold(t *testing.T) {
+	t.Parallel()
+	for args, say := range map[string]string{
+		"tenatn":              `unknown command "tenatn"`,
+		"version --no":        "unknown flag: --no",
+		"version -o xml":      `--output "xml" is not known: use table, json, yaml`,
+		"version superfluous": `unknown command "superfluous"`,
+	} {
+		out, errs, code := run(t, nil, strings.Fields(args)...)
+		assert.Equal(t, exitUsage, code, args)
+		assert.Contains(t, errs, say, args)
+		assert.Empty(t, out, args)
+	}
+}
+
+func TestTheHelpOfEveryCommandHasAnExample(t *testing.T) {
+	t.Parallel()
+	for _, cmd := range newRoot().Commands() {
+		if name := cmd.Name(); name != "version" && name != "help" && name != "completion" && !cmd.HasSubCommands() {
+			assert.NotEmpty(t, cmd.Example, name)
+			out, _, code := run(t, nil, name, "--help")
+			assert.Zero(t, code, name)
+			assert.Contains(t, out, cmd.Example, name)
+		}
+	}
+}
