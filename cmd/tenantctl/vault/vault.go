@@ -5,6 +5,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -101,6 +102,11 @@ type kindError struct {
 
 func (e *kindError) Error() string   { return e.err.Error() }
 func (e *kindError) Unwrap() []error { return []error{e.err, e.kind} }
+
+// Errorf makes an error of a kind, such as [ErrConflict], whose text says it all.
+func Errorf(kind error, format string, args ...any) error {
+	return &kindError{fmt.Errorf(format, args...), kind}
+}
 
 // Read returns nil where nothing is there.
 func (c *Client) Read(ctx context.Context, path string, query url.Values) (*api.Secret, error) {
