@@ -1,7 +1,6 @@
 package devvault
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,8 +35,8 @@ func LoadConfiguration(paths ...string) (*Configuration, error) {
 			return nil, fmt.Errorf("reading the configuration %s: %w", path, err)
 		}
 	}
-	if c.Config == nil || c.SharedConfig == nil {
-		return nil, errors.New("there is no configuration: -config names no file, or folders without any .hcl or .json file")
+	if c.Config == nil {
+		c.Config = server.NewConfig()
 	}
 	if len(c.Seals) > 0 {
 		return nil, fmt.Errorf("seal %q is not built into devvault, which is unsealed with keys: use Vault itself", c.Seals[0].Type)

@@ -199,7 +199,7 @@ func (s *Server) listenAll(c *Configuration) (listeners []net.Listener, err erro
 			s.certificates = append(s.certificates, reload)
 		}
 		if s.Address == "" {
-			s.Address = addressOf(config, l)
+			s.Address = addressOf(l, !config.TLSDisable)
 		}
 		if config.Type != "tcp" || c.DisableClustering {
 			continue
@@ -218,7 +218,7 @@ func (s *Server) listenAll(c *Configuration) (listeners []net.Listener, err erro
 }
 
 // addressOf is the URL under which a client on this machine reaches a listener.
-func addressOf(config *configutil.Listener, l net.Listener) string {
+func addressOf(l net.Listener, withTLS bool) string {
 	address, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
 		return "unix://" + l.Addr().String()
@@ -227,9 +227,9 @@ func addressOf(config *configutil.Listener, l net.Listener) string {
 	if address.IP.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	scheme := "https"
-	if config.TLSDisable {
-		scheme = "http"
+	scheme := "http"
+	if withTLS {
+		scheme = "https"
 	}
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(address.Port))
 }

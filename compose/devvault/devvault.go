@@ -29,6 +29,9 @@ import (
 type Options struct {
 	// Listen is HOST:PORT on loopback; port 0 takes a free one. Default 127.0.0.1:0.
 	Listen string
+	// Anywhere lets Listen be an address that other machines reach: in a container
+	// no other is of use.
+	Anywhere bool
 	// TLS serves HTTPS with a throw-away authority.
 	TLS bool
 	// TLSDir is where ca.pem and the server's certificate are kept, and found
@@ -74,7 +77,7 @@ type Server struct {
 
 // Check finds options that Start would refuse.
 func (o Options) Check() error {
-	if o.Listen != "" {
+	if o.Listen != "" && !o.Anywhere {
 		if err := CheckListen(o.Listen); err != nil {
 			return err
 		}

@@ -40,9 +40,8 @@ func (s *Server) listen(address string, config *tls.Config) (net.Listener, error
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	s.Address = "http://" + listener.Addr().String()
+	s.Address = addressOf(listener, config != nil)
 	if config != nil {
-		s.Address = "https://" + listener.Addr().String()
 		listener = tls.NewListener(listener, config)
 	}
 	return listener, nil

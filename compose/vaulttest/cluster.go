@@ -27,7 +27,7 @@ func Cluster(t testing.TB, n int) []*Server {
 	for i := range n {
 		name := "node-" + strconv.Itoa(i+1)
 		flags := []string{
-			"-listen", freeAddress(t), "-raft", name, "-state", filepath.Join(dir, name),
+			"-listen", FreeAddress(t), "-raft", name, "-state", filepath.Join(dir, name),
 			// That peers are gone is what the tests are about.
 			"-log-level", "off",
 		}
@@ -120,7 +120,9 @@ func (s *Server) restart() error {
 // to outgoing connections: one of these could have the port meanwhile.
 const firstPort, lastPort = 10000, 32767
 
-func freeAddress(t testing.TB) string {
+// FreeAddress is HOST:PORT on loopback where nothing listens, for a server that may
+// be stopped and started again.
+func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.N(lastPort-firstPort+1))

@@ -35,7 +35,7 @@ func Uninitialised(t testing.TB, config string, env ...string) *Server {
 		`, t.TempDir(), anyPort)
 	}
 	for strings.Contains(config, anyPort) {
-		config = strings.Replace(config, anyPort, freeAddress(t), 1)
+		config = strings.Replace(config, anyPort, FreeAddress(t), 1)
 	}
 	file := filepath.Join(t.TempDir(), "vault.hcl")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))

@@ -39,7 +39,7 @@ func NewPostgres(t testing.TB) *Postgres {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	as := postgresUser(t, dir)
-	_, port, _ := strings.Cut(freeAddress(t), ":")
+	_, port, _ := strings.Cut(FreeAddress(t), ":")
 	pg := &Postgres{Password: rand.Text(), t: t, port: port}
 	password := filepath.Join(dir, "password")
 	require.NoError(t, os.WriteFile(password, []byte(pg.Password), 0o600))

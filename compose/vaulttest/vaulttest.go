@@ -63,7 +63,7 @@ func Shared(t testing.TB) *Server {
 func Own(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	skipOutside(t)
-	s, err := Start(append([]string{"-listen", freeAddress(t)}, flags...)...)
+	s, err := Start(append([]string{"-listen", FreeAddress(t)}, flags...)...)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s

@@ -20,9 +20,10 @@ const serverUsage = `devvault server does what Vault's configuration says, as va
   devvault server -config FILE|DIR [-config ...]
 
 It is not initialised, and sealed, until that is done through the API. It
-listens wherever the configuration says, and on other machines' sides, too: it
-is for development and tests all the same. SIGHUP reloads certificates and opens
-audit logs again; SIGINT and SIGTERM stop it.
+listens where the configuration says, so other machines may reach it: it is for
+development and tests all the same. SIGHUP reloads certificates and opens audit
+logs again; SIGINT and SIGTERM stop it. With -dev it is unsealed, in memory, and
+has kv v2 at secret/; the configuration may then name no storage and no listener.
 
 `
 
@@ -30,6 +31,9 @@ audit logs again; SIGINT and SIGTERM stop it.
 type serverFlags struct {
 	configs         []string
 	check           bool
+	dev             bool
+	devToken        string
+	devListen       string
 	json, withStdin bool
 	logLevel        string
 }
@@ -47,9 +51,9 @@ func parseServer(args []string, help io.Writer) (serverFlags, error) {
 	set.BoolVar(&f.json, "json", false, "say that the server is ready in one line of JSON")
 	set.BoolVar(&f.withStdin, "exit-with-stdin", false, "stop when standard input is closed")
 	set.StringVar(&f.logLevel, "log-level", "", "`level` of the log: trace, debug, info, warn, error or off (default: log_level of the configuration, or info)")
-	for _, name := range []string{"dev-root-token-id", "dev-listen-address"} {
-		set.String(name, "", "taken and not used, since the entry points of Vault's images give it: there is no -dev")
-	}
+	set.BoolVar(&f.dev, "dev", false, "be a server for development, unsealed and in memory")
+	set.StringVar(&f.devToken, "dev-root-token-id", "", "root `token` of -dev (default: one that Vault makes)")
+	set.StringVar(&f.devListen, "dev-listen-address", "127.0.0.1:8200", "`host:port` where -dev listens")
 	err := set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(help, serverUsage)
@@ -61,7 +65,7 @@ func parseServer(args []string, help io.Writer) (serverFlags, error) {
 		return f, err
 	case set.NArg() > 0:
 		return f, fmt.Errorf("unexpected argument %q", set.Arg(0))
-	case len(f.configs) == 0:
+	case len(f.configs) == 0 && !f.dev:
 		return f, errors.New("server needs -config, the path of a configuration")
 	case f.logLevel != "" && hclog.LevelFromString(f.logLevel) == hclog.NoLevel:
 		return f, fmt.Errorf("unknown -log-level %q", f.logLevel)
@@ -91,7 +95,21 @@ func (f serverFlags) run() error {
 	for _, problem := range config.Problems {
 		log.Warn(problem)
 	}
+	if f.dev {
+		return f.serveDev(config, log)
+	}
 	return f.serve(config, log)
+}
+
+// serveDev takes nothing but the log from a configuration.
+func (f serverFlags) serveDev(config *devvault.Configuration, log hclog.Logger) error {
+	if config.Storage != nil || len(config.Listeners) > 0 {
+		return errors.New("-dev brings storage and listener of its own, which do not go with those of the configuration: leave them out there")
+	}
+	return run(flags{
+		Options: devvault.Options{Listen: f.devListen, Anywhere: true, RootToken: f.devToken, Log: log},
+		json:    f.json, withStdin: f.withStdin,
+	})
 }
 
 func (f serverFlags) serve(config *devvault.Configuration, log hclog.InterceptLogger) error {
