@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -71,12 +72,16 @@ func run(deaddrop, floor string) (err error) {
 		{"floor: once, 1 secret", 25, []string{floor, dir + "/floor.hcl"}},
 		{"deaddrop: once, 1 secret", 25, []string{deaddrop, "render", "--config", dir + "/1.hcl"}},
 		{"deaddrop: once, 1,000 secrets", 5, []string{deaddrop, "render", "--config", dir + "/1000.hcl"}},
+		{"deaddrop: once, 1,000 tenants with 4", 3, []string{deaddrop, "render", "--config", dir + "/tenants.hcl"}},
 	} {
 		if err := once(c.what, dir, c.runs, c.args); err != nil {
 			return err
 		}
 	}
-	for _, c := range []struct{ what, config string }{{"deaddrop: resident, 1 secret", "1.hcl"}, {"deaddrop: resident, 1,000 secrets", "1000.hcl"}} {
+	for _, c := range []struct{ what, config string }{
+		{"deaddrop: resident, 1 secret", "1.hcl"}, {"deaddrop: resident, 1,000 secrets", "1000.hcl"},
+		{"deaddrop: resident, 1,000 tenants with 4", "tenants.hcl"},
+	} {
 		if err := resident(c.what, deaddrop, filepath.Join(dir, c.config)); err != nil {
 			return err
 		}
@@ -87,18 +92,21 @@ func run(deaddrop, floor string) (err error) {
 // setUp writes the secrets, a role without the default policy, and the
 // configurations of deaddrop and of the floor.
 func setUp(vault *vaulttest.Server, dir string) error {
-	roleID, secretID, err := vault.AppRole("bench", `path "secret/data/tenant/+/nexa" { capabilities = ["read"] }`)
+	roleID, secretID, err := vault.AppRole("bench", `path "secret/data/tenant/+/*" { capabilities = ["read"] }
+path "secret/metadata/tenant/" { capabilities = ["list"] }`)
 	if err != nil {
 		return err
 	}
 	var group errgroup.Group
 	group.SetLimit(8)
 	for i := range many {
-		group.Go(func() error {
-			_, err := vault.Client.Logical().Write(fmt.Sprintf("secret/data/tenant/t%d/nexa", i), map[string]any{"data": map[string]any{
-				"API_KEY": rand.Text(), "URL": "https://nexa.example/" + strconv.Itoa(i), "MODEL": "large", "TEMPERATURE": "0.7"}})
-			return err
-		})
+		for _, service := range tenant.Services() {
+			group.Go(func() error {
+				_, err := vault.Client.Logical().Write(fmt.Sprintf("secret/data/tenant/t%d/%s", i, service), map[string]any{"data": map[string]any{
+					"API_KEY": rand.Text(), "URL": "https://nexa.example/" + strconv.Itoa(i), "MODEL": "large", "TEMPERATURE": "0.7"}})
+				return err
+			})
+		}
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -111,8 +119,13 @@ func setUp(vault *vaulttest.Server, dir string) error {
 		}
 		return all.String()
 	}
+	var each strings.Builder
+	for _, service := range tenant.Services() {
+		fmt.Fprintf(&each, "drop %[1]q {\n  for_each    = \"secret/tenant/*\"\n  secret      = \"secret/tenant/${each.key}/%[1]s\"\n  destination = \"%[2]s/out-tenants/${each.key}/%[1]s.env\"\n}\n", service, dir)
+	}
 	for name, content := range map[string]string{
-		"role_id": roleID, "secret_id": secretID,
+		"tenants.hcl": login + each.String(),
+		"role_id":     roleID, "secret_id": secretID,
 		"1.hcl": login + drops(1), "1000.hcl": login + drops(many),
 		"floor.hcl": fmt.Sprintf("address = %q\nrole_id_file_path = \"%s/role_id\"\nsecret_id_file_path = \"%s/secret_id\"\nsecret = \"secret/data/tenant/t0/nexa\"\ndestination = \"%s/floor.json\"\n", vault.Address, dir, dir, dir),
 	} {
@@ -129,7 +142,7 @@ func once(what, dir string, runs int, args []string) error {
 	var walls []time.Duration
 	var peaks []int
 	for i := range 2 * runs {
-		for _, out := range []string{"out-1", "out-1000"} {
+		for _, out := range []string{"out-1", "out-1000", "out-tenants"} {
 			if err := os.RemoveAll(filepath.Join(dir, out)); err != nil {
 				return err
 			}

@@ -35,39 +35,71 @@ type sweep struct {
 	working     int   // in the hands of workers
 	reading     int   // reads queued or in the hands of workers
 	tick        time.Time
+	wake        time.Time // when one of entries or revocations is due; zero where that is not known
+	byAPI       map[render.Request]*entry
 	news        Batch
 	since       time.Time // of the oldest of news
 	denied      bool      // it was said that leases may not be revoked
 }
 
 func newSweep(w *Watcher) *sweep {
-	return &sweep{w: w, news: Batch{}, interval: longestSleep, shares: Shares{Lease: 0.9, Cert: 2.0 / 3}}
+	return &sweep{w: w, news: Batch{}, byAPI: map[render.Request]*entry{}, interval: longestSleep, shares: Shares{Lease: 0.9, Cert: 2.0 / 3}}
 }
 
-// start queues what is due. All static secrets that are well are due at the tick.
+// start queues what is due, and finds out when something will be next. All static
+// secrets that are well are due at the tick. It looks at all of them only when
+// that is needed: thousands of them are read in one sweep, one event each.
 func (s *sweep) start(now time.Time) {
+	if now.Before(s.wake) {
+		return
+	}
 	if !now.Before(s.tick) {
 		s.tick = now.Add(jittered(s.interval))
 	}
-	wall := s.w.wall().Round(0)
+	s.wake = now.Add(longestSleep)
+	s.wakeBy(s.tick)
 	for _, e := range s.entries {
-		if e.busy {
-			continue
-		}
-		if at, sure := e.due(now, wall); sure && !at.IsZero() && !at.After(now) {
-			e.busy = true
-			e.choose(now)
-			s.reading++
-			s.queue = append(s.queue, e)
-		}
+		s.look(e, now)
 	}
 	for _, r := range s.revocations {
-		if !r.busy && !r.due.After(now) {
+		switch {
+		case r.busy:
+		case r.due.After(now):
+			s.wakeBy(r.due)
+		default:
 			r.busy = true
 			s.queue = append(s.queue, r)
 		}
 	}
 }
+
+// look queues an entry that is due, or sees to it that it will be looked at then.
+func (s *sweep) look(e *entry, now time.Time) {
+	if e.busy {
+		return
+	}
+	at, sure := e.due(now, s.w.wall().Round(0))
+	switch {
+	case !sure && at.Before(now.Add(doubtful)):
+		s.wakeBy(now.Add(doubtful))
+	case !sure || at.After(now):
+		s.wakeBy(at)
+	case !at.IsZero():
+		e.busy = true
+		e.choose(now)
+		s.reading++
+		s.queue = append(s.queue, e)
+	}
+}
+
+func (s *sweep) wakeBy(at time.Time) {
+	if !at.IsZero() && at.Before(s.wake) {
+		s.wake = at
+	}
+}
+
+// lookAtAll has start look at everything again.
+func (s *sweep) lookAtAll() { s.wake = time.Time{} }
 
 // nextJob gives a nil channel, on which nothing can be sent, where nothing is
 // queued; so does ready.
@@ -96,31 +128,9 @@ func (s *sweep) taken() { s.news = Batch{} }
 
 // sleep is how long nothing happens unless something else does.
 func (s *sweep) sleep(now time.Time) time.Duration {
-	next := now.Add(longestSleep)
-	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(next) {
-			next = t
-		}
-	}
-	sooner(s.tick)
-	wall := s.w.wall().Round(0)
-	for _, e := range s.entries {
-		if e.busy {
-			continue
-		}
-		at, sure := e.due(now, wall)
-		if !sure && at.Before(now.Add(doubtful)) {
-			at = now.Add(doubtful)
-		}
-		sooner(at)
-	}
-	for _, r := range s.revocations {
-		if !r.busy {
-			sooner(r.due)
-		}
-	}
-	if at := s.since.Add(gather); len(s.news) > 0 && at.After(now) {
-		sooner(at)
+	next := s.wake
+	if at := s.since.Add(gather); len(s.news) > 0 && at.After(now) && at.Before(next) {
+		next = at
 	}
 	return next.Sub(now)
 }
@@ -128,6 +138,7 @@ func (s *sweep) sleep(now time.Time) time.Duration {
 // want keeps the entries that are wanted still. A request that was not made
 // before gets an entry of its own, until it turns out to be another spelling.
 func (s *sweep) want(w Wanted) {
+	s.lookAtAll()
 	s.shares = w.Shares
 	s.setInterval(w.Interval)
 	wanted := map[render.Request]bool{}
@@ -143,6 +154,7 @@ func (s *sweep) want(w Wanted) {
 		}
 	}
 	s.entries = slices.DeleteFunc(s.entries, func(e *entry) bool { return e.gone })
+	maps.DeleteFunc(s.byAPI, func(_ render.Request, e *entry) bool { return e.gone })
 	for _, r := range w.Requests {
 		if !known[r] {
 			known[r] = true
@@ -176,6 +188,7 @@ func (s *sweep) setInterval(interval time.Duration) {
 }
 
 func (s *sweep) refresh() {
+	s.lookAtAll()
 	for _, e := range s.entries {
 		if e.last.Secret == nil || !e.plan.look.IsZero() || e.retry != nil {
 			e.now, e.again = true, e.busy
@@ -205,21 +218,24 @@ func (s *sweep) finish(j job) {
 	if fresh && e.resolved() {
 		s.merge(e)
 	}
+	if !e.gone {
+		s.look(e, time.Now())
+	}
 }
 
 // merge hands the requests of an entry, whose API path has just been found out,
 // to another one that watches the same secret already.
 func (s *sweep) merge(e *entry) {
-	for _, other := range s.entries {
-		if other == e || other.api != e.api {
-			continue
-		}
-		other.asked = append(other.asked, e.asked...)
-		s.entries = slices.DeleteFunc(s.entries, func(x *entry) bool { return x == e })
-		if other.last.Secret != nil || other.last.Err != nil {
-			s.tell(other, e.asked)
-		}
+	other := s.byAPI[e.api]
+	if other == nil {
+		s.byAPI[e.api] = e
 		return
+	}
+	e.gone = true
+	other.asked = append(other.asked, e.asked...)
+	s.entries = slices.DeleteFunc(s.entries, func(x *entry) bool { return x == e })
+	if other.last.Secret != nil || other.last.Err != nil {
+		s.tell(other, e.asked)
 	}
 }
 
@@ -262,6 +278,9 @@ func (s *sweep) superfluous() []*Lease {
 }
 
 func (s *sweep) revoke(leases []*Lease, grace time.Duration) {
+	if len(leases) > 0 {
+		s.lookAtAll()
+	}
 	now := time.Now()
 	for _, l := range leases {
 		if l.ID == "" {
@@ -282,6 +301,7 @@ func (s *sweep) revoked(r *revocation) {
 			r.retry = session.Backoff(time.Second, time.Minute)
 		}
 		r.due = now.Add(max(r.retry.NextBackOff(), shortestRetry, session.RetryAfter(r.err)))
+		s.wakeBy(r.due)
 		return
 	}
 	switch {
