@@ -85,7 +85,7 @@ func (b *backupCommand) run(cmd *cobra.Command, args []string) error {
 	return b.work(func(ctx context.Context, v *vault.Client, _ []string) error {
 		made, err := b.make(ctx, v, path, recipients)
 		if err != nil {
-			return fmt.Errorf("there is no backup: %w", err)
+			return fmt.Errorf("there is no backup: %w", stopped(ctx, err))
 		}
 		out := cmd.OutOrStdout()
 		if path == "-" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -57,15 +58,14 @@ func (k *backupKeys) passphrase(ctx context.Context) (string, error) {
 	if k.passphraseFile != "" {
 		return readPassphrase(k.passphraseFile)
 	}
-	first, err := askPassphrase(ctx, "Passphrase for the backup: ")
-	if err != nil {
+	lines, err := askPassphrase(ctx, "Passphrase for the backup: ", "The same again: ")
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("who may read the backup? Give --recipient or --passphrase-file (%w)", err)
+	case lines[0] != lines[1]:
+		return "", errors.New("the two passphrases differ")
 	}
-	again, err := askPassphrase(ctx, "The same again: ")
-	if err == nil && first != again {
-		err = errors.New("the two passphrases differ")
-	}
-	return first, err
+	return lines[0], nil
 }
 
 // readPassphrase takes the first line of a file.
@@ -86,39 +86,40 @@ func readPassphrase(path string) (string, error) {
 }
 
 // askPassphrase asks on the terminal, wherever standard input comes from. What is
-// typed does not show.
-func askPassphrase(ctx context.Context, prompt string) (string, error) {
+// typed does not show, not even before the question does.
+func askPassphrase(ctx context.Context, prompts ...string) ([]string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return "", errors.New("there is no terminal to ask for a passphrase")
+		return nil, errors.New("there is no terminal to ask for a passphrase")
 	}
 	defer tty.Close()
-	fd := int(tty.Fd())
-	before, err := term.GetState(fd)
+	before, err := term.MakeRaw(int(tty.Fd()))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	fmt.Fprint(tty, prompt)
-	type answer struct {
-		text []byte
-		err  error
-	}
-	answers := make(chan answer, 1)
+	defer func() { _ = term.Restore(int(tty.Fd()), before) }()
+	var lines []string
+	done := make(chan error, 1)
 	go func() {
-		text, err := term.ReadPassword(fd)
-		answers <- answer{text, err}
+		terminal := term.NewTerminal(tty, "")
+		for _, prompt := range prompts {
+			line, err := terminal.ReadPassword(prompt)
+			if err != nil { // Such as Ctrl-C.
+				done <- errors.New("no passphrase was given")
+				return
+			}
+			lines = append(lines, line)
+		}
+		done <- nil
 	}()
 	select {
 	case <-ctx.Done(): // The reading goroutine ends with the process.
-		_ = term.Restore(fd, before)
-		fmt.Fprintln(tty)
-		return "", ctx.Err()
-	case a := <-answers:
-		fmt.Fprintln(tty)
-		if a.err == nil && len(a.text) == 0 {
-			a.err = errors.New("the passphrase is empty")
+		return nil, ctx.Err()
+	case err := <-done:
+		if err == nil && slices.Contains(lines, "") {
+			err = errors.New("the passphrase is empty")
 		}
-		return string(a.text), a.err
+		return lines, err
 	}
 }
 
@@ -141,12 +142,7 @@ func unlock(ctx context.Context, s *archive.Source, identities []string, passphr
 		}
 		return asWork(s.Unlock(all...))
 	}
-	passphrase, err := "", error(nil)
-	if passphraseFile != "" {
-		passphrase, err = readPassphrase(passphraseFile)
-	} else if passphrase, err = askPassphrase(ctx, "Passphrase of the backup: "); err != nil {
-		err = fmt.Errorf("the backup is encrypted with a passphrase: give --passphrase-file (%w)", err)
-	}
+	passphrase, err := knownPassphrase(ctx, passphraseFile)
 	if err != nil {
 		return err
 	}
@@ -155,6 +151,27 @@ func unlock(ctx context.Context, s *archive.Source, identities []string, passphr
 		return err
 	}
 	return asWork(s.Unlock(id))
+}
+
+func knownPassphrase(ctx context.Context, file string) (string, error) {
+	if file != "" {
+		return readPassphrase(file)
+	}
+	lines, err := askPassphrase(ctx, "Passphrase of the backup: ")
+	if err != nil {
+		return "", fmt.Errorf("the backup is encrypted with a passphrase: give --passphrase-file (%w)", err)
+	}
+	return lines[0], nil
+}
+
+// errStopped is what an error comes to after a signal, whatever it says.
+var errStopped = errors.New("it was stopped")
+
+func stopped(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errStopped
+	}
+	return err
 }
 
 // asWork makes an error one of the work, not of the command line.

@@ -195,7 +195,7 @@ func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vau
 	r.Progress = bar.set
 	err = backup.Restore(ctx, v, reader, r.RestoreOptions, summary.add)
 	bar.end()
-	if err != nil {
+	if err = stopped(ctx, err); err != nil {
 		if !r.DryRun {
 			err = fmt.Errorf("the restore stopped: %w; what was restored until then stays, and another run goes on from there", err)
 		}

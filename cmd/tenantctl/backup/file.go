@@ -24,13 +24,14 @@ type File struct {
 	bytes int64
 }
 
-// CheckFile tells whether a file may be written: nothing is there, or force
-// allows to replace it.
+// CheckFile tells whether a file may be written: its folder is there, and it is
+// not, or force allows to replace it.
 func CheckFile(path string, force bool) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		_, err := os.Stat(filepath.Dir(path))
+		return err
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
@@ -93,8 +94,8 @@ func (f *File) Close() error {
 func (f *File) name() error {
 	if !f.force {
 		err := os.Link(f.temp.Name(), f.path)
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			return err // Abort removes the other name.
+		if err == nil {
+			return nil // Abort removes the other name.
 		}
 		if err := CheckFile(f.path, false); err != nil { // Not every file system has links.
 			return err

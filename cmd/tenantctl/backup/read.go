@@ -125,7 +125,7 @@ func (r *reader) paths(ctx context.Context) ([]string, error) {
 // walk lists what is below a name in a folder, or the name itself.
 func (r *reader) walk(ctx context.Context, folder, name string) ([]string, error) {
 	if full := strings.TrimSuffix(folder+name, "/"); path.Clean(full) != full {
-		return nil, fmt.Errorf("Vault has a secret %q, which its interface cannot name: delete it, and try again", folder+name)
+		return nil, fmt.Errorf("the secret %q has a path that no client can ask for: move it, and try again", folder+name)
 	}
 	if !strings.HasSuffix(name, "/") {
 		return []string{folder + name}, nil
@@ -379,7 +379,7 @@ func decode(data map[string]any, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("Vault answered what is not understood: %w", err)
+		return fmt.Errorf("the answer is not understood: %w", err)
 	}
 	return nil
 }

@@ -61,11 +61,13 @@ type restorer struct {
 // one at a time. When it fails, what was restored until then stays, and doing it
 // again goes on from there.
 func Restore(ctx context.Context, v *vault.Client, r *archive.Reader, o RestoreOptions, report func(Action)) error {
-	mounts, err := readMounts(ctx, v)
-	if err != nil && !o.SecretsOnly {
-		return err
+	re := &restorer{v: v, RestoreOptions: o, report: report}
+	if !o.SecretsOnly {
+		var err error
+		if re.mounts, err = readMounts(ctx, v); err != nil {
+			return err
+		}
 	}
-	re := &restorer{v: v, RestoreOptions: o, report: report, mounts: mounts}
 	next, err := r.Next()
 	for err == nil {
 		// The records of a kind are done at the same time, one kind after the other.
