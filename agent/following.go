@@ -230,14 +230,17 @@ func (d *dropper) nextRemoval() time.Time {
 	return next
 }
 
+// isOver tells whether the grace of a key that is gone is over.
+func (f *following) isOver(key string) bool { return !f.gone[key].Add(f.of.Grace).After(time.Now()) }
+
 // removeGone takes away the files of keys whose grace is over, and returns the
 // news of it.
 func (d *dropper) removeGone() []reload.News {
 	var all []reload.News
 	for _, f := range d.followed {
 		over := map[string]bool{}
-		for key, since := range f.gone {
-			if !since.Add(f.of.Grace).After(time.Now()) {
+		for key := range f.gone {
+			if f.isOver(key) {
 				over[key] = true
 			}
 		}
@@ -270,7 +273,7 @@ func (d *dropper) removeKeys(f *following, over map[string]bool) []reload.News {
 	}
 	done := func(s *state) bool { return s.of == f && s.isGone && over[s.drop.Key] && !failed[s.drop.Key] }
 	for _, s := range d.states {
-		if done(s) && !d.dry {
+		if done(s) {
 			_ = os.Remove(recordPath(s.drop.Destination))
 			removeEmpty(filepath.Dir(s.drop.Destination), f.of.Place)
 		}
@@ -291,9 +294,6 @@ func (d *dropper) removeKeys(f *following, over map[string]bool) []reload.News {
 
 // removeState takes away a file, or the set that it is of.
 func (d *dropper) removeState(s *state) ([]reload.News, error) {
-	if d.dry {
-		return nil, nil
-	}
 	paths, reloads := []string{s.drop.Destination}, s.drop.Reloads
 	if s.drop.Set != nil {
 		paths, reloads = nil, nil

@@ -43,6 +43,7 @@ func Preview(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]FileP
 		files = append(files, d.peek()...)
 	}
 	files = append(files, d.peek()...)
+	files = append(files, d.peekAtGone()...)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
 	defer cancel()
@@ -75,6 +76,17 @@ func (d *dropper) peek() []FilePreview {
 			for _, side := range r.sides[i] {
 				files = append(files, sidePreview(side))
 			}
+		}
+	}
+	return files
+}
+
+// peekAtGone are the files of tenants that are gone, whose time is over.
+func (d *dropper) peekAtGone() []FilePreview {
+	var files []FilePreview
+	for _, s := range d.states {
+		if s.isGone && s.of.isOver(s.drop.Key) && exists(s.drop.Destination) {
+			files = append(files, FilePreview{Destination: s.drop.Destination, Format: s.drop.Format, Old: contentOf(s.drop.Destination)})
 		}
 	}
 	return files

@@ -246,6 +246,9 @@ func FuzzLoadNeverPanics(f *testing.F) {
 	f.Add(login + "drop \"n\" {\n  secret = \"s/a\"\n  destination = \"x\"\n}")
 	f.Add("template {\n  contents = <<E\n{{\nE\n  destination = 1\n}")
 	f.Add("auto_auth {\n  method \"approle\" {\n    config = { (x) = 1, \"a\" = null }\n  }\n}")
+	f.Add(login + perTenant)
+	f.Add("tenant = env(\"HOME\", \"x\")\ndrop \"n\" {\n  for_each = [\"a\", tenant]\n  secret = \"s/{{tenant_id}}\"\n  destination = \"${each.key}\"\n}")
+	f.Add("set \"s\" {\n  for_each = \"a/*\"\n  destination = \"${each}\"\n  template {\n    contents = \"${each.key\"\n  }\n}")
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text string) {
 		file := filepath.Join(dir, "fuzz.hcl")

@@ -38,7 +38,7 @@ func (p preview) file(out *strings.Builder, f agent.FilePreview) {
 		fmt.Fprintf(out, "%s: unchanged\n", f.Destination)
 		return
 	case f.New == nil:
-		fmt.Fprintf(out, "%s: would be removed, as its secret is gone\n", f.Destination)
+		fmt.Fprintf(out, "%s: would be removed, as its secret or tenant is gone\n", f.Destination)
 		return
 	case f.Old == nil:
 		fmt.Fprintf(out, "%s: would be created with mode %04o\n", f.Destination, f.Mode)

@@ -157,6 +157,10 @@ func TestTheFilesOfATenantGoThatWasRemovedWhileNoAgentRan(t *testing.T) {
 	f.write("out/mine.env", "not deaddrop's")
 	f.service() // It is told of the file that goes.
 	f.end("gone", "nexa")
+	out, code = f.deaddrop("render", "--diff", "--config", f.config("  removal_grace = \"0s\"\n"))
+	require.Zero(t, code, out)
+	assert.Contains(t, out, "out/gone/nexa.env: would be removed")
+	assert.True(t, f.has("gone"), "nothing was removed yet")
 	out, code = f.deaddrop("render", "--config", f.config("  removal_grace = \"0s\"\n"))
 	require.Zero(t, code, out)
 	assert.NoDirExists(t, f.path("out/gone"))
