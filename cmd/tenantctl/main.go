@@ -117,7 +117,7 @@ variables of Vault's own client, the token from VAULT_TOKEN or ~/.vault-token.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(newVersion())
 	root.AddCommand(newBackup(&c), newRestore(&c))
-	root.AddCommand(newTenant(&c))
+	root.AddCommand(newTenant(&c), newCredentials(&c))
 	return root
 }
 
