@@ -177,6 +177,10 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 			return
 		}
 		f.Place = commonFolder(f.Place, one[i].Destination, other[i].Destination)
+		if f.Place == "" {
+			l.at(def, "destinations of different keys have no folder in common: begin all of them alike")
+			return
+		}
 	}
 	l.claim(f.Pattern, def)
 	if len(f.Keys) == 0 {
@@ -227,11 +231,16 @@ func (l *loader) dependsOnKey(text string) bool {
 	return (l.key == someKey || l.key == otherKey) && strings.Contains(text, l.key)
 }
 
-// commonFolder is the deepest folder that holds a folder and files.
+// commonFolder is the deepest folder that holds a folder and files, or "" where
+// there is none: one may be absolute and another not.
 func commonFolder(folder string, files ...string) string {
 	for _, file := range files {
 		for !isBelow(file, folder) {
-			folder = filepath.Dir(folder)
+			up := filepath.Dir(folder)
+			if up == folder {
+				return ""
+			}
+			folder = up
 		}
 	}
 	return folder

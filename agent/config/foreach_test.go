@@ -115,6 +115,7 @@ func TestMistakesInForEachAreNamedBeforeAnythingIsContacted(t *testing.T) {
 		"an id that leads out":  {block(`  for_each = ["../../etc"]` + rest), `for_each: "../../etc" is not an id: use letters`},
 		"a number":              {block(`  for_each = 3` + rest), `for_each is neither a text nor a list`},
 		"one file for all":      {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/x.env\""), `destination /run/x.env is the same for all keys; write ${each.key} into it`},
+		"no common folder":      {block("  for_each = \"a/*\"\n  secret = \"a/${each.key}\"\n  destination = each.key == \"each.key.1-stands-for-a-tenant\" ? \"/a\" : \"b\""), `have no folder in common`},
 		"a folder":              {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/${each.key}/\""), `is a folder; name a file in it`},
 		"a typo within":         {block("  for_each = \"secret/tenant/*\"\n  formt = \"json\"" + rest), `deaddrop.hcl:8:3: Unsupported argument`},
 		"a template's mistake":  {login + "template {\n  for_each = \"a/*\"\n  contents = \"{{ nope }}\"\n  destination = \"/run/${each.key}\"\n}", `function "nope" not defined`},
