@@ -116,6 +116,7 @@ variables of Vault's own client, the token from VAULT_TOKEN or ~/.vault-token.
 	root.PersistentFlags().StringVarP(&c.format, "output", "o", string(output.Table), "`format` of answers: "+strings.Join(output.Formats(), ", "))
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(newVersion())
+	root.AddCommand(newSetup(&c), newStatus(&c), newLogin(&c), newRotateRoot(&c))
 	root.AddCommand(newBackup(&c), newRestore(&c))
 	root.AddCommand(newTenant(&c), newCredentials(&c))
 	return root

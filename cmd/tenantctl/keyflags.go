@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
+)
+
+// keyFlags say where the unseal keys are.
+type keyFlags struct {
+	file       string
+	identities []string
+}
+
+func (k *keyFlags) add(f *pflag.FlagSet, what string) {
+	f.StringVar(&k.file, "keys-file", "", "`file` of the unseal keys: "+what)
+	f.StringArrayVar(&k.identities, "age-identity", nil, "`file` with the secret key of age or SSH that decrypts the keys file; may be given several times")
+}
+
+// check finds what is wrong on the command line.
+func (k *keyFlags) check() error {
+	if len(k.identities) > 0 && k.file == "" {
+		return errors.New("--age-identity is for a --keys-file")
+	}
+	if k.file == "-" && term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("--keys-file -: standard input is the terminal, where keys would show: pipe them in")
+	}
+	return nil
+}
+
+func (k *keyFlags) open(stdin io.Reader) (*keys.File, error) {
+	if k.file == "-" {
+		return keys.Read(stdin)
+	}
+	return keys.Open(k.file, k.identities)
+}
+
+// passwordFrom takes the first line of a file, or of standard input for "-".
+func passwordFrom(flag, path string, stdin io.Reader) (string, error) {
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", flag, err)
+		}
+		defer f.Close()
+		stdin = f
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	password, rest, _ := strings.Cut(string(text), "\n")
+	switch {
+	case strings.TrimSuffix(password, "\r") == "":
+		return "", fmt.Errorf("%s: there is no password in its first line", flag)
+	case strings.TrimSpace(rest) != "":
+		return "", fmt.Errorf("%s: there is more than one line", flag)
+	}
+	return strings.TrimSuffix(password, "\r"), nil
+}
+
+// checkUser takes names that are one segment of a path, as Vault does.
+func checkUser(flag, name string) error {
+	if !setup.IsUser(name) {
+		return fmt.Errorf("%s %q: a user's name has letters, digits, -, _, and dots within", flag, name)
+	}
+	return nil
+}
