@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,18 +68,24 @@ func askLine(cmd *cobra.Command, question string) (string, error) {
 	}
 }
 
-// askHidden asks the terminal that standard input is, and shows not what is typed.
+// askHidden asks the terminal that standard input is, and shows not what is typed,
+// however fast that is: it doesn't from before the question on.
 func askHidden(cmd *cobra.Command, question string) (string, error) {
 	fd := int(cmd.InOrStdin().(*os.File).Fd())
-	before, err := term.GetState(fd)
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", err
 	}
-	_, _ = fmt.Fprint(cmd.ErrOrStderr(), question)
-	text, err := await(cmd.Context(), func() ([]byte, error) { return term.ReadPassword(fd) })
-	if err != nil {
+	defer func() {
 		_ = term.Restore(fd, before)
+	}()
+	t := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{stdin{cmd}, cmd.ErrOrStderr()}, "")
+	text, err := t.ReadPassword(question)
+	if errors.Is(err, io.EOF) { // Ctrl-C and Ctrl-D are characters now.
+		err = errors.New("it was not given")
 	}
-	note(cmd, "")
-	return string(text), err
+	return text, err
 }

@@ -118,9 +118,11 @@ func cell(value any) string {
 	if isText && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return text
 	}
-	b, err := json.Marshal(value)
-	if err != nil {
+	var out strings.Builder
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
 		return fmt.Sprintf("(%T)", value)
 	}
-	return string(b)
+	return strings.TrimSpace(out.String())
 }

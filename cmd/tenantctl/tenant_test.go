@@ -159,3 +159,149 @@ func TestOfTwentyOperatorsThatSetTheSameKeyNoneIsOverwritten(t *testing.T) {
 	all.Wait()
 	assert.Equal(t, 1, done)
 }
+
+func TestValuesComeFromWhereTheyAreSafe(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.file("key.pem", "-----BEGIN\nkey\n")
+	o.file("nexa.json", `{"N": 42, "T": true, "S": "x"}`)
+	o.file("nexa.env", "A='a b'\n# comment\nexport B=\"c\\nd\"\n")
+	o.does("tenant", "add", o.id, "nexa", "--from", "nexa.json")
+	out, errs, code := runWith(t, "from a pipe\n", o.env, "tenant", "set", o.id, "nexa", "PIPE=-", "KEY=@key.pem", "--from", "nexa.env")
+	require.Zero(t, code, errs)
+	assert.Contains(t, out, "added A, B, KEY, PIPE")
+	assert.Empty(t, errs, "there is no person to give a hint to")
+	assert.Equal(t, map[string]any{"N": 42.0, "T": true, "S": "x", "A": "a b", "B": "c\nd", "PIPE": "from a pipe", "KEY": "-----BEGIN\nkey\n"}, o.reads("nexa"))
+	out, errs, code = runWith(t, `{"ONLY": "x"}`, o.env, "tenant", "set", o.id, "nexa", "--replace", "--from", "-")
+	require.Zero(t, code, errs)
+	assert.Contains(t, out, "added ONLY; removed A, B, KEY, N, PIPE, S, T")
+	assert.Equal(t, map[string]any{"ONLY": "x"}, o.reads("nexa"))
+}
+
+func TestNothingThatIsNotAskedForHoldsAValue(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	marker := vaulttest.Marker()
+	o.file("nexa.json", fmt.Sprintf(`{"A": %q, "L": [%q], "O": {"P": %q}, "E": ""}`, marker, marker, marker))
+	o.file("bad.json", fmt.Sprintf(`{"A": %q, %s`, marker, marker))
+	o.file("bad.env", "A="+marker+"\n"+marker+"\n")
+	said := o.does("tenant", "add", o.id, "nexa", "--from", "nexa.json")
+	said += o.fails(exitConflict, "tenant", "add", o.id, "nexa", "--from", "nexa.json")
+	said += o.fails(exitUsage, "tenant", "set", o.id, "nexa", "--from", "bad.json")
+	said += o.fails(exitUsage, "tenant", "set", o.id, "nexa", "--from", "bad.env")
+	said += o.fails(exitUsage, "tenant", "set", o.id, "nexa", marker)
+	said += o.fails(exitConflict, "tenant", "set", o.id, "nexa", "A="+marker, "--cas", "9")
+	for _, format := range []string{"table", "json", "yaml"} {
+		for _, args := range [][]string{{"show", o.id}, {"show", o.id, "nexa"}, {"show", o.id, "nexa", "--version", "1"}, {"versions", o.id, "nexa"}, {"list"},
+			{"set", o.id, "nexa", "A=" + marker}, {"set", o.id, "nexa", "A=" + marker + "2"}, {"set", o.id, "nexa", "A=" + marker}} {
+			said += o.does(append(append([]string{"tenant"}, args...), "-o", format)...)
+		}
+	}
+	said += o.does("tenant", "unset", o.id, "nexa", "O")
+	said += o.fails(exitMissing, "tenant", "unset", o.id, "nexa", "O")
+	said += o.does("tenant", "delete", o.id) + o.does("tenant", "show", o.id) + o.does("tenant", "undelete", o.id)
+	said += o.fails(exitMissing, "tenant", "show", o.id, "nexa", "--version", "99")
+	_, errs, _ := run(t, append(o.env, "VAULT_TOKEN=wrong"), "tenant", "set", o.id, "nexa", "A="+marker)
+	said += errs
+	assert.NotContains(t, said, marker)
+	assert.Contains(t, said, mask)
+
+	for _, format := range []string{"table", "json", "yaml"} {
+		assert.Contains(t, o.does("tenant", "show", o.id, "nexa", "--reveal", "-o", format), marker)
+	}
+	var secret tenants.Secret
+	o.json(&secret, "tenant", "show", o.id, "nexa")
+	assert.Equal(t, map[string]any{"A": mask, "L": mask, "E": ""}, secret.Data)
+}
+
+func TestShownValuesStayOnTheirLine(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.file("x.json", `{"A": "a\nb\u001b[2J", "N": 1.5, "O": {"P": "<q>"}}`)
+	o.does("tenant", "add", o.id, "nexa", "--from", "x.json")
+	assert.Regexp(t, `nexa +1 +A +"a\\nb\\u001b\[2J"\nnexa +1 +N +1\.5\nnexa +1 +O +\{"P":"<q>"\}\n`, o.does("tenant", "show", o.id, "--reveal"))
+}
+
+func TestATenantCommandLineThatIsWrongContactsNothing(t *testing.T) {
+	t.Parallel()
+	env := []string{"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=x"}
+	for args, say := range map[string]string{
+		"":                                "needs a command",
+		"nothing":                         "unknown command",
+		"show":                            "the id of a tenant is missing",
+		"show +":                          `"+" is not an id`,
+		"show *":                          `"*" is not an id`,
+		"show a/b":                        `"a/b" is not an id`,
+		"show .. nexa":                    `".." is not an id`,
+		"show demo ne/xa":                 `"ne/xa" is not an id`,
+		"show demo nexa more":             "there are 3 arguments; 2 are the most",
+		"show demo --version 1":           "--version needs a service",
+		"show demo nexa --version 0":      "--version counts from 1",
+		"add demo --from x":               "the service that the values are for is missing",
+		"add demo nexa":                   "there are no values",
+		"set demo":                        "the service, such as nexa, is missing",
+		"set demo nexa":                   "there are no values",
+		"set demo nexa A":                 `argument 1 has no "="`,
+		"set demo nexa A=1 --cas -1":      "--cas",
+		"set demo nexa --from /no/such":   "no such file",
+		"set demo nexa A=1 A=2":           "is given twice",
+		"unset demo nexa":                 "a key is missing",
+		"delete demo --versions 1":        "needs a service",
+		"delete demo nexa --versions x":   "--versions",
+		"delete demo nexa --versions 0":   "--versions",
+		"destroy demo":                    "at least one of the flags",
+		"destroy demo --all":              "add --yes",
+		"destroy demo --all --versions 1": "none of the others can be",
+		"versions demo":                   "the service, such as nexa, is missing",
+		"list demo":                       "unknown command",
+	} {
+		out, errs, code := run(t, env, append([]string{"tenant"}, strings.Fields(args)...)...)
+		assert.Equal(t, exitUsage, code, args)
+		assert.Contains(t, errs, say, args)
+		assert.Empty(t, out, args)
+	}
+	_, errs, code := run(t, env, "tenant", "list")
+	assert.Equal(t, exitUnreachable, code)
+	assert.Contains(t, errs, "is Vault running at http://127.0.0.1:1?")
+}
+
+func TestATenantWhoseNameIsAPatternIsTold(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	_, err := o.s.Client.Logical().Write("secret/data/tenant/+/nexa", map[string]any{"data": map[string]any{"A": "1"}})
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = o.s.Client.Logical().Delete("secret/metadata/tenant/+/nexa") })
+	out, errs, code := run(t, o.env, "tenant", "list")
+	assert.Zero(t, code)
+	assert.Regexp(t, `(?m)^\+ +1 +nexa$`, out)
+	assert.Contains(t, errs, `the name "+" is no id of a tenant`)
+}
+
+func TestTheShellCompletesFromVault(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.does("tenant", "add", o.id)
+	assert.Contains(t, o.does("__complete", "tenant", "show", ""), o.id+"\n")
+	assert.Contains(t, o.does("__complete", "tenant", "set", o.id, ""), "nexa\nshopify\nsmtp\nsupabase\n")
+	assert.Contains(t, o.does("__complete", "credentials", "issue", o.id, "--service", ""), "nexa\n")
+	assert.Contains(t, o.does("__complete", "credentials", "revoke", ""), o.id+"\n")
+	out, _, code := run(t, []string{"VAULT_ADDR=http://127.0.0.1:1"}, "__complete", "tenant", "show", "")
+	assert.Zero(t, code)
+	assert.Equal(t, ":4\n", out, "there is nothing to offer, and nothing to say")
+}
+
+func TestAnswersAreNotWrappedByTheEnvironment(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t)
+	o.env = append(o.env, "VAULT_WRAP_TTL=5m")
+	o.does("tenant", "add", o.id, "nexa", "A=1")
+	assert.Equal(t, map[string]any{"A": "1"}, o.reads("nexa"))
+}
+
+func TestEveryCommandOfTenantsHasAnExample(t *testing.T) {
+	t.Parallel()
+	for _, cmd := range append(newTenant(&cli{}).Commands(), newCredentials(&cli{}).Commands()...) {
+		assert.NotEmpty(t, cmd.Example, cmd.Name())
+		assert.NotEmpty(t, cmd.Long+cmd.Short, cmd.Name())
+	}
+}

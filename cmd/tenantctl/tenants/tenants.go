@@ -30,7 +30,10 @@ type Store struct {
 func Open(ctx context.Context, v *vault.Client) (*Store, error) {
 	mount, err := v.Read(ctx, "sys/internal/ui/mounts/"+tenant.Mount, nil)
 	if err != nil {
-		return nil, fmt.Errorf("looking for the KV engine at %s/, which the token may see once it may use it: %w", tenant.Mount, err)
+		if strings.Contains(err.Error(), "preflight") { // Vault does not tell which of the two it is.
+			err = fmt.Errorf("%w; or nothing is mounted at %s/ yet, which \"tenantctl setup\" does", err, tenant.Mount)
+		}
+		return nil, fmt.Errorf("looking for the KV engine: %w", err)
 	}
 	var kind, version string
 	if mount != nil {

@@ -131,9 +131,9 @@ func (in *Input) From(file string) (map[string]any, error) {
 	}
 	content = strings.TrimPrefix(content, "\uFEFF")
 	if !utf8.ValidString(content) {
-		return nil, fmt.Errorf("%s is not text in UTF-8", file)
+		return nil, fmt.Errorf("%s: it is not text in UTF-8", file)
 	}
-	read := dotenv
+	read := env
 	if strings.HasPrefix(strings.TrimSpace(content), "{") {
 		read = object
 	}
@@ -210,9 +210,9 @@ func changes(number json.Number) bool {
 // dollar stands for $ while godotenv reads: nothing else has it.
 const dollar = "\U00100024"
 
-// dotenv reads .env text, in the dialect of godotenv. A value in which it would put
+// env reads .env text, in the dialect of godotenv. A value in which it would put
 // that of another key is refused, since passwords have dollar signs, too.
-func dotenv(text string) (map[string]any, error) {
+func env(text string) (map[string]any, error) {
 	expanded, err := godotenv.UnmarshalBytes([]byte(text))
 	if err != nil { // It quotes the text, so it is not repeated.
 		return nil, fmt.Errorf("it is neither a JSON object nor .env text, see line %d", badLine(text))
