@@ -4,7 +4,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # And small, which is memory, too: with one HTTP/2 instead of two (vault/api brings
 # its own), and no inlining outside of the standard library, where the time goes.
 SMALL = -tags nethttpomithttp2 -gcflags=github.com/...=-l -gcflags=go.yaml.in/...=-l -gcflags=golang.org/...=-l
-BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false $(SMALL) -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
+LEAN = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
+BUILD = $(LEAN) $(SMALL)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -13,8 +14,9 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-build: ## build bin/deaddrop
+build: ## build bin/deaddrop and bin/tenantctl
 	$(BUILD) -o bin/deaddrop ./cmd/deaddrop
+	$(LEAN) -o bin/tenantctl ./cmd/tenantctl
 
 test: ## run all tests, on a real Vault that is built once
 	go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
@@ -27,6 +29,7 @@ demo: build ## see it work: Vault, deaddrop, a service, a rotation
 bench: build ## measure time and memory beside the floor
 	$(BUILD) -o bin/floor ./agent/bench/floor
 	@go run ./agent/bench bin/deaddrop bin/floor
+	@go test -run xxx -bench TenThousand -benchtime 1x ./cmd/tenantctl/backup | grep Benchmark
 
 lint: ## gofmt, vet and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
@@ -45,6 +48,9 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzAPidFileNamesNoProcess -fuzztime 30s ./agent/reload
 	go test -fuzz FuzzAHeaderFileBreaksNoRequest -fuzztime 30s ./agent/reload
 	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/process
+	go test -fuzz FuzzAnIDIsOneSegmentOfAPath -fuzztime 30s ./agent/tenant
+	go test -fuzz FuzzAFileIsABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
+	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 
 image: build ## build the container image
