@@ -40,6 +40,11 @@ path "sys/audit/*" {
   capabilities = ["create", "update", "sudo"]
 }
 
+# How Vault is.
+path "sys/metrics" {
+  capabilities = ["read"]
+}
+
 # Roles and their secret ids, users, entities and their aliases.
 path "auth/approle/role" {
   capabilities = ["list"]
