@@ -16,7 +16,9 @@ type row struct {
 
 func TestEachFormatTellsTheSame(t *testing.T) {
 	value := []row{{Name: "true", Count: 3, Tags: []string{"a<b", "12", "x: y"}}, {Name: "two\nlines"}}
-	table := func() Rows { return Rows{Head: []string{"NAME", "COUNT"}, Body: [][]string{{"true", "3"}, {"two\nlines", "0"}}} }
+	table := func() Rows {
+		return Rows{Head: []string{"NAME", "COUNT"}, Body: [][]string{{"true", "3"}, {"two\nlines", "0"}}}
+	}
 	for format, want := range map[Format]string{
 		JSON: "[\n  {\n    \"name\": \"true\",\n    \"count\": 3,\n    \"tags\": [\n      \"a<b\",\n      \"12\",\n      \"x: y\"\n    ]\n  },\n" +
 			"  {\n    \"name\": \"two\\nlines\",\n    \"count\": 0\n  }\n]\n",
