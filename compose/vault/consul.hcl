@@ -4,7 +4,8 @@
 #
 # Each node needs VAULT_API_ADDR, and VAULT_CLUSTER_ADDR where there are several. The
 # token for Consul comes from CONSUL_HTTP_TOKEN: it may write keys below vault/, write
-# the service "vault", and make sessions.
+# the service "vault", and make sessions. What docker-compose.yml does not set, add in an
+# override, under services.vault.environment.
 
 storage "consul" {
   # The agent next to Vault, not a server of the cluster: it knows where those are.

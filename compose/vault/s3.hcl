@@ -4,6 +4,8 @@
 #
 # Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the role of the
 # machine; not from this file. They may list the bucket, and read, write and delete in it.
+# docker-compose.yml does not hand on the ones that happen to be in your environment: add
+# an override with those names under services.vault.environment, and nothing behind them.
 
 storage "s3" {
   # AWS_S3_BUCKET and AWS_REGION count more.
