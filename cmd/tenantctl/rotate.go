@@ -48,7 +48,8 @@ asked for one by one on a terminal. If that fails, the attempt is cancelled, and
 old token stays.
 
 The old root token is the one in VAULT_TOKEN or ~/.vault-token, and the one in the keys
-file; there the new one takes its place.
+file; there the new one takes its place. Tokens that were made with it, and are no
+orphans, end with it.
 
 With --admin there is no root token in the end, but one with the policy ` + policies.Admin + `,
 which is enough to manage tenants. It is made by the old root token; the unseal keys
@@ -157,8 +158,9 @@ func (r *rotateCommand) rotate(ctx context.Context) (*rotateResult, error) {
 	if r.admin {
 		result.Kind = "admin"
 	}
-	if err := r.keep(ctx, made, result); err != nil {
-		return nil, fmt.Errorf("%w; the old root token still works, and so does the new token with the accessor %s", err, made.Accessor)
+	if err := r.keep(made, result); err != nil {
+		err = fmt.Errorf("%w; the old root token still works, and so does the new token with the accessor %s", err, made.Accessor)
+		return nil, errors.Join(err, r.end(ctx, interim))
 	}
 	for _, token := range append(old, interim...) {
 		if err := rotate.Revoke(ctx, r.v, token.Value); err != nil {
@@ -202,36 +204,44 @@ func (r *rotateCommand) make(ctx context.Context, old []*rotate.Token) (made *ro
 	} else if value, err = rotate.Ceremony(ctx, r.v, r.nextKey); err != nil {
 		return nil, nil, fmt.Errorf("there is no new root token, and the old one stays: %w", err)
 	}
-	root, err := r.v.With(value)
-	if err != nil || !r.admin {
-		return r.prove(ctx, value, err)
+	if !r.admin {
+		made, err = r.prove(ctx, value)
+		return made, nil, err
 	}
 	if len(old) == 0 {
 		interim = append(interim, &rotate.Token{Value: value})
 	}
-	value, err = r.makeAdmin(ctx, root)
-	made, _, err = r.prove(ctx, value, err)
-	if err != nil {
-		for _, token := range interim {
-			err = errors.Join(err, rotate.Revoke(context.WithoutCancel(ctx), r.v, token.Value))
-		}
+	if value, err = r.makeAdmin(ctx, value); err == nil {
+		made, err = r.prove(ctx, value)
 	}
-	return made, interim, err
+	if err != nil {
+		return nil, nil, errors.Join(err, r.end(ctx, interim))
+	}
+	return made, interim, nil
+}
+
+// end revokes tokens that nobody knows, even if the command was interrupted.
+func (r *rotateCommand) end(ctx context.Context, tokens []*rotate.Token) (err error) {
+	for _, token := range tokens {
+		err = errors.Join(err, rotate.Revoke(context.WithoutCancel(ctx), r.v, token.Value))
+	}
+	return err
 }
 
 // prove makes sure that a new token works.
-func (r *rotateCommand) prove(ctx context.Context, value string, err error) (*rotate.Token, []*rotate.Token, error) {
-	if err != nil {
-		return nil, nil, err
-	}
+func (r *rotateCommand) prove(ctx context.Context, value string) (*rotate.Token, error) {
 	made, err := rotate.LookUp(ctx, r.v, value)
 	if err == nil && (made == nil || made.Root == r.admin) {
 		err = errors.New("Vault has made a token, but it does not work; the old one stays")
 	}
-	return made, nil, err
+	return made, err
 }
 
-func (r *rotateCommand) makeAdmin(ctx context.Context, root *vault.Client) (string, error) {
+func (r *rotateCommand) makeAdmin(ctx context.Context, by string) (string, error) {
+	root, err := r.v.With(by)
+	if err != nil {
+		return "", err
+	}
 	policy, err := root.Read(ctx, "sys/policies/acl/"+policies.Admin, nil)
 	if err == nil && policy == nil {
 		err = fmt.Errorf("there is no policy %s: run \"tenantctl setup\" first: %w", policies.Admin, vault.ErrMissing)
@@ -243,7 +253,7 @@ func (r *rotateCommand) makeAdmin(ctx context.Context, root *vault.Client) (stri
 }
 
 // keep writes the new token to its files.
-func (r *rotateCommand) keep(_ context.Context, made *rotate.Token, result *rotateResult) error {
+func (r *rotateCommand) keep(made *rotate.Token, result *rotateResult) error {
 	result.Accessor = made.Accessor
 	if !made.Expires.IsZero() {
 		result.Expires = &made.Expires

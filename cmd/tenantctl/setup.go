@@ -249,10 +249,11 @@ func (s *setupCommand) report(w io.Writer, step setup.Step) {
 	if step.Detail != "" && step.Status != setup.Failed { // That is told as an error.
 		line += ": " + step.Detail
 	}
-	fmt.Fprintln(w, line)
+	rows := output.Rows{Body: [][]string{{line}}}
 	for _, d := range step.Differences {
-		fmt.Fprintln(w, "          "+difference(d))
+		rows.Body = append(rows.Body, []string{"          " + strings.ReplaceAll(difference(d), "\t", "  ")})
 	}
+	_ = s.show(w, nil, func() output.Rows { return rows })
 }
 
 func difference(d setup.Difference) string {
