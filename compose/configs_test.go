@@ -34,7 +34,7 @@ import (
 )
 
 // The time that something may take which needs an election, or a container.
-const soon, tick = 2 * time.Minute, 100 * time.Millisecond
+const soon, tick = 5 * time.Minute, 250 * time.Millisecond
 
 // config is a file of this folder in which every old text of the pairs becomes the
 // new one. All of them must be there: a path that is not found would be the
