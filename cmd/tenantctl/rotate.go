@@ -232,7 +232,7 @@ func (r *rotateCommand) end(ctx context.Context, tokens []*rotate.Token) (err er
 func (r *rotateCommand) prove(ctx context.Context, value string) (*rotate.Token, error) {
 	made, err := rotate.LookUp(ctx, r.v, value)
 	if err == nil && (made == nil || made.Root == r.admin) {
-		err = errors.New("Vault has made a token, but it does not work; the old one stays")
+		err = errors.New("the new token does not work; the old one stays")
 	}
 	return made, err
 }

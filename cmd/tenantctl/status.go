@@ -44,7 +44,7 @@ initialised, or does not answer.`,
 func closed(r *status.Report) error {
 	switch {
 	case !r.Initialized:
-		return fmt.Errorf("Vault at %s is not initialised: run \"tenantctl setup --init\" (%w)", r.Address, session.ErrSealed)
+		return fmt.Errorf("%s is not initialised: run \"tenantctl setup --init\" (%w)", r.Address, session.ErrSealed)
 	case r.Seal.Sealed:
 		return fmt.Errorf("%w: unseal it with \"tenantctl setup --unseal\", or with \"vault operator unseal\"", session.ErrSealed)
 	}

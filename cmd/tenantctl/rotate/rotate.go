@@ -90,7 +90,7 @@ func give(ctx context.Context, v *vault.Client, sys *api.Sys, attempt *api.Gener
 			return decode(progress, attempt.OTP)
 		}
 	}
-	return "", errors.New("Vault has got the keys that it wanted, and gives no token")
+	return "", errors.New("all keys were given, and Vault gives no token")
 }
 
 func keyError(n, needed int, err error) error {
@@ -180,7 +180,7 @@ func Revoke(ctx context.Context, v *vault.Client, token string) error {
 	}
 	left, err := LookUp(ctx, v, token)
 	if err == nil && left != nil {
-		err = errors.New("Vault has taken the revocation of the old root token, but it still works")
+		err = errors.New("the old root token still works, though Vault has taken its revocation")
 	}
 	return err
 }

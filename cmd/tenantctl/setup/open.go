@@ -149,7 +149,7 @@ func (s *Setup) initialise(ctx context.Context, status *api.SealStatusResponse) 
 	}
 	set := s.Init.set(made, s.v.Address())
 	if err := file.Write(set, s.Init.Recipients); err != nil {
-		return fmt.Errorf("Vault is initialised, but its keys could not be written to %s: %w; there is nothing in this Vault yet: empty its storage, and begin again", s.Init.File, err)
+		return fmt.Errorf("the keys of the new Vault could not be written to %s: %w; there is nothing in it yet: empty its storage, and begin again", s.Init.File, err)
 	}
 	s.fresh = set
 	return nil

@@ -98,7 +98,7 @@ func (s *Setup) change(ctx context.Context, t task) error {
 		return fmt.Errorf("after the change: %w", err)
 	}
 	if is.needs() {
-		return fmt.Errorf("Vault took the change, but has something else now: %v %s", is.differences, is.detail)
+		return fmt.Errorf("it is something else after the change: %v %s", is.differences, is.detail)
 	}
 	return nil
 }

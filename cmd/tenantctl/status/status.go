@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -182,7 +181,7 @@ func (r *Report) token(ctx context.Context, v *vault.Client) error {
 		return err
 	}
 	if answer == nil {
-		return fmt.Errorf("Vault says nothing of it")
+		return errors.New("there is no answer about it")
 	}
 	t := &Token{}
 	t.Name, _ = answer.Data["display_name"].(string)
