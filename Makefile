@@ -50,6 +50,7 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/process
 	go test -fuzz FuzzAnIDIsOneSegmentOfAPath -fuzztime 30s ./agent/tenant
 	go test -fuzz FuzzAFileIsABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
+	go test -fuzz FuzzDotenvComesBack -fuzztime 30s ./cmd/tenantctl/values
 	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 

@@ -44,11 +44,14 @@ func await[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	}
 }
 
-// stdin reads standard input, and no longer than the command lasts.
-type stdin struct{ cmd *cobra.Command }
+// patient reads no longer than the command lasts.
+type patient struct {
+	ctx context.Context
+	r   io.Reader
+}
 
-func (s stdin) Read(p []byte) (int, error) {
-	return await(s.cmd.Context(), func() (int, error) { return s.cmd.InOrStdin().Read(p) })
+func (p patient) Read(b []byte) (int, error) {
+	return await(p.ctx, func() (int, error) { return p.r.Read(b) })
 }
 
 // askLine asks the terminal that standard input is.
@@ -57,7 +60,7 @@ func askLine(cmd *cobra.Command, question string) (string, error) {
 	var line []byte
 	for {
 		var one [1]byte
-		n, err := stdin{cmd}.Read(one[:])
+		n, err := patient{cmd.Context(), cmd.InOrStdin()}.Read(one[:])
 		switch {
 		case err == io.EOF || n == 1 && one[0] == '\n':
 			return strings.TrimSpace(string(line)), nil
@@ -68,24 +71,38 @@ func askLine(cmd *cobra.Command, question string) (string, error) {
 	}
 }
 
-// askHidden asks the terminal that standard input is, and shows not what is typed,
-// however fast that is: it doesn't from before the question on.
+// askHidden asks the terminal that standard input is, and shows not what is typed.
 func askHidden(cmd *cobra.Command, question string) (string, error) {
-	fd := int(cmd.InOrStdin().(*os.File).Fd())
-	before, err := term.MakeRaw(fd)
+	in := cmd.InOrStdin().(*os.File)
+	texts, err := hidden(int(in.Fd()), patient{cmd.Context(), in}, cmd.ErrOrStderr(), question)
 	if err != nil {
 		return "", err
 	}
-	defer func() {
-		_ = term.Restore(fd, before)
-	}()
+	return texts[0], nil
+}
+
+// hidden asks a terminal. What is typed does not show, however fast that is: not from
+// before the first question on.
+func hidden(fd int, in io.Reader, out io.Writer, questions ...string) ([]string, error) {
+	before, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = term.Restore(fd, before) }()
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{stdin{cmd}, cmd.ErrOrStderr()}, "")
-	text, err := t.ReadPassword(question)
-	if errors.Is(err, io.EOF) { // Ctrl-C and Ctrl-D are characters now.
-		err = errors.New("it was not given")
+	}{in, out}, "")
+	var texts []string
+	for _, question := range questions {
+		text, err := t.ReadPassword(question)
+		if errors.Is(err, io.EOF) { // Ctrl-C and Ctrl-D are characters now.
+			err = errors.New("it was not given")
+		}
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, text)
 	}
-	return text, err
+	return texts, nil
 }

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"filippo.io/age"
-	"golang.org/x/term"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 )
@@ -56,7 +54,7 @@ func (k *backupKeys) resolve(ctx context.Context) ([]age.Recipient, error) {
 
 func (k *backupKeys) passphrase(ctx context.Context) (string, error) {
 	if k.passphraseFile != "" {
-		return readPassphrase(k.passphraseFile)
+		return passwordFrom("--passphrase-file", k.passphraseFile, os.Stdin)
 	}
 	lines, err := askPassphrase(ctx, "Passphrase for the backup: ", "The same again: ")
 	switch {
@@ -68,23 +66,6 @@ func (k *backupKeys) passphrase(ctx context.Context) (string, error) {
 	return lines[0], nil
 }
 
-// readPassphrase takes the first line of a file.
-func readPassphrase(path string) (string, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("--passphrase-file: %w", err)
-	}
-	passphrase, rest, _ := strings.Cut(string(content), "\n")
-	passphrase = strings.TrimSuffix(passphrase, "\r")
-	switch {
-	case passphrase == "":
-		return "", fmt.Errorf("--passphrase-file: the first line of %s is empty", path)
-	case strings.TrimSpace(rest) != "":
-		return "", fmt.Errorf("--passphrase-file: %s has more than one line", path)
-	}
-	return passphrase, nil
-}
-
 // askPassphrase asks on the terminal, wherever standard input comes from. What is
 // typed does not show, not even before the question does.
 func askPassphrase(ctx context.Context, prompts ...string) ([]string, error) {
@@ -93,34 +74,11 @@ func askPassphrase(ctx context.Context, prompts ...string) ([]string, error) {
 		return nil, errors.New("there is no terminal to ask for a passphrase")
 	}
 	defer tty.Close()
-	before, err := term.MakeRaw(int(tty.Fd()))
-	if err != nil {
-		return nil, err
+	lines, err := hidden(int(tty.Fd()), patient{ctx, tty}, tty, prompts...)
+	if err == nil && slices.Contains(lines, "") {
+		err = errors.New("the passphrase is empty")
 	}
-	defer func() { _ = term.Restore(int(tty.Fd()), before) }()
-	var lines []string
-	done := make(chan error, 1)
-	go func() {
-		terminal := term.NewTerminal(tty, "")
-		for _, prompt := range prompts {
-			line, err := terminal.ReadPassword(prompt)
-			if err != nil { // Such as Ctrl-C.
-				done <- errors.New("no passphrase was given")
-				return
-			}
-			lines = append(lines, line)
-		}
-		done <- nil
-	}()
-	select {
-	case <-ctx.Done(): // The reading goroutine ends with the process.
-		return nil, ctx.Err()
-	case err := <-done:
-		if err == nil && slices.Contains(lines, "") {
-			err = errors.New("the passphrase is empty")
-		}
-		return lines, err
-	}
+	return lines, err
 }
 
 // unlock gives a backup its key: from files of identities, or a passphrase.
@@ -155,7 +113,7 @@ func unlock(ctx context.Context, s *archive.Source, identities []string, passphr
 
 func knownPassphrase(ctx context.Context, file string) (string, error) {
 	if file != "" {
-		return readPassphrase(file)
+		return passwordFrom("--passphrase-file", file, os.Stdin)
 	}
 	lines, err := askPassphrase(ctx, "Passphrase of the backup: ")
 	if err != nil {

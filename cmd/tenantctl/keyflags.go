@@ -45,7 +45,9 @@ func (k *keyFlags) open(stdin io.Reader) (*keys.File, error) {
 
 // passwordFrom takes the first line of a file, or of standard input for "-".
 func passwordFrom(flag, path string, stdin io.Reader) (string, error) {
+	from := "standard input"
 	if path != "-" {
+		from = path
 		f, err := os.Open(path)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", flag, err)
@@ -60,9 +62,9 @@ func passwordFrom(flag, path string, stdin io.Reader) (string, error) {
 	password, rest, _ := strings.Cut(string(text), "\n")
 	switch {
 	case strings.TrimSuffix(password, "\r") == "":
-		return "", fmt.Errorf("%s: there is no password in its first line", flag)
+		return "", fmt.Errorf("%s: the first line of %s is empty", flag, from)
 	case strings.TrimSpace(rest) != "":
-		return "", fmt.Errorf("%s: there is more than one line", flag)
+		return "", fmt.Errorf("%s: %s has more than one line", flag, from)
 	}
 	return strings.TrimSuffix(password, "\r"), nil
 }

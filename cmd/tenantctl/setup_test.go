@@ -735,7 +735,7 @@ func TestABadCommandLineOfSetupContactsNobody(t *testing.T) {
 		"--admin-password-file short":                     "has 11 characters; 12 are the least",
 		"--admin-password-file same":                      "only 1 different characters",
 		"--admin-password-file default":                   "tried first",
-		"--admin-password-file empty":                     "there is no password in its first line",
+		"--admin-password-file empty":                     "the first line of empty is empty",
 		"--admin-password-file two":                       "more than one line",
 		"--audit-file logs/audit.log":                     "give an absolute path",
 		"--audit-file /a --no-audit":                      "none of the others can be",

@@ -150,7 +150,7 @@ func valuesOf(cmd *cobra.Command, args []string, from string) (map[string]any, e
 	if len(args) == 0 && from == "" {
 		return nil, errors.New("there are no values: write KEY=VALUE, KEY=@FILE or KEY=-, or name a file with --from")
 	}
-	in := values.Input{Stdin: stdin{cmd}}
+	in := values.Input{Stdin: patient{cmd.Context(), cmd.InOrStdin()}}
 	if onTerminal(cmd.InOrStdin()) {
 		in.Ask = func(key string) (string, error) { return askHidden(cmd, "Value of "+key+" (not shown): ") }
 	}
