@@ -160,6 +160,29 @@ func TestWhatIsNewerInVaultStaysAndIsTold(t *testing.T) {
 	assert.Equal(t, old, readSecret(t, s, "demo", "nexa"))
 }
 
+func TestWhatARestoreChangesOfPoliciesIsTold(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Own(t)
+	writeSecret(t, s, "demo", "nexa")
+	require.NoError(t, s.Client.Sys().PutPolicy("p", `path "old" { capabilities = ["read"] }`))
+	recipient, identity := newAgeKey(t)
+	file := filepath.Join(t.TempDir(), "b")
+	_, errs, code := run(t, vaultOf(s), "backup", file, "-r", recipient)
+	require.Zero(t, code, errs)
+	newer := `path "new" { capabilities = ["read"] }`
+	require.NoError(t, s.Client.Sys().PutPolicy("p", newer))
+	out, errs, code := run(t, vaultOf(s), "restore", file, "-i", identity)
+	assert.Equal(t, exitConflict, code)
+	assert.Regexp(t, `(?m)^skip +policy +p +it is another one in Vault$`, out)
+	assert.Contains(t, errs, "1 skipped")
+	is, err := s.Client.Sys().GetPolicy("p")
+	require.NoError(t, err)
+	assert.Equal(t, newer, is)
+	out, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--overwrite")
+	require.Zero(t, code, errs)
+	assert.Regexp(t, `(?m)^update +policy +p +it is another one in Vault$`, out)
+}
+
 func TestABackupGoesThroughPipes(t *testing.T) {
 	t.Parallel()
 	from, to := vaulttest.Own(t), vaulttest.Own(t)

@@ -49,9 +49,12 @@ One that is newer in Vault, or another, is skipped and told (exit code 6), unles
 --overwrite lets the backup's newest content be written as one more version. Nothing
 that somebody else writes at the same time is lost.
 
-Policies, roles and entities are written where they differ; a role id that is another
-one in Vault only with --overwrite. AppRole and userpass are enabled where the backup
-needs them. Secret ids and passwords have to be issued anew.
+Policies, roles and entities that are not in Vault are created. Those that differ are
+skipped and told, too, unless --overwrite makes them what they are in the backup: it
+takes back what was changed since, and enables an entity that is disabled by now. With
+--tenant, policies that differ stay in any case, since other tenants have them as well.
+AppRole and userpass are enabled where the backup needs them. Secret ids and passwords
+have to be issued anew.
 
 Anybody who knows a public key can encrypt to it: restore what you know the origin
 or the SHA-256 of.`,
@@ -69,7 +72,7 @@ or the SHA-256 of.`,
 	f.BoolVarP(&r.DryRun, "dry-run", "n", false, "show what would be done")
 	f.StringArrayVar(&r.tenants, "tenant", nil, "restore this tenant `id` only; may be given several times")
 	f.BoolVar(&r.SecretsOnly, "secrets-only", false, "no policies, roles, entities and settings of the engine")
-	f.BoolVar(&r.Overwrite, "overwrite", false, "write the backup's newest content as a new version where Vault has something newer, or other")
+	f.BoolVar(&r.Overwrite, "overwrite", false, "where Vault has something newer, or other: write the backup's newest content as a new version, and its policies, roles, entities and settings")
 	f.BoolVar(&r.Renumber, "renumber", false, "count versions from 1, instead of restoring their numbers")
 	f.IntVar(&r.MaxPlaceholders, "max-placeholders", 1000, "skip secrets that need more than `n` destroyed versions before their own, as each takes a write")
 	for _, other := range []string{"dry-run", "tenant", "secrets-only", "overwrite", "renumber", "max-placeholders"} {
@@ -229,11 +232,12 @@ func kinds() []string {
 
 func kindOrder(kind string) int { return slices.Index(kinds(), kind) }
 
-// actionRows are the plan of a dry run, or else what was skipped.
+// actionRows are the plan of a dry run, or else what was skipped, and what is
+// something else now than before.
 func (s *restoreSummary) actionRows() output.Rows {
 	rows := output.Rows{Head: []string{"ACTION", "KIND", "NAME", "DETAIL"}}
 	for _, a := range s.Actions {
-		if s.DryRun || a.Do == backup.Skip {
+		if s.DryRun || a.Do == backup.Skip || a.Do == backup.Update || a.Do == backup.Overwrite {
 			rows.Body = append(rows.Body, []string{a.Do, a.Kind, a.Name, a.Why})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 )
@@ -40,13 +41,27 @@ func (f *found) live(number int) bool { return f.data[number] != nil && !isPlace
 
 func isPlaceholder(c archive.Content) bool { return bytes.Equal(c, placeholder) }
 
-func (f *found) hasLive() bool {
-	for number := range f.data {
-		if f.live(number) {
-			return true
-		}
+// strange tells whether a version in Vault is none that a restore of this backup has
+// made: neither content nor a placeholder. These are destroyed where the backup has
+// no content. What was only deleted is somebody's.
+func (f *found) strange(number int, s *archive.Secret) bool {
+	about, ok := f.version(number)
+	if !ok || isPlaceholder(f.data[number]) {
+		return false
 	}
-	return false
+	i := slices.IndexFunc(s.Versions, func(v archive.Version) bool { return v.Number == number })
+	switch {
+	case i >= 0 && s.Versions[i].Created == about.Created: // It is the very same version.
+		return false
+	case about.Destroyed:
+		return i >= 0 && s.Versions[i].Data != nil
+	}
+	return i < 0 || !bytes.Equal(s.Versions[i].Data, f.data[number]) || f.data[number] == nil
+}
+
+// hasStrange tells whether any version is.
+func (f *found) hasStrange(s *archive.Secret) bool {
+	return slices.ContainsFunc(f.numbers(), func(number int) bool { return f.strange(number, s) })
 }
 
 // step is what is to be done with a secret, and why.
@@ -65,7 +80,7 @@ func decide(s *archive.Secret, f *found, overwrite bool) step {
 	switch {
 	case st.do == Create:
 		// A secret without versions is nothing but metadata.
-		st.meta = f != nil && !sameMeta || f == nil && (s.Current == 0 || !isDefault(s))
+		st.meta = f != nil && !sameMeta || f == nil && (s.Current == 0 || len(s.Custom) > 0 || !isDefault(s.Settings))
 	case st.do == Append:
 		st.meta = !sameMeta
 	case overwrite && st.do == Skip:
@@ -79,8 +94,8 @@ func decide(s *archive.Secret, f *found, overwrite bool) step {
 	return st
 }
 
-func isDefault(s *archive.Secret) bool {
-	return len(s.Custom) == 0 && s.MaxVersions == 0 && !s.CASRequired && (s.DeleteVersionAfter == "0s" || s.DeleteVersionAfter == "")
+func isDefault(s archive.Settings) bool {
+	return s.MaxVersions == 0 && !s.CASRequired && (s.DeleteVersionAfter == "0s" || s.DeleteVersionAfter == "")
 }
 
 // compare finds out which of the two states, if any, comes after the other.
@@ -114,7 +129,7 @@ func compare(s *archive.Secret, f *found) step {
 		return step{do: Skip, why: fmt.Sprintf("version %d was deleted in Vault", f.Current)}
 	case f.Current == s.Current:
 		return step{do: Unchanged}
-	case common == 0 && f.hasLive():
+	case common == 0 && f.hasStrange(s) || f.strange(f.Current, s):
 		return step{do: Skip, why: fmt.Sprintf("Vault has version %d, which has nothing in common with the backup", f.Current)}
 	}
 	return step{do: Append, why: fmt.Sprintf("versions %d to %d", f.Current+1, s.Current)}

@@ -10,8 +10,8 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 )
 
-// versions reads "2:a 3:- 4:b": the numbers, and the content or - for none. A +
-// behind it says that it was written at another time, by another Vault.
+// versions reads "2:a 3:- 4:del": the numbers, and the content, - for what is destroyed,
+// del for deleted, p for a placeholder. A + behind it says that it was written at another time, by another Vault.
 func versions(text string) (all []archive.Version, current int) {
 	for _, field := range strings.Fields(text) {
 		number, what, _ := strings.Cut(field, ":")
@@ -24,6 +24,8 @@ func versions(text string) (all []archive.Version, current int) {
 		switch what {
 		case "-":
 			v.Destroyed = true
+		case "del":
+			v.Deleted = "t"
 		case "p":
 			v.Data = placeholder
 		default:
@@ -47,7 +49,7 @@ func inVault(text string) *found {
 	all, current := versions(text)
 	f := &found{&metadata{Current: current, Versions: map[string]metadataVersions{}}, map[int]archive.Content{}}
 	for _, v := range all {
-		f.Versions[strconv.Itoa(v.Number)] = metadataVersions{Created: v.Created, Destroyed: v.Destroyed}
+		f.Versions[strconv.Itoa(v.Number)] = metadataVersions{Created: v.Created, Deleted: v.Deleted, Destroyed: v.Destroyed}
 		if v.Data != nil {
 			f.data[v.Number] = v.Data
 		}
@@ -72,6 +74,12 @@ func TestWhatIsDoneWithASecretDependsOnWhichStateIsNewer(t *testing.T) {
 		{"3:c 4:d", "1:-+ 2:-+", Append, Append, ""}, // Nothing that can be read is there.
 		{"3:c 4:d", "1:-+ 2:p+", Append, Append, ""}, // A restore was interrupted.
 		{"3:c 4:d", "1:a+ 2:b+", Skip, Overwrite, "nothing in common"},
+		{"1:a 2:b", "1:del+", Skip, Overwrite, "nothing in common"}, // Another secret, which was deleted.
+		{"1:a 2:b", "1:-+", Skip, Overwrite, "nothing in common"},   // No placeholder of this backup.
+		{"1:del 2:del 3:c", "1:-+ 2:del+", Skip, Overwrite, "nothing in common"},
+		{"1:a 2:b 3:c", "1:a+ 2:del+", Skip, Overwrite, "nothing in common"},
+		{"1:a 2:b 3:c", "1:a 2:del", Append, Append, "versions 3 to 3"}, // The very version.
+		{"1:a 2:- 4:d 5:e", "1:a+ 2:-+ 3:-+", Append, Append, "versions 4 to 5"},
 		{"2:- 3:c", "1:a 2:b", Append, Append, ""}, // The same time stamp: it is the very version.
 		{"2:- 3:c", "1:a 2:b+", Skip, Overwrite, "nothing in common"},
 		{"1:a 2:b 3:c", "1:a 2:x+", Skip, Overwrite, "version 2 has another content"},

@@ -42,11 +42,11 @@ func (re *restorer) role(ctx context.Context, r *archive.Role) (Action, error) {
 	case is.RoleID != r.RoleID:
 		data["role_id"] = r.RoleID
 		a.Do, a.Why = Update, "it has another role id in Vault"
-	case sameSettings(r.Settings, is.Settings):
-		a.Do = Unchanged
-		return a, nil
 	default:
-		a.Do, a.Why = Update, "its settings are others in Vault"
+		a.Do, a.Why = re.differing(sameSettings(r.Settings, is.Settings), "its settings are others in Vault")
+	}
+	if a.Do != Update {
+		return a, nil
 	}
 	return a, re.write(ctx, path, data)
 }
@@ -94,18 +94,19 @@ func (re *restorer) mount(ctx context.Context, path, kind string) (mount, error)
 }
 
 func (re *restorer) entity(ctx context.Context, e *archive.Entity) (Action, error) {
-	a := Action{Kind: "entity", Name: e.Name, Do: Unchanged}
+	a := Action{Kind: "entity", Name: e.Name}
 	is, err := readEntity(ctx, re.v, "name/"+e.Name)
 	if err != nil {
 		return a, err
 	}
-	switch {
-	case is == nil:
-		a.Do = Create
-	case !sameEntity(e, is):
-		a.Do, a.Why = Update, "it is another one in Vault"
+	a.Do = Create
+	if is != nil {
+		a.Do, a.Why = re.differing(sameEntity(e, is), otherEntity(e, is))
 	}
-	if a.Do != Unchanged {
+	switch a.Do {
+	case Skip:
+		return a, nil // It may be of another tenant, which an alias would let the role be.
+	case Create, Update:
 		if is, err = re.putEntity(ctx, e, is); err != nil {
 			return a, err
 		}
@@ -118,6 +119,15 @@ func (re *restorer) entity(ctx context.Context, e *archive.Entity) (Action, erro
 		a.join(do, why)
 	}
 	return a, nil
+}
+
+// otherEntity says in which way an entity is another one. That it cannot be used in
+// Vault, but could when it was backed up, nobody shall overlook.
+func otherEntity(e *archive.Entity, is *entity) string {
+	if is.Disabled && !e.Disabled {
+		return "it is disabled in Vault, and was not in the backup"
+	}
+	return "it is another one in Vault"
 }
 
 // join adds what is done with an alias to what is done with its entity.
@@ -185,6 +195,8 @@ func (re *restorer) alias(ctx context.Context, is *entity, want archive.Alias) (
 			continue
 		case has.Name == want.Name && maps.Equal(has.Custom, want.Custom):
 			return Unchanged, "", nil
+		case has.Name == want.Name && !re.Overwrite:
+			return Skip, "its alias of " + want.Mount + " has other metadata in Vault", nil
 		case has.Name == want.Name:
 			return Update, "its alias of " + want.Mount, re.write(ctx, "identity/entity-alias", data)
 		case !re.Overwrite:

@@ -62,6 +62,9 @@ func (p *Part) seeRole(r *archive.Role) {
 	}
 }
 
+// All tells whether it is everything.
+func (p *Part) All() bool { return len(p.tenants) == 0 }
+
 // Missing are tenants that have no secrets in what was seen.
 func (p *Part) Missing() []string {
 	return slices.DeleteFunc(slices.Clone(p.tenants), func(id string) bool { return p.secrets[id] })

@@ -27,7 +27,9 @@ type RestoreOptions struct {
 	// SecretsOnly leaves out policies, roles, entities and the engine's settings.
 	SecretsOnly bool
 	// Overwrite writes the backup's newest content as a new version where Vault has
-	// something newer or something else.
+	// something newer or something else, and makes policies, roles, entities and the
+	// engine's settings what they are in the backup. Without it, what is missing is
+	// made, and what differs stays.
 	Overwrite bool
 	// Renumber gives the versions new numbers, so that none is needed for a gap.
 	Renumber bool
@@ -179,11 +181,25 @@ func (re *restorer) engine(ctx context.Context, e *archive.Engine) (Action, erro
 	if err := decode(answer.Data, &is); err != nil {
 		return a, fmt.Errorf("reading %s/config: %w", e.Mount, err)
 	}
-	if is == e.Settings {
+	a.Do, a.Why = re.differing(is == e.Settings, "its settings are others in Vault")
+	if a.Do == Skip && isDefault(is) {
+		a.Do, a.Why = Update, "nobody has set anything in Vault"
+	}
+	if a.Do != Update {
 		return a, nil
 	}
-	a.Do, a.Why = Update, "its settings are others in Vault"
 	return a, re.write(ctx, e.Mount+"/config", settings(e.Settings))
+}
+
+// differing says what is done with something that is in Vault.
+func (re *restorer) differing(same bool, why string) (do, because string) {
+	switch {
+	case same:
+		return Unchanged, ""
+	case re.Overwrite:
+		return Update, why
+	}
+	return Skip, why
 }
 
 func settings(s archive.Settings) map[string]any {
@@ -200,11 +216,14 @@ func (re *restorer) policy(ctx context.Context, p *archive.Policy) (Action, erro
 	case builtIn(p.Name):
 		a.Do, a.Why = Skip, "it is Vault's own"
 		return a, nil
-	case ok && text == p.Text:
-		a.Do = Unchanged
-		return a, nil
 	case ok:
-		a.Do, a.Why = Update, "it is another one in Vault"
+		a.Do, a.Why = re.differing(text == p.Text, "it is another one in Vault")
+		if a.Do == Update && !re.Part.All() {
+			a.Do, a.Why = Skip, "it is another one in Vault, and is not for the tenant alone; restore it without --tenant"
+		}
+	}
+	if a.Do != Create && a.Do != Update {
+		return a, nil
 	}
 	return a, re.write(ctx, "sys/policies/acl/"+p.Name, map[string]any{"policy": p.Text})
 }

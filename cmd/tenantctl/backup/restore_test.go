@@ -149,7 +149,7 @@ func TestHighNumbersNeedPlaceholdersUpToALimit(t *testing.T) {
 	assert.Equal(t, from.live(nexa), to.live(nexa))
 }
 
-func TestPoliciesRolesAndEntitiesAreWrittenWhereTheyDiffer(t *testing.T) {
+func TestPoliciesRolesAndEntitiesThatDifferAreWrittenOnlyWhenTold(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	p.enable("approle", "approle")
@@ -160,7 +160,16 @@ func TestPoliciesRolesAndEntitiesAreWrittenWhereTheyDiffer(t *testing.T) {
 	p.write("auth/approle/role/demo-nexa", map[string]any{"token_ttl": "2h"})
 	p.write("identity/entity/name/demo-nexa", map[string]any{"metadata": map[string]string{TenantMetadata: "evil"}})
 	p.write("identity/entity-alias", map[string]any{"name": roleID, "mount_accessor": p.accessor("approle"), "custom_metadata": map[string]string{}})
-	did := p.restore(file, RestoreOptions{})
+	now := recordsOf(t, p.backup(ReadOptions{}))
+	skipped := map[string]string{
+		"policy " + policies.Tenant: "skip: it is another one in Vault",
+		"role demo-nexa":            "skip: its settings are others in Vault",
+		"entity demo-nexa":          "skip: it is another one in Vault",
+	}
+	assert.Equal(t, skipped, p.restore(file, RestoreOptions{}))
+	assert.Equal(t, skipped, p.restore(file, RestoreOptions{}, "demo"))
+	assert.Equal(t, now, recordsOf(t, p.backup(ReadOptions{})))
+	did := p.restore(file, RestoreOptions{Overwrite: true})
 	assert.Equal(t, map[string]string{
 		"policy " + policies.Tenant: "update: it is another one in Vault",
 		"role demo-nexa":            "update: its settings are others in Vault",
@@ -168,6 +177,87 @@ func TestPoliciesRolesAndEntitiesAreWrittenWhereTheyDiffer(t *testing.T) {
 	}, did)
 	assert.Empty(t, p.restore(file, RestoreOptions{}))
 	assert.Equal(t, recordsOf(t, file), recordsOf(t, p.backup(ReadOptions{})))
+}
+
+func TestARestoreOfATenantLeavesThePoliciesOfAllAlone(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.enable("approle", "approle")
+	p.tenantLogin("demo", "nexa")
+	p.puts(at("demo", "nexa"), 1, 1)
+	file := p.backup(ReadOptions{})
+	newer := `path "x" { capabilities = ["read"] }`
+	p.write("sys/policies/acl/"+policies.Tenant, map[string]any{"policy": newer})
+	did := p.restore(file, RestoreOptions{Overwrite: true}, "demo")
+	assert.Equal(t, map[string]string{
+		"policy " + policies.Tenant: "skip: it is another one in Vault, and is not for the tenant alone; restore it without --tenant",
+	}, did)
+	text, _, err := readPolicy(t.Context(), p.v, policies.Tenant)
+	require.NoError(t, err)
+	assert.Equal(t, newer, text)
+}
+
+func TestWhoWasDisabledStaysSoUnlessTold(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.enable("approle", "approle")
+	roleID := p.tenantLogin("demo", "nexa")
+	p.puts(at("demo", "nexa"), 1, 1)
+	file := p.backup(ReadOptions{})
+	p.write("identity/entity/name/demo-nexa", map[string]any{"disabled": true})
+	const why = "it is disabled in Vault, and was not in the backup"
+	for _, tenants := range [][]string{nil, {"demo"}} {
+		assert.Equal(t, map[string]string{"entity demo-nexa": "skip: " + why}, p.restore(file, RestoreOptions{}, tenants...))
+	}
+	secret := p.write("auth/approle/role/demo-nexa/secret-id", nil)
+	_, err := p.s.Client.Logical().Write("auth/approle/login", map[string]any{"role_id": roleID, "secret_id": secret["secret_id"]})
+	require.Error(t, err, "it is disabled still")
+	assert.Equal(t, map[string]string{"entity demo-nexa": "update: " + why}, p.restore(file, RestoreOptions{Overwrite: true}))
+	p.login(roleID, "demo-nexa")
+}
+
+func TestAnEntityOfAnotherTenantGetsNoAlias(t *testing.T) {
+	t.Parallel()
+	from, to := newPlace(t), newPlace(t)
+	from.enable("approle", "approle")
+	to.enable("approle", "approle")
+	from.tenantLogin("demo", "nexa")
+	from.puts(at("demo", "nexa"), 1, 1)
+	to.write("identity/entity", map[string]any{"name": "demo-nexa", "metadata": map[string]string{TenantMetadata: "other"}})
+	did := to.restore(from.backup(ReadOptions{}), RestoreOptions{})
+	assert.Equal(t, "skip: it is another one in Vault", did["entity demo-nexa"])
+	is, err := readEntity(t.Context(), to.v, "name/demo-nexa")
+	require.NoError(t, err)
+	assert.Empty(t, is.Aliases)
+}
+
+func TestSettingsOfTheEngineThatSomebodyMadeStayUnlessTold(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	p.write("secret/config", map[string]any{"max_versions": 5})
+	file := p.backup(ReadOptions{})
+	p.write("secret/config", map[string]any{"max_versions": 20})
+	assert.Equal(t, map[string]string{"engine secret": "skip: its settings are others in Vault"}, p.restore(file, RestoreOptions{}))
+	assert.Equal(t, map[string]string{"engine secret": "update: its settings are others in Vault"}, p.restore(file, RestoreOptions{Overwrite: true}))
+	assert.Empty(t, p.restore(file, RestoreOptions{}))
+}
+
+// What was deleted in Vault after the backup is newer, although its number is lower.
+func TestADeletedSecretOfATenantThatWasMadeAnewStaysDeleted(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	nexa := at("demo", "nexa")
+	p.puts(nexa, 1, 2)
+	file := p.backup(ReadOptions{})
+	p.deleteAll(nexa)
+	p.put(nexa, map[string]any{"v": "anew"})
+	p.write("secret/delete/"+nexa, map[string]any{"versions": []int{1}})
+	did := p.restore(file, RestoreOptions{})
+	assert.Equal(t, map[string]string{"secret secret/" + nexa: "skip: Vault has version 1, which has nothing in common with the backup"}, did)
+	assert.Empty(t, p.live(nexa))
+	assert.Equal(t, 1, p.meta(nexa).Current)
+	p.restore(file, RestoreOptions{Overwrite: true})
+	assert.Equal(t, map[int]any{2: content(nexa, 2)}, p.live(nexa))
 }
 
 func TestAnotherRoleIDThatMayBeInUseStaysUnlessTold(t *testing.T) {
