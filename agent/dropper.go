@@ -37,6 +37,9 @@ type dropper struct {
 	grown           bool               // there are more drops than the queue knows of
 	byDestination   map[string]*state
 	former          map[string]*state // those of the configuration before, while it is replaced
+	farewells       []farewell        // to be told of tenants that are gone
+	owed            []reload.News     // of an earlier run
+	released        []string          // leases of an earlier run, of files that are removed
 }
 
 // state is a drop and what became of it.
@@ -68,6 +71,7 @@ type state struct {
 	late   bool       // it came while services were running: they are told even of its first file
 	absent bool       // its tenant has no such secret, and no file of it
 	isGone bool       // its tenant is gone
+	made   []readFile // what the drop was made of, besides the configuration
 }
 
 func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
@@ -82,11 +86,8 @@ func newDropperOf(cfg *config.Config, log *slog.Logger, dry bool) *dropper {
 
 // key tells drops of two configurations apart.
 func (s *state) key() string {
-	switch {
-	case s.env != "":
+	if s.env != "" {
 		return "env " + s.env
-	case s.drop.Destination == "":
-		return "none " + s.drop.Name
 	}
 	return s.drop.Destination
 }
@@ -116,15 +117,17 @@ func (d *dropper) setDrops(cfg *config.Config) {
 // add takes a drop in, with what is known of its destination.
 func (d *dropper) add(s *state) {
 	d.states = append(d.states, s)
-	if s.drop.Destination != "" {
-		d.byDestination[s.drop.Destination] = s
+	if s.env == "" {
+		for _, path := range pathsOfDrop(s.drop) {
+			d.byDestination[path] = s
+		}
 	}
 	switch before := d.former[s.key()]; {
 	case before != nil:
 		s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-		s.sides, s.said, s.untold = before.sides, before.said, before.untold
-	case s.drop.Destination != "":
+		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
+	case s.env == "":
 		s.orphaned = readRecord(s.drop.Destination)
 		s.untold, s.orphaned.Untold = s.orphaned.Untold, false
 		if !d.dry {
@@ -134,14 +137,13 @@ func (d *dropper) add(s *state) {
 }
 
 // discard lets go of states.
-func (d *dropper) discard(gone func(*state) bool) {
-	d.states = slices.DeleteFunc(d.states, func(s *state) bool {
-		if gone(s) {
-			delete(d.byDestination, s.drop.Destination)
-			return true
+func (d *dropper) discard(gone []*state) {
+	d.states = slices.DeleteFunc(d.states, func(s *state) bool { return slices.Contains(gone, s) })
+	for _, s := range gone {
+		for _, path := range pathsOfDrop(s.drop) {
+			delete(d.byDestination, path)
 		}
-		return false
-	})
+	}
 }
 
 // learn takes readings in and marks the drops that they concern.
@@ -172,11 +174,11 @@ func (d *dropper) uses() []render.Request {
 		for _, r := range s.uses {
 			all[r] = true
 		}
-		if s.err == nil && !s.lacks {
-			continue
-		}
 		for _, r := range s.inFile {
-			all[r] = true
+			// What a tenant that is gone still has in its files is kept alive with them.
+			if s.err != nil || s.lacks || s.isGone && d.readings[r].Life.Lease != nil {
+				all[r] = true
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Keys(all), func(a, b render.Request) int { return cmp.Compare(a.Fingerprint(), b.Fingerprint()) })
@@ -239,6 +241,7 @@ type rendered struct {
 // news of it. Failures stay in the states, and are logged once.
 func (d *dropper) step(ctx context.Context) []reload.News {
 	var ready []rendered
+	d.rebuild()
 	all := d.removeGone()
 	seen := map[string]error{}
 	d.held = time.Time{}
@@ -256,7 +259,14 @@ func (d *dropper) step(ctx context.Context) []reload.News {
 			ready = append(ready, r)
 		}
 	}
-	return append(all, d.put(ctx, ready)...)
+	all = append(all, d.put(ctx, ready)...)
+	for _, f := range d.followed {
+		if f.began {
+			d.remember(f) // Templates may have written other files besides.
+		}
+	}
+	d.sayAbsent()
+	return all
 }
 
 // holdsBack tells whether changes of a group are still gathered.
@@ -289,7 +299,7 @@ func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool)
 		switch {
 		case s.lacks:
 			lacks = true
-		case s.isAbsent(err):
+		case g.isAbsent(err):
 			absent = true
 		case isMissing(err) && s.drop.OnMissing == config.RemoveFile && g.set == nil:
 			s.dirty = false
@@ -297,7 +307,7 @@ func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool)
 				s.gone = true
 				return r, nil, false
 			}
-			return r, d.remove(s), false
+			return r, d.removeMissing(s), false
 		case err != nil:
 			s.dirty = false
 			d.fail(s, err)
@@ -468,8 +478,8 @@ func (d *dropper) warn(s *state, warnings []string) {
 	s.said = text
 }
 
-// remove takes a file away whose secret is gone. That it is gone is news, too.
-func (d *dropper) remove(s *state) []reload.News {
+// removeMissing takes a file away whose secret is gone. That it is gone is news, too.
+func (d *dropper) removeMissing(s *state) []reload.News {
 	removed, err := drop.Remove(s.drop.Destination)
 	if err != nil {
 		s.dirty = true
@@ -610,7 +620,7 @@ func (d *dropper) logWritten(s *state, outcome drop.Outcome, of int) {
 
 // failed tells whether a write has to be tried again.
 func (d *dropper) failed() bool {
-	return slices.ContainsFunc(d.states, func(s *state) bool { return s.dirty && !s.lacks && !s.isHeld })
+	return d.hasUnmade() || slices.ContainsFunc(d.states, func(s *state) bool { return s.dirty && !s.lacks && !s.isHeld })
 }
 
 // err joins the failures of all drops; one that several drops share shows once.
@@ -619,6 +629,11 @@ func (d *dropper) err() error {
 	for _, f := range d.followed {
 		if f.err != nil {
 			errs = append(errs, fmt.Errorf("drop %q: listing the tenants of for_each: %w", f.of.Name, f.err))
+		}
+		for _, key := range slices.Sorted(maps.Keys(f.members)) {
+			if err := f.members[key].err; err != nil {
+				errs = append(errs, fmt.Errorf("drop %q, tenant %s: %w", f.of.Name, key, err))
+			}
 		}
 	}
 	seen := map[string]bool{}

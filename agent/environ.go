@@ -47,7 +47,7 @@ func (d *dropper) setEnviron(r rendered) {
 // takeEnviron returns the variables when they are not what they were, and not
 // before all files were written once: the command may read them as it starts.
 func (d *dropper) takeEnviron() ([]string, bool) {
-	if !d.environ.started && (slices.ContainsFunc(d.states, func(s *state) bool { return !s.wrote && !s.absent && !s.isGone }) ||
+	if !d.environ.started && (slices.ContainsFunc(d.states, func(s *state) bool { return !s.wrote && (s.of == nil || s.lacks || s.dirty) }) ||
 		slices.ContainsFunc(d.followed, func(f *following) bool { return !f.began })) {
 		return nil, false
 	}

@@ -1,8 +1,8 @@
 package agent
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,22 +17,34 @@ import (
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
-// This file is about drops that follow tenants: for_each blocks, the keys that
-// they have, and what becomes of the files of a key that is gone.
+// This file is about drops that follow tenants: for_each blocks, the tenants that
+// they have, and what becomes of the files of a tenant that is gone.
 
-// following is a for_each block and its keys.
+// following is a for_each block and its tenants.
 type following struct {
-	of      *config.ForEach
-	began   bool                 // its keys were known once in this run
-	resumed bool                 // an earlier run has had keys, too
-	present map[string]bool      // those that have drops
-	gone    map[string]time.Time // those that have them still, and since when they are not there
-	odd     map[string]bool      // names that are no ids, which was said
-	err     error                // why the keys are not known, or not anew
-	written string               // what the record of keys holds
+	of        *config.ForEach
+	began     bool // its tenants were known once in this run
+	resumed   bool // an earlier run has had tenants, too
+	members   map[string]*member
+	odd       map[string]bool // names that are no ids, which was said
+	untold    map[string]bool // tenants whose files were removed, of which services may not have been told
+	err       error           // why the tenants are not known, or not anew
+	written   string          // what the record holds
+	unwritten error           // why the record could not be written
+	allAbsent bool            // that no tenant has the secret was said
 }
 
-// request asks for the keys.
+// member is a tenant of a for_each block.
+type member struct {
+	states []*state
+	gone   time.Time // since when it is not there; zero while it is
+	err    error     // why it has no drops
+	sides  []string  // what its templates have written besides, in an earlier run
+}
+
+func (m *member) isGone() bool { return !m.gone.IsZero() }
+
+// request asks for the tenants.
 func (f *following) request() render.Request { return render.List(f.of.Folder) }
 
 // keys are those that there are now; ok is false as long as nobody knows.
@@ -48,28 +60,34 @@ func (f *following) keys(readings watch.Batch) (keys []string, ok bool) {
 	listed, _ := reading.Secret.Data.Reveal()["keys"].([]any)
 	for _, each := range listed {
 		name := strings.TrimSuffix(fmt.Sprint(each), "/") // A folder, or a secret of its own.
-		if !slices.Contains(keys, name) && f.of.Wants(name) {
+		if f.of.Wants(name) {
 			keys = append(keys, name)
 		}
 	}
-	return keys, true
+	slices.Sort(keys)
+	return slices.Compact(keys), true
 }
 
-// setFollowed replaces the for_each blocks; what is known of the keys of one is
+// setFollowed replaces the for_each blocks; what is known of the tenants of one is
 // kept.
 func (d *dropper) setFollowed(blocks []*config.ForEach) {
 	old := d.followed
 	d.followed = nil
 	for _, of := range blocks {
-		f := &following{present: map[string]bool{}, gone: map[string]time.Time{}, odd: map[string]bool{}}
+		f := &following{of: of, members: map[string]*member{}, odd: map[string]bool{}, untold: map[string]bool{}}
 		if i := slices.IndexFunc(old, func(o *following) bool { return o.of.Pattern == of.Pattern }); i >= 0 {
-			f = old[i]
-			known := append(keysOf(f.present), keysOf(f.gone)...)
-			f.present = map[string]bool{}
-			f.of = of
-			d.addKeys(f, known)
+			before := old[i]
+			f.resumed, f.written, f.untold = true, before.written, before.untold
+			f.began = before.began && before.of.Folder == of.Folder
+			for j := range d.farewells {
+				if d.farewells[j].of == before {
+					d.farewells[j].of = f
+				}
+			}
+			for _, key := range slices.Sorted(maps.Keys(before.members)) {
+				d.resume(f, key, &member{gone: before.members[key].gone, sides: before.members[key].sides})
+			}
 		} else {
-			f.of = of
 			d.recall(f)
 		}
 		d.followed = append(d.followed, f)
@@ -77,51 +95,101 @@ func (d *dropper) setFollowed(blocks []*config.ForEach) {
 	}
 }
 
-func keysOf[V any](m map[string]V) []string {
-	var keys []string
-	for key := range m {
-		keys = append(keys, key)
+// resume takes up a tenant that was there before.
+func (d *dropper) resume(f *following, key string, m *member) {
+	if m.isGone() && !f.of.RemoveFiles {
+		return // Its files stay, and are nobody's now.
 	}
-	slices.Sort(keys)
-	return keys
+	f.members[key] = m
+	d.build(f, key, m, false)
 }
 
-// addKeys makes the drops of keys. What cannot be made stands for itself, with an
-// error.
-func (d *dropper) addKeys(f *following, keys []string) {
-	d.grown = d.grown || len(keys) > 0
-	for _, key := range keys {
-		drops, err := f.of.Drops(key)
-		if err == nil {
-			err = d.taken(drops)
+// build makes the drops of a tenant. What cannot be made is tried again.
+func (d *dropper) build(f *following, key string, m *member, late bool) {
+	drops, err := f.of.Drops(key)
+	if err == nil {
+		err = d.taken(drops)
+	}
+	if err != nil {
+		if m.err == nil || m.err.Error() != err.Error() {
+			d.log.Error("the files of a tenant cannot be made; will try again", "drop", f.of.Name, "tenant", key, "error", err)
 		}
-		if err != nil {
-			s := &state{drop: config.Drop{Name: f.of.Name + "[" + key + "]", Key: key}, of: f}
-			d.add(s)
-			d.fail(s, err)
-			drops = nil
+		m.err = err
+		return
+	}
+	m.err = nil
+	d.grown = true
+	for _, each := range drops {
+		s := &state{drop: each, of: f, dirty: !m.isGone(), isGone: m.isGone(), late: late}
+		for _, file := range each.Files {
+			s.made = append(s.made, readFile{file, versionOf(file)})
 		}
-		_, isGone := f.gone[key]
-		for _, each := range drops {
-			// What comes later than the agent is news to everyone; what comes with it
-			// no one can have read before.
-			d.add(&state{drop: each, of: f, dirty: !isGone, isGone: isGone, late: f.began || f.resumed})
-		}
-		f.present[key] = true
+		m.states = append(m.states, s)
+		d.add(s)
 	}
 }
 
 // taken tells whether another drop has a destination already.
 func (d *dropper) taken(drops []config.Drop) error {
 	for _, each := range drops {
-		if other := d.byDestination[each.Destination]; other != nil {
-			return fmt.Errorf("destination %s is written already, by %q", each.Destination, other.drop.Name)
+		for _, path := range pathsOfDrop(each) {
+			if other := d.byDestination[path]; other != nil {
+				return fmt.Errorf("destination %s is written already, by %q", path, other.drop.Name)
+			}
 		}
 	}
 	return nil
 }
 
-// expand brings the drops of a for_each block in line with its keys.
+// pathsOfDrop are the files that a drop writes, but for those that its template
+// writes besides.
+func pathsOfDrop(d config.Drop) []string {
+	path := filepath.Clean(d.Destination)
+	if d.Backup {
+		return []string{path, path + ".bak"}
+	}
+	return []string{path}
+}
+
+// rebuild makes the drops of tenants again that could not be made, or whose
+// templates have changed.
+func (d *dropper) rebuild() {
+	for _, f := range d.followed {
+		for key, m := range f.members {
+			changed := slices.ContainsFunc(m.states, (*state).isMadeOfOld)
+			if m.isGone() || m.err == nil && !changed {
+				continue
+			}
+			d.former = map[string]*state{}
+			for _, s := range m.states {
+				d.former[s.key()] = s
+			}
+			d.discard(m.states)
+			m.states = nil
+			d.build(f, key, m, f.began || f.resumed)
+			d.former = nil
+		}
+	}
+}
+
+// isMadeOfOld tells whether the files have changed that a drop was made of.
+func (s *state) isMadeOfOld() bool {
+	return slices.ContainsFunc(s.made, func(f readFile) bool { return versionOf(f.path) != f.version })
+}
+
+// hasUnmade tells whether there are tenants whose drops could not be made.
+func (d *dropper) hasUnmade() bool {
+	for _, f := range d.followed {
+		for _, m := range f.members {
+			if m.err != nil && !m.isGone() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// expand brings the drops of a for_each block in line with its tenants.
 func (d *dropper) expand(f *following) {
 	before := f.err
 	keys, ok := f.keys(d.readings)
@@ -133,183 +201,258 @@ func (d *dropper) expand(f *following) {
 	if !ok {
 		return
 	}
-	there := map[string]bool{}
-	var fresh []string
+	there := d.idsOf(f, keys)
+	var fresh, left []string
 	for _, key := range keys {
-		if err := tenant.CheckID(key); err != nil {
-			if !f.odd[key] {
-				f.odd[key] = true
-				d.log.Warn("a name in the folder of a for_each is not the id of a tenant, and left out", "drop", f.of.Name, "error", err)
-			}
-			continue
-		}
-		there[key] = true
-		if !f.present[key] {
+		if there[key] && f.members[key] == nil {
 			fresh = append(fresh, key)
+			f.members[key] = &member{}
+			d.build(f, key, f.members[key], f.began || f.resumed)
 		}
 	}
-	d.addKeys(f, fresh)
-	d.bringBack(f, there)
-	d.letLeave(f, there)
-	d.logKeys(f, fresh)
+	for _, key := range slices.Sorted(maps.Keys(f.members)) {
+		switch m := f.members[key]; {
+		case there[key] && m.isGone():
+			d.comeBack(f, key, m)
+		case !there[key] && !m.isGone():
+			left = append(left, key)
+			d.leave(f, key, m)
+		}
+	}
+	if f.began {
+		d.tell(fresh, f, "a new tenant", "new tenants")
+	} else {
+		d.log.Info("following tenants", "drop", f.of.Name, "count", len(there))
+	}
+	if f.of.RemoveFiles {
+		d.tell(left, f, "a tenant is gone; its files go, too, unless it comes back", "tenants are gone; their files go, too, unless they come back", "after", f.of.Grace.String())
+	} else {
+		d.tell(left, f, "a tenant is gone; its files stay", "tenants are gone; their files stay")
+	}
 	f.began = true
 	d.remember(f)
 }
 
-// logKeys tells of new keys of a running agent: each, or their number.
-func (d *dropper) logKeys(f *following, fresh []string) {
+// tell logs of each tenant, or how many there are where they are not few.
+func (d *dropper) tell(keys []string, f *following, one, many string, args ...any) {
 	const few = 3
-	switch {
-	case !f.began:
-		d.log.Info("following tenants", "drop", f.of.Name, "count", len(f.present)-len(f.gone))
-	case len(fresh) > few:
-		d.log.Info("new tenants", "drop", f.of.Name, "count", len(fresh))
-	default:
-		for _, key := range fresh {
-			d.log.Info("a new tenant", "drop", f.of.Name, "tenant", key)
-		}
-	}
-}
-
-// bringBack takes up the drops again of keys that are there again.
-func (d *dropper) bringBack(f *following, there map[string]bool) {
-	for key := range f.gone {
-		if !there[key] {
-			continue
-		}
-		delete(f.gone, key)
-		for _, s := range d.states {
-			if s.of == f && s.drop.Key == key && s.isGone {
-				s.isGone, s.dirty = false, true
-			}
-		}
-	}
-}
-
-// letLeave marks the drops of keys that are not there any more: their files go
-// after the grace, or stay and are nobody's then.
-func (d *dropper) letLeave(f *following, there map[string]bool) {
-	leaving := map[string]bool{}
-	for _, key := range keysOf(f.present) {
-		if _, known := f.gone[key]; there[key] || known {
-			continue
-		}
-		leaving[key] = true
-		if f.of.RemoveFiles {
-			f.gone[key] = time.Now()
-			d.log.Info("a tenant is gone; its files go, too, unless it comes back", "drop", f.of.Name, "tenant", key, "after", f.of.Grace.String())
-			continue
-		}
-		d.log.Info("a tenant is gone; its files stay", "drop", f.of.Name, "tenant", key)
-		delete(f.present, key)
-	}
-	if len(leaving) == 0 {
+	if len(keys) > few {
+		d.log.Info(many, append([]any{"drop", f.of.Name, "count", len(keys)}, args...)...)
 		return
 	}
-	for _, s := range d.states {
-		if s.of == f && leaving[s.drop.Key] {
-			s.isGone, s.dirty, s.lacks, s.absent = true, false, false, false
-			s.uses, s.reads, s.err, s.stale, s.since = nil, nil, nil, nil, time.Now()
-		}
+	for _, key := range keys {
+		d.log.Info(one, append([]any{"drop", f.of.Name, "tenant", key}, args...)...)
 	}
-	d.discard(func(s *state) bool {
-		return s.of == f && leaving[s.drop.Key] && (!f.of.RemoveFiles || s.drop.Destination == "")
-	})
 }
 
-// nextRemoval is when the files of a key go that is gone, or zero.
+// idsOf leaves out names that are no ids.
+func (d *dropper) idsOf(f *following, keys []string) map[string]bool {
+	ids, odd := map[string]bool{}, map[string]bool{}
+	for _, key := range keys {
+		err := tenant.CheckID(key)
+		if err == nil {
+			ids[key] = true
+			continue
+		}
+		odd[key] = true
+		if !f.odd[key] {
+			d.log.Warn("a name in the folder of a for_each is not the id of a tenant, and left out", "drop", f.of.Name, "error", err)
+		}
+	}
+	f.odd = odd
+	return ids
+}
+
+func (d *dropper) comeBack(f *following, key string, m *member) {
+	m.gone = time.Time{}
+	for _, s := range m.states {
+		s.isGone, s.dirty = false, true
+	}
+	if len(m.states) == 0 {
+		d.build(f, key, m, true)
+	}
+}
+
+// leave begins the grace of a tenant's files, or lets go of them.
+func (d *dropper) leave(f *following, key string, m *member) {
+	if !f.of.RemoveFiles || len(m.states) == 0 {
+		d.discard(m.states)
+		delete(f.members, key)
+		return
+	}
+	m.gone = time.Now()
+	for _, s := range m.states {
+		s.isGone, s.dirty, s.lacks, s.absent = true, false, false, false
+		s.uses, s.reads, s.err, s.stale, s.since = nil, nil, nil, nil, time.Now()
+	}
+}
+
+// mayRemove tells whether it is sure which tenants there are. Where a list fails, or
+// was not answered yet in this run, nothing is taken away.
+func (f *following) mayRemove() bool { return f.began && f.err == nil }
+
+// isOver tells whether the grace of a tenant that is gone is over.
+func (f *following) isOver(m *member) bool {
+	return m.isGone() && f.mayRemove() && !m.gone.Add(f.of.Grace).After(time.Now())
+}
+
+// nextRemoval is when the files of a tenant go that is gone, or zero.
 func (d *dropper) nextRemoval() time.Time {
 	var next time.Time
 	for _, f := range d.followed {
-		for _, since := range f.gone {
-			if at := since.Add(f.of.Grace); next.IsZero() || at.Before(next) {
+		for _, m := range f.members {
+			if at := m.gone.Add(f.of.Grace); m.isGone() && f.mayRemove() && (next.IsZero() || at.Before(next)) {
 				next = at
 			}
+		}
+	}
+	for _, each := range d.farewells {
+		if next.IsZero() || each.until.Before(next) {
+			next = each.until
 		}
 	}
 	return next
 }
 
-// isOver tells whether the grace of a key that is gone is over.
-func (f *following) isOver(key string) bool { return !f.gone[key].Add(f.of.Grace).After(time.Now()) }
-
-// removeGone takes away the files of keys whose grace is over, and returns the
+// removeGone takes away the files of tenants whose grace is over, and returns the
 // news of it.
 func (d *dropper) removeGone() []reload.News {
-	var all []reload.News
+	all := d.owed
+	d.owed = nil
 	for _, f := range d.followed {
-		over := map[string]bool{}
-		for key := range f.gone {
-			if f.isOver(key) {
-				over[key] = true
+		var removed []string
+		for _, key := range slices.Sorted(maps.Keys(f.members)) {
+			m := f.members[key]
+			if !f.isOver(m) {
+				continue
 			}
+			news, err := d.remove(f, key, m)
+			if err != nil {
+				m.gone = time.Now().Add(retryWrites - f.of.Grace)
+				d.fail(m.states[0], fmt.Errorf("removing the files of a tenant that is gone: %w", err))
+				continue
+			}
+			all = append(all, news...)
+			removed = append(removed, key)
 		}
-		if len(over) > 0 {
-			all = append(all, d.removeKeys(f, over)...)
+		if len(removed) > 0 {
+			d.tell(removed, f, "removed the files of a tenant that is gone", "removed the files of tenants that are gone")
+			d.remember(f)
 		}
 	}
 	return all
 }
 
-func (d *dropper) removeKeys(f *following, over map[string]bool) []reload.News {
-	var told []reload.News
-	failed := map[string]bool{}
-	sets := map[*config.Set]bool{}
-	for _, s := range d.states {
-		if s.of != f || !s.isGone || !over[s.drop.Key] || s.drop.Destination == "" {
-			continue
-		}
-		if s.drop.Set != nil && sets[s.drop.Set] {
-			continue // It has gone as a whole.
-		}
-		sets[s.drop.Set] = true
-		news, err := d.removeState(s)
-		if err != nil {
-			failed[s.drop.Key] = true
-			d.fail(s, fmt.Errorf("removing the file of a tenant that is gone: %w", err))
-			continue
-		}
-		told = append(told, news...)
-	}
-	done := func(s *state) bool { return s.of == f && s.isGone && over[s.drop.Key] && !failed[s.drop.Key] }
-	for _, s := range d.states {
-		if done(s) {
-			_ = os.Remove(recordPath(s.drop.Destination))
-			removeEmpty(filepath.Dir(s.drop.Destination), f.of.Place)
-		}
-	}
-	d.discard(done)
-	for key := range over {
-		if failed[key] {
-			f.gone[key] = time.Now().Add(retryWrites - f.of.Grace)
-			continue
-		}
-		delete(f.gone, key)
-		delete(f.present, key)
-		d.log.Info("removed the files of a tenant that is gone", "drop", f.of.Name, "tenant", key)
-	}
-	d.remember(f)
-	return told
-}
-
-// removeState takes away a file, or the set that it is of.
-func (d *dropper) removeState(s *state) ([]reload.News, error) {
-	paths, reloads := []string{s.drop.Destination}, s.drop.Reloads
-	if s.drop.Set != nil {
-		paths, reloads = nil, nil
-		for _, other := range d.states {
-			if other.drop.Set == s.drop.Set {
-				paths, reloads = append(paths, other.drop.Destination), append(reloads, other.drop.Reloads...)
-			}
-		}
-		reloads = append(reloads, s.drop.Set.Reloads...)
+// remove takes away all that a tenant's drops have written.
+func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, error) {
+	var paths []string
+	for _, s := range m.states {
+		paths = append(paths, s.drop.Destination)
 	}
 	was := slices.ContainsFunc(paths, exists)
-	if err := s.takeAway(); err != nil || !was {
-		return nil, err
+	for _, s := range m.states {
+		if err := s.takeAway(); err != nil {
+			return nil, err
+		}
 	}
-	change := reload.Change{Files: paths, At: time.Now()}
-	return []reload.News{{Change: change, Actions: d.wanted(reloads, false)}}, nil
+	for _, path := range m.sideFiles() {
+		if d.isOthers(path, m) {
+			continue
+		}
+		if _, err := drop.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range m.states {
+		folder := filepath.Dir(s.drop.Destination)
+		_ = os.Remove(recordPath(s.drop.Destination))
+		d.released = append(d.released, s.orphaned.Leases...)
+		delete(d.folders, folder)
+		if s.drop.CreateDirs {
+			removeEmpty(folder, f.of.Place)
+		}
+	}
+	d.discard(m.states)
+	delete(f.members, key)
+	if !was {
+		return nil, nil
+	}
+	return d.bidFarewell(f, key, m.drops()), nil
+}
+
+func (m *member) drops() []config.Drop {
+	var drops []config.Drop
+	for _, s := range m.states {
+		drops = append(drops, s.drop)
+	}
+	return drops
+}
+
+// sideFiles are what the templates of a tenant have written besides.
+func (m *member) sideFiles() []string {
+	all := slices.Clone(m.sides)
+	for _, s := range m.states {
+		all = append(all, s.sides...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// isOthers tells whether others write a file, too.
+func (d *dropper) isOthers(path string, m *member) bool {
+	return slices.ContainsFunc(d.states, func(s *state) bool {
+		return !slices.Contains(m.states, s) && (s.drop.Destination == path || slices.Contains(s.sides, path))
+	})
+}
+
+// farewell is the last that services are told of a tenant. There is no drop any more
+// that would keep its reloads.
+type farewell struct {
+	of      *following
+	key     string
+	files   []string
+	actions []reload.Action
+	until   time.Time
+}
+
+// lastWord is how long it is tried to tell of a tenant that is gone: what was its own
+// may be gone, too, such as its container.
+const lastWord = time.Minute
+
+// bidFarewell returns the news of files that were removed, and keeps their reloads
+// until services were told.
+func (d *dropper) bidFarewell(f *following, key string, drops []config.Drop) []reload.News {
+	var files []string
+	var actions []reload.Action
+	sets := map[*config.Set]bool{}
+	for _, each := range drops {
+		files = append(files, each.Destination)
+		actions = append(actions, d.wanted(each.Reloads, false)...)
+		if each.Set != nil && !sets[each.Set] {
+			sets[each.Set] = true
+			actions = append(actions, d.wanted(each.Set.Reloads, false)...)
+		}
+	}
+	if len(actions) == 0 {
+		return nil
+	}
+	f.untold[key] = true
+	d.farewells = append(d.farewells, farewell{f, key, files, actions, time.Now().Add(lastWord)})
+	return []reload.News{{Change: reload.Change{Files: files, At: time.Now()}, Actions: actions}}
+}
+
+// noteFarewells forgets those that were told, or that it is too late for.
+func (d *dropper) noteFarewells(untold map[string]bool) {
+	d.farewells = slices.DeleteFunc(d.farewells, func(w farewell) bool {
+		waits := slices.ContainsFunc(w.files, func(file string) bool { return untold[file] })
+		if waits && w.until.After(time.Now()) {
+			return false
+		}
+		delete(w.of.untold, w.key)
+		d.remember(w.of)
+		d.grown = true // The queue need not keep its reloads.
+		return true
+	})
 }
 
 func exists(path string) bool {
@@ -319,79 +462,19 @@ func exists(path string) bool {
 
 // removeEmpty removes the folders of a tenant, up to the place of all of them.
 func removeEmpty(folder, place string) {
-	for folder != place && strings.HasPrefix(folder, strings.TrimSuffix(place, "/")+"/") && os.Remove(folder) == nil {
+	for {
+		inside, err := filepath.Rel(place, folder)
+		if err != nil || inside == "." || strings.HasPrefix(inside, "..") || os.Remove(folder) != nil {
+			return
+		}
 		folder = filepath.Dir(folder)
 	}
 }
 
-// keyRecord is kept beside the files of a for_each block, for the next agent:
-// without it that would not know which files are those of tenants that have gone
-// meanwhile. It holds no secret.
-type keyRecord struct {
-	Pattern string               `json:"pattern"`
-	Present []string             `json:"present"`
-	Gone    map[string]time.Time `json:"gone,omitempty"`
-}
-
-// keyRecordPath is hidden, like that of a drop.
-func keyRecordPath(of *config.ForEach) string {
-	inside, err := filepath.Rel(of.Place, of.Pattern)
-	if err != nil {
-		inside = filepath.Base(of.Pattern)
-	}
-	return filepath.Join(of.Place, "."+strings.NewReplacer("/", "_", "*", "EACH").Replace(inside)+".deaddrop")
-}
-
-// recall takes up the keys of an earlier run.
-func (d *dropper) recall(f *following) {
-	content, err := os.ReadFile(keyRecordPath(f.of))
-	var r keyRecord
-	if err != nil || json.Unmarshal(content, &r) != nil || r.Pattern != f.of.Pattern {
-		return
-	}
-	f.resumed = true
-	known := r.Present
-	for key, since := range r.Gone {
-		f.gone[key] = since
-		known = append(known, key)
-	}
-	// The file may have been tampered with: what is in it is only removed.
-	known = slices.DeleteFunc(known, func(key string) bool { return tenant.CheckID(key) != nil })
-	d.addKeys(f, known)
-	for _, s := range d.states {
-		if s.of == f {
-			s.late = false // They were there before.
-		}
-	}
-}
-
-// remember writes the keys down.
-func (d *dropper) remember(f *following) {
-	if d.dry {
-		return
-	}
-	r := keyRecord{Pattern: f.of.Pattern, Gone: f.gone}
-	for _, key := range keysOf(f.present) {
-		if _, isGone := f.gone[key]; !isGone {
-			r.Present = append(r.Present, key)
-		}
-	}
-	content, _ := json.Marshal(r) // It has nothing that could fail.
-	path := keyRecordPath(f.of)
-	if string(content) == f.written || len(f.present) == 0 && !exists(path) {
-		return
-	}
-	result := drop.Write([]drop.File{{Path: path, Content: append(content, '\n'), Mode: 0o600, CreateDirs: true}})[0]
-	if result.Err != nil {
-		d.log.Warn("which tenants there are cannot be written down: files of those that go while no agent runs will stay", "error", result.Err)
-	}
-	f.written = string(content)
-}
-
-// isAbsent tells whether a drop of a tenant fails because the tenant has no such
+// isAbsent tells whether drops of a tenant fail because the tenant has no such
 // secret, and never had: that is no fault.
-func (s *state) isAbsent(err error) bool {
-	return s.of != nil && isMissing(err) && !exists(s.drop.Destination)
+func (g group) isAbsent(err error) bool {
+	return g.states[0].of != nil && isMissing(err) && !slices.ContainsFunc(g.states, func(s *state) bool { return exists(s.drop.Destination) })
 }
 
 // expectsNothing tells whether a failed reading is no news to anyone: that of a
@@ -402,6 +485,26 @@ func (d *dropper) expectsNothing(request render.Request, err error) bool {
 		return true
 	}
 	return isMissing(err) && len(d.followed) > 0 && !slices.ContainsFunc(d.states, func(s *state) bool {
-		return slices.Contains(s.uses, request) && !s.isAbsent(err)
+		return slices.Contains(s.uses, request) && (s.of == nil || exists(s.drop.Destination))
 	})
+}
+
+// sayAbsent warns where no tenant at all has the secret: then the path may be wrong.
+func (d *dropper) sayAbsent() {
+	for _, f := range d.followed {
+		var all, absent int
+		for _, m := range f.members {
+			for _, s := range m.states {
+				all++
+				if s.absent {
+					absent++
+				}
+			}
+		}
+		isSo := all > 0 && all == absent
+		if isSo && !f.allAbsent {
+			d.log.Warn("no tenant has the secret of a for_each; is its path right?", "drop", f.of.Name, "tenants", len(f.members))
+		}
+		f.allAbsent = isSo
+	}
 }

@@ -46,13 +46,14 @@ func (d *dropper) settled() watch.Settled {
 	pending := map[string]bool{}
 	for _, s := range d.states {
 		out.InFiles = append(out.InFiles, s.leases...)
-		if s.isCurrent() {
+		if s.isCurrent() && !s.isGone { // The files of a tenant that is gone stand for a while.
 			continue
 		}
 		for _, id := range s.orphaned.Leases {
 			pending[id] = true
 		}
 	}
+	out.Orphans, d.released = slices.DeleteFunc(d.released, func(id string) bool { return pending[id] }), nil
 	for _, s := range d.states {
 		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool {
 			if !pending[id] && !slices.Contains(out.Orphans, id) {

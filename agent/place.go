@@ -33,11 +33,10 @@ func (d *dropper) tidy(s *state) {
 		return // Writing will tell.
 	}
 	if s.of != nil { // The folders of a thousand tenants are as one.
-		folder = s.of.of.Place
-		if d.placed[folder] {
+		if d.placed[s.of.of.Place] {
 			return
 		}
-		d.placed[folder] = true
+		d.placed[s.of.of.Place] = true
 	}
 	if is.OthersMayWrite && !s.drop.Strict {
 		d.log.Warn(othersMayWrite, "folder", folder)
@@ -175,7 +174,7 @@ func (s *state) readFile(path string) (string, error) {
 // readsFiles tells whether a template reads files.
 func (d *dropper) readsFiles() bool {
 	for _, s := range d.states {
-		if len(s.reads) > 0 {
+		if len(s.reads)+len(s.made) > 0 {
 			return true
 		}
 	}

@@ -85,7 +85,7 @@ func (d *dropper) peek() []FilePreview {
 func (d *dropper) peekAtGone() []FilePreview {
 	var files []FilePreview
 	for _, s := range d.states {
-		if s.isGone && s.of.isOver(s.drop.Key) && exists(s.drop.Destination) {
+		if s.isGone && s.of.isOver(s.of.members[s.drop.Key]) && exists(s.drop.Destination) {
 			files = append(files, FilePreview{Destination: s.drop.Destination, Format: s.drop.Format, Old: contentOf(s.drop.Destination)})
 		}
 	}

@@ -103,6 +103,7 @@ func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
 // noteTold takes back what [dropper.noteUntold] has written of files that nobody
 // is to be told of any more.
 func (d *dropper) noteTold(untold map[string]bool) {
+	d.noteFarewells(untold)
 	for _, s := range d.states {
 		if s.untold && s.wrote && !s.dirty && !untold[s.drop.Destination] {
 			s.untold = false
@@ -216,6 +217,9 @@ func (s *state) touch() {
 func (d *dropper) actions() []reload.Action {
 	var all []reload.Action
 	sets := map[*config.Set]bool{}
+	for _, each := range d.farewells {
+		all = append(all, each.actions...)
+	}
 	for _, s := range d.states {
 		all = append(all, d.wanted(s.drop.Reloads, false)...)
 		if set := s.drop.Set; set != nil && !sets[set] {
@@ -229,6 +233,11 @@ func (d *dropper) actions() []reload.Action {
 // whoReads are the actions for files, by their destination.
 func (d *dropper) whoReads(files []string) []reload.Action {
 	var all []reload.Action
+	for _, each := range d.farewells {
+		if slices.ContainsFunc(files, func(file string) bool { return slices.Contains(each.files, file) }) {
+			all = append(all, each.actions...)
+		}
+	}
 	for _, s := range d.states {
 		if slices.Contains(files, s.drop.Destination) {
 			all = append(all, d.wanted(s.drop.Reloads, false)...)

@@ -21,11 +21,16 @@ func (k *keeper) logStatus() {
 	}
 	k.log.Info("status of the session", session...)
 	for _, f := range k.followed {
-		args := []any{"drop", f.of.Name, "for_each", cmp.Or(f.of.Folder, "a list"), "tenants", len(f.present) - len(f.gone), "gone", len(f.gone)}
+		args := []any{"drop", f.of.Name, "for_each", cmp.Or(f.of.Folder, "a list"), "tenants", len(f.members)}
 		if f.err != nil {
 			args = append(args, "error", f.err)
 		}
 		k.log.Info("status of a for_each", args...)
+		for key, m := range f.members {
+			if m.err != nil {
+				k.log.Info("status of a tenant", "drop", f.of.Name, "tenant", key, "state", "failed", "error", m.err)
+			}
+		}
 	}
 	for _, s := range k.states {
 		state, why := s.status()

@@ -166,6 +166,9 @@ type Drop struct {
 	Wait Wait
 	// Reloads are run in order when the file has changed.
 	Reloads []Reload
+	// Files are those that it was made of besides the files of the configuration: the
+	// templates of a tenant.
+	Files []string
 }
 
 // Set is a folder whose drops change together.

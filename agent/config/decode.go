@@ -17,11 +17,8 @@ type fileBlock struct {
 	EnvTemplates   []envTemplateBlock   `hcl:"env_template,block"`
 	Exec           *superviseBlock      `hcl:"exec,block"`
 
-	Tenant       *string   `hcl:"tenant,optional"`
-	Service      *string   `hcl:"service,optional"`
-	TenantRange  hcl.Range `hcl:"tenant,attr_value_range"`
-	Strict       *bool     `hcl:"strict,optional"`
-	RequireTmpfs *bool     `hcl:"require_tmpfs,optional"`
+	Strict       *bool `hcl:"strict,optional"`
+	RequireTmpfs *bool `hcl:"require_tmpfs,optional"`
 
 	Wait       *waitBlock `hcl:"wait,block"`
 	Splay      *string    `hcl:"splay,optional"`

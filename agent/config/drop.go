@@ -42,7 +42,10 @@ func (l *loader) oneDrop(name string, body hcl.Body, def hcl.Range, in *Set) {
 	if name == "" && b.Format == "" {
 		b.Format = string(render.FormatTemplate)
 	}
-	if b.Destination != "" {
+	switch {
+	case b.Destination == "" && !b.broken:
+		l.at(b.DestinationRange, "destination is empty; name a file, such as \"/run/deaddrop/nexa.env\"")
+	case b.Destination != "":
 		l.dropBody(cmp.Or(name, b.Destination), b, def, in)
 	}
 }
@@ -98,6 +101,9 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		l.inSet(&d, b)
 	}
 	l.destination(d.Destination, b.DestinationRange)
+	if d.Backup && in == nil {
+		l.claim(d.Destination+".bak", b.DestinationRange)
+	}
 	l.secretPath(b)
 	d.Format = l.format(b)
 	d.Dialect = l.dialect(b, d.Format)

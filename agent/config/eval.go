@@ -27,10 +27,11 @@ func scope(tenant, service string) *hcl.EvalContext {
 	return ctx
 }
 
-// withKey adds each.key.
+// withKey adds each.key, which is the tenant, too.
 func withKey(ctx *hcl.EvalContext, key string) *hcl.EvalContext {
 	child := ctx.NewChild()
-	child.Variables = map[string]cty.Value{"each": cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(key)})}
+	// The tenant is that of the key, as in its templates.
+	child.Variables = map[string]cty.Value{"each": cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(key)}), "tenant": cty.StringVal(key)}
 	return child
 }
 

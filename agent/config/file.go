@@ -2,10 +2,11 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -63,7 +64,7 @@ func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
 	var parsed *hcl.File
 	var diags hcl.Diagnostics
 	if filepath.Ext(path) == ".json" {
-		parsed, diags = json.Parse(src, path)
+		parsed, diags = json.Parse(plainJSON(src), path)
 	} else {
 		parsed, diags = hclsyntax.ParseConfig(src, path, hcl.InitialPos)
 	}
@@ -77,25 +78,55 @@ func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
 	return parsed.Body, true
 }
 
-// names reads the tenant and the service, which all other expressions may use. Of
-// several files the last counts, and the environment wins.
-func (l *loader) names(bodies []hcl.Body) {
-	for name, into := range map[string]*string{"tenant": &l.cfg.Tenant, "service": &l.cfg.Service} {
-		for _, body := range bodies {
-			content, _, _ := body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
-			if attr := content.Attributes[name]; attr != nil {
-				_ = gohcl.DecodeExpression(attr.Expr, l.ctx, into) // What is wrong with it is found again below.
-			}
-		}
-		*into = cmp.Or(os.Getenv("DEADDROP_"+strings.ToUpper(name)), *into)
-		if *into == "" {
-			continue
-		}
-		if err := tenant.CheckID(*into); err != nil {
-			l.problems = append(l.problems, Problem{Text: name + ": " + err.Error()})
-		}
+// names reads the tenant and the service, which all other expressions may use, and
+// returns what else the files hold. Of several files the last counts, and the
+// environment wins.
+func (l *loader) names(bodies []hcl.Body) (rest []hcl.Body) {
+	schema := &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "tenant"}, {Name: "service"}}}
+	given := map[string]*hcl.Attribute{}
+	for _, body := range bodies {
+		content, remain, diags := body.PartialContent(schema)
+		l.hcl(diags)
+		maps.Copy(given, content.Attributes)
+		rest = append(rest, remain)
 	}
+	l.cfg.Tenant, l.cfg.Service = l.name("tenant", given["tenant"]), l.name("service", given["service"])
 	l.ctx = scope(l.cfg.Tenant, l.cfg.Service)
+	return rest
+}
+
+// name is one of them, or "" where it is not set. It becomes a part of paths.
+func (l *loader) name(name string, attr *hcl.Attribute) string {
+	variable, at := "DEADDROP_"+strings.ToUpper(name), hcl.Range{}
+	value := os.Getenv(variable)
+	if value == "" && attr != nil {
+		variable, at = name, attr.Expr.Range()
+		l.hcl(gohcl.DecodeExpression(attr.Expr, l.ctx, &value))
+	}
+	if value == "" {
+		return ""
+	}
+	if err := tenant.CheckID(value); err != nil {
+		l.at(at, "%s: %s", variable, err)
+	}
+	return value
+}
+
+// ours is how an expression begins that a JSON file may hold.
+var ours = regexp.MustCompile(`^\$\{\s*(tenant|service|each\.key|env\s*\()`)
+
+// plainJSON keeps the text of a JSON file from being an expression, unless it is
+// plainly one of ours: JSON files of Vault Agent mean "${HOME}" and "%{" as they stand.
+func plainJSON(src []byte) []byte {
+	var out []byte
+	for i, c := range src {
+		opens := i+1 < len(src) && src[i+1] == '{' && (c == '$' || c == '%')
+		if opens && !ours.Match(src[i:]) {
+			out = append(out, c)
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // typed are the blocks that are written both as NAME "type" { … } and as

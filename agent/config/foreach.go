@@ -41,8 +41,11 @@ type ForEach struct {
 	Grace       time.Duration
 	// Place is the folder that all destinations are in, whatever the key.
 	Place string
+	// CreateDirs says that folders are made that are not there.
+	CreateDirs bool
 
-	build func(key string) ([]Drop, error)
+	build   func(key string) ([]Drop, error)
+	standIn bool // the key that is being built for is none of a tenant
 }
 
 // Drops are those of one key. What is wrong with them is an [*Error].
@@ -81,9 +84,6 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 		}
 		one(l, b.Rest)
 		return
-	case l.key != "":
-		l.at(b.ForEach.Range(), "for_each cannot be in a block with for_each: write it into the outer one alone")
-		return
 	}
 	f := &ForEach{
 		Name: name, Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
@@ -96,15 +96,21 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 		return
 	}
 	f.build = func(key string) ([]Drop, error) {
-		each := l.forKey(key)
+		each := l.forKey(key, f)
 		one(each, b.Rest)
 		for i := range each.cfg.Drops {
 			d := &each.cfg.Drops[i]
 			if name != "" && d.Set == nil {
 				d.Name = keyed(d.Name, key)
 			}
-			if !isBelow(d.Destination, f.Place) {
+			if f.Place != "" && !IsBelow(d.Destination, f.Place) {
 				each.at(def, "destination %s would be outside of %s", d.Destination, f.Place)
+			}
+			if d.OnMissing == Fail {
+				each.at(def, "on_missing = \"fail\" cannot be in a block with for_each: one tenant must not stop the others")
+			}
+			if each.files != l.files {
+				d.Files = each.cfg.Files
 			}
 		}
 		return each.cfg.Drops, each.err()
@@ -153,8 +159,7 @@ func (l *loader) keysOf(f *ForEach, expr hcl.Expression) bool {
 	return true
 }
 
-// Stand-ins for keys that nobody knows yet. They are ids, but none that anyone
-// has.
+// Stand-ins for keys that nobody knows yet.
 const (
 	someKey  = "each.key.1-stands-for-a-tenant"
 	otherKey = "each.key.2-stands-for-a-tenant"
@@ -163,25 +168,31 @@ const (
 // tryOut finds what is wrong whatever the key is, and where the files are. Of a
 // list, each key is tried.
 func (l *loader) tryOut(f *ForEach, def hcl.Range) {
+	f.standIn = true
 	one, err := f.build(someKey)
 	other, _ := f.build(otherKey)
+	f.standIn = false
 	if err != nil || len(one) != len(other) || len(one) == 0 {
 		l.adopt(err)
 		return
 	}
-	f.Place, f.Pattern = filepath.Dir(one[0].Destination), strings.ReplaceAll(one[0].Destination, someKey, "*")
+	first := filepath.Clean(one[0].Destination)
+	f.Pattern, f.CreateDirs = strings.ReplaceAll(first, someKey, "*"), one[0].CreateDirs
 	f.Name = cmp.Or(f.Name, f.Pattern)
+	place := filepath.Dir(first)
 	for i := range one {
-		if one[i].Destination == other[i].Destination {
-			l.at(def, "destination %s is the same for all keys; write ${each.key} into it", one[i].Destination)
+		a, b := filepath.Clean(one[i].Destination), filepath.Clean(other[i].Destination)
+		if a == b {
+			l.at(def, "destination %s is the same for all keys; write ${each.key} into it", a)
 			return
 		}
-		f.Place = commonFolder(f.Place, one[i].Destination, other[i].Destination)
-		if f.Place == "" {
+		place = commonFolder(place, a, b)
+		if place == "" {
 			l.at(def, "destinations of different keys have no folder in common: begin all of them alike")
 			return
 		}
 	}
+	f.Place = place
 	l.claim(f.Pattern, def)
 	if len(f.Keys) == 0 {
 		return
@@ -192,6 +203,9 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 		l.adopt(err)
 		for _, d := range drops {
 			l.claim(d.Destination, def)
+			if d.Backup {
+				l.claim(d.Destination+".bak", def)
+			}
 		}
 		built[key] = drops
 	}
@@ -206,18 +220,23 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 
 // adopt takes over what another loader has found wrong.
 func (l *loader) adopt(err error) {
-	if wrong, ok := err.(*Error); ok {
-		l.problems = append(l.problems, wrong.Problems...)
+	wrong, ok := err.(*Error)
+	if !ok {
+		return
+	}
+	for _, p := range wrong.Problems {
+		p.Text = strings.ReplaceAll(p.Text, someKey, "${each.key}")
+		l.problems = append(l.problems, p)
 	}
 }
 
-// forKey is a loader for one key: what it reads and finds wrong is its own. Files
-// that it reads are watched, as those of any template are.
-func (l *loader) forKey(key string) *loader {
+// forKey is a loader for one key: what it finds wrong is its own. Files that it reads
+// are those of the configuration while that is read, and its own from then on.
+func (l *loader) forKey(key string, f *ForEach) *loader {
 	each := newLoader()
 	each.sources, each.strict, each.requireTmpfs, each.supervises = l.sources, l.strict, l.requireTmpfs, l.supervises
 	each.taken = l.destinations
-	each.key, each.ctx, each.parsed = key, withKey(l.ctx, key), l.parsed
+	each.key, each.standIn, each.ctx, each.parsed = key, f.standIn, withKey(l.ctx, key), l.parsed
 	each.cfg.Wait, each.cfg.Tenant, each.cfg.Service = l.cfg.Wait, l.cfg.Tenant, l.cfg.Service
 	if l.files != nil {
 		each.files = l.files
@@ -228,14 +247,14 @@ func (l *loader) forKey(key string) *loader {
 // dependsOnKey tells whether a text is made of a stand-in for a key, so that what
 // it names cannot be there yet.
 func (l *loader) dependsOnKey(text string) bool {
-	return (l.key == someKey || l.key == otherKey) && strings.Contains(text, l.key)
+	return l.standIn && strings.Contains(text, l.key)
 }
 
 // commonFolder is the deepest folder that holds a folder and files, or "" where
 // there is none: one may be absolute and another not.
 func commonFolder(folder string, files ...string) string {
 	for _, file := range files {
-		for !isBelow(file, folder) {
+		for !IsBelow(file, folder) {
 			up := filepath.Dir(folder)
 			if up == folder {
 				return ""
@@ -246,9 +265,10 @@ func commonFolder(folder string, files ...string) string {
 	return folder
 }
 
-func isBelow(file, folder string) bool {
+// IsBelow tells whether a file is in a folder, or in a folder of that.
+func IsBelow(file, folder string) bool {
 	inside, err := filepath.Rel(folder, file)
-	return folder == "" || err == nil && inside != "." && inside != ".." && !strings.HasPrefix(inside, "../")
+	return err == nil && inside != "." && inside != ".." && !strings.HasPrefix(inside, "../")
 }
 
 // tenantID is how the platform writes a tenant into a path.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/render"
 )
 
 const perTenant = `drop "nexa" {
@@ -107,31 +108,38 @@ func TestMistakesInForEachAreNamedBeforeAnythingIsContacted(t *testing.T) {
 	block := func(lines string) string { return login + "drop \"n\" {\n" + lines + "\n}\n" }
 	const rest = "\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/x/${each.key}.env\""
 	for name, tc := range map[string]struct{ text, want string }{
-		"no folder":             {block(`  for_each = "secret/tenant"` + rest), `deaddrop.hcl:7:14: for_each "secret/tenant" is not a folder; write a folder of Vault and /*`},
-		"a glob within":         {block(`  for_each = "secret/*/x/*"` + rest), `for_each "secret/*/x/*" is not a folder`},
-		"a way out":             {block(`  for_each = "secret/../*"` + rest), `for_each "secret/../*" is not a folder`},
-		"an empty list":         {block(`  for_each = []` + rest), `for_each is neither a text nor a list`},
-		"a list with a hole":    {block(`  for_each = ["a", null]` + rest), `for_each: an id is empty`},
-		"an id that leads out":  {block(`  for_each = ["../../etc"]` + rest), `for_each: "../../etc" is not an id: use letters`},
-		"a number":              {block(`  for_each = 3` + rest), `for_each is neither a text nor a list`},
-		"one file for all":      {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/x.env\""), `destination /run/x.env is the same for all keys; write ${each.key} into it`},
-		"no common folder":      {block("  for_each = \"a/*\"\n  secret = \"a/${each.key}\"\n  destination = each.key == \"each.key.1-stands-for-a-tenant\" ? \"/a\" : \"b\""), `have no folder in common`},
-		"a folder":              {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/${each.key}/\""), `is a folder; name a file in it`},
-		"a typo within":         {block("  for_each = \"secret/tenant/*\"\n  formt = \"json\"" + rest), `deaddrop.hcl:8:3: Unsupported argument`},
-		"a template's mistake":  {login + "template {\n  for_each = \"a/*\"\n  contents = \"{{ nope }}\"\n  destination = \"/run/${each.key}\"\n}", `function "nope" not defined`},
-		"a word for on_removed": {block("  for_each = \"secret/tenant/*\"\n  on_removed = \"delete\"" + rest), `on_removed "delete" is not known; use one of remove, keep`},
-		"a grace":               {block("  for_each = \"secret/tenant/*\"\n  removal_grace = \"soon\"" + rest), `"soon" is not a duration`},
-		"include without":       {block("  include = [\"a\"]\n  secret = \"secret/x\"\n  destination = \"/run/x.env\""), `include, exclude, on_removed and removal_grace are for blocks with for_each`},
-		"each.key without":      {block("  secret = \"secret/x/${each.key}\"\n  destination = \"/run/x.env\""), `deaddrop.hcl:7:24: each.key is for blocks with for_each`},
-		"another part of each":  {block("  for_each = \"a/*\"\n  secret = \"secret/x/${each.value}\"\n  destination = \"/run/x.env\""), `deaddrop.hcl:8:28: Unsupported attribute: This object does not have an attribute named "value"`},
-		"no tenant":             {block("  secret = \"secret/tenant/${tenant}/nexa\"\n  destination = \"/run/x.env\""), `no tenant is set: write tenant = "…" at the top of the file, or set DEADDROP_TENANT`},
-		"no tenant_id":          {block("  secret = \"secret/tenant/{{tenant_id}}/nexa\"\n  destination = \"/run/x.env\""), `no tenant is set`},
-		"other braces":          {block("  secret = \"secret/tenant/{{tenant}}/nexa\"\n  destination = \"/run/x.env\""), `only {{tenant_id}} may stand in a path`},
-		"a tenant that is none": {"tenant = \"../x\"\n" + block("  secret = \"secret/${tenant}/x\"\n  destination = \"/run/x.env\""), `tenant: "../x" is not an id`},
-		"a variable not set":    {"tenant = env(\"DEADDROP_TEST_UNSET\")\n" + block("  secret = \"secret/x\"\n  destination = \"/run/x.env\""), `the environment variable DEADDROP_TEST_UNSET is not set, or empty; set it, or write env("DEADDROP_TEST_UNSET", "default")`},
-		"two of the same":       {login + perTenant + perTenant, `destination /run/deaddrop/*/nexa.json is written already, by the block at deaddrop.hcl:6`},
-		"one that is listed":    {block("  for_each = [\"a\"]"+rest) + "drop \"m\" {\n  secret = \"secret/x\"\n  destination = \"/run/x/a.env\"\n}", `destination /run/x/a.env is written already`},
-		"in a drop of a set":    {login + "set \"s\" {\n  for_each = \"a/*\"\n  destination = \"/run/${each.key}\"\n  drop \"d\" {\n    for_each = [\"a\"]\n    secret = \"a/b\"\n    destination = \"d\"\n  }\n}", `Unsupported argument`},
+		"no folder":               {block(`  for_each = "secret/tenant"` + rest), `deaddrop.hcl:7:14: for_each "secret/tenant" is not a folder; write a folder of Vault and /*`},
+		"a glob within":           {block(`  for_each = "secret/*/x/*"` + rest), `for_each "secret/*/x/*" is not a folder`},
+		"a way out":               {block(`  for_each = "secret/../*"` + rest), `for_each "secret/../*" is not a folder`},
+		"an empty list":           {block(`  for_each = []` + rest), `for_each is neither a text nor a list`},
+		"a list with a hole":      {block(`  for_each = ["a", null]` + rest), `for_each: an id is empty`},
+		"an id that leads out":    {block(`  for_each = ["../../etc"]` + rest), `for_each: "../../etc" is not an id: use letters`},
+		"a number":                {block(`  for_each = 3` + rest), `for_each is neither a text nor a list`},
+		"one file for all":        {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/x.env\""), `destination /run/x.env is the same for all keys; write ${each.key} into it`},
+		"all the same in the end": {block("  for_each = \"a/*\"\n  secret = \"a/${each.key}\"\n  destination = \"/run/${each.key}/../x.env\""), `is the same for all keys`},
+		"no destination":          {block("  for_each = \"a/*\"\n  secret = \"a/${each.key}\"\n  destination = \"\""), `destination is empty`},
+		"one that ends all":       {block("  for_each = \"a/*\"\n  on_missing = \"fail\"\n  secret = \"a/${each.key}\"\n  destination = \"/run/${each.key}\""), `one tenant must not stop the others`},
+		"a word with the key":     {block("  for_each = \"a/*\"\n  on_missing = each.key\n  secret = \"a/${each.key}\"\n  destination = \"/run/${each.key}\""), `on_missing "${each.key}" is not known`},
+		"contents of null":        {login + "template {\n  contents = env(\"HOME\") == \"\" ? \"x\" : null\n  destination = \"/run/x\"\n}", `contents must be a text`},
+		"a tenant by a service":   {"service = \"nexa\"\ntenant = \"${service}-1\"\n" + block("  secret = \"secret/x\"\n  destination = \"/run/x.env\""), `no service is set`},
+		"a backup of another":     {block("  for_each = [\"demo\", \"demo.bak\"]\n  backup = true\n  secret = \"a/${each.key}\"\n  destination = \"/run/${each.key}\""), `is written already`},
+		"no common folder":        {block("  for_each = \"a/*\"\n  secret = \"a/${each.key}\"\n  destination = each.key == \"each.key.1-stands-for-a-tenant\" ? \"/a\" : \"b\""), `have no folder in common`},
+		"a folder":                {block("  for_each = \"secret/tenant/*\"\n  secret = \"secret/tenant/${each.key}/nexa\"\n  destination = \"/run/${each.key}/\""), `is a folder; name a file in it`},
+		"a typo within":           {block("  for_each = \"secret/tenant/*\"\n  formt = \"json\"" + rest), `deaddrop.hcl:8:3: Unsupported argument`},
+		"a template's mistake":    {login + "template {\n  for_each = \"a/*\"\n  contents = \"{{ nope }}\"\n  destination = \"/run/${each.key}\"\n}", `function "nope" not defined`},
+		"a word for on_removed":   {block("  for_each = \"secret/tenant/*\"\n  on_removed = \"delete\"" + rest), `on_removed "delete" is not known; use one of remove, keep`},
+		"a grace":                 {block("  for_each = \"secret/tenant/*\"\n  removal_grace = \"soon\"" + rest), `"soon" is not a duration`},
+		"include without":         {block("  include = [\"a\"]\n  secret = \"secret/x\"\n  destination = \"/run/x.env\""), `include, exclude, on_removed and removal_grace are for blocks with for_each`},
+		"each.key without":        {block("  secret = \"secret/x/${each.key}\"\n  destination = \"/run/x.env\""), `deaddrop.hcl:7:24: each.key is for blocks with for_each`},
+		"another part of each":    {block("  for_each = \"a/*\"\n  secret = \"secret/x/${each.value}\"\n  destination = \"/run/x.env\""), `deaddrop.hcl:8:28: Unsupported attribute: This object does not have an attribute named "value"`},
+		"no tenant":               {block("  secret = \"secret/tenant/${tenant}/nexa\"\n  destination = \"/run/x.env\""), `no tenant is set: write tenant = "…" at the top of the file, or set DEADDROP_TENANT`},
+		"no tenant_id":            {block("  secret = \"secret/tenant/{{tenant_id}}/nexa\"\n  destination = \"/run/x.env\""), `no tenant is set`},
+		"other braces":            {block("  secret = \"secret/tenant/{{tenant}}/nexa\"\n  destination = \"/run/x.env\""), `only {{tenant_id}} may stand in a path`},
+		"a tenant that is none":   {"tenant = \"../x\"\n" + block("  secret = \"secret/${tenant}/x\"\n  destination = \"/run/x.env\""), `tenant: "../x" is not an id`},
+		"a variable not set":      {"tenant = env(\"DEADDROP_TEST_UNSET\")\n" + block("  secret = \"secret/x\"\n  destination = \"/run/x.env\""), `the environment variable DEADDROP_TEST_UNSET is not set, or empty; set it, or write env("DEADDROP_TEST_UNSET", "default")`},
+		"two of the same":         {login + perTenant + perTenant, `destination /run/deaddrop/*/nexa.json is written already, by the block at deaddrop.hcl:6`},
+		"one that is listed":      {block("  for_each = [\"a\"]"+rest) + "drop \"m\" {\n  secret = \"secret/x\"\n  destination = \"/run/x/a.env\"\n}", `destination /run/x/a.env is written already`},
+		"in a drop of a set":      {login + "set \"s\" {\n  for_each = \"a/*\"\n  destination = \"/run/${each.key}\"\n  drop \"d\" {\n    for_each = [\"a\"]\n    secret = \"a/b\"\n    destination = \"d\"\n  }\n}", `Unsupported argument`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, tc.text)
@@ -186,7 +194,39 @@ func TestTheTenantMayStandInAnotherFileAndInJSON(t *testing.T) {
 	assert.Equal(t, "secret/tenant/demo/nexa", cfg.Drops[0].Secret)
 	drops, err := cfg.Each[0].Drops("x")
 	require.NoError(t, err)
-	assert.Equal(t, "secret/demo/x", drops[0].Secret)
+	assert.Equal(t, "secret/x/x", drops[0].Secret, "in a for_each the tenant is the key")
+}
+
+func TestJSONOfVaultAgentHasNoExpressions(t *testing.T) {
+	folder(t)
+	require.NoError(t, os.WriteFile("a.json", []byte(`{"auto_auth": {"method": {"type": "approle", "config": {"role_id_file_path": "role_id", "secret_id_file_path": "secret_id"}}},
+"template": {"contents": "${HOME} $${HOME} %{x} 100%{{ env \"PWD\" }} ${ tenant }", "destination": "/run/x"}, "tenant": "demo"}`), 0o600))
+	cfg, err := Load("a.json")
+	require.NoError(t, err)
+	result, err := cfg.Drops[0].Template.Execute(render.Input{Env: func(string) (string, bool) { return "here", true }})
+	require.NoError(t, err)
+	assert.Equal(t, "${HOME} $${HOME} %{x} 100%here demo", string(result.Content))
+}
+
+func TestTheEnvironmentsTenantWinsOverOneThatCannotBeHad(t *testing.T) {
+	folder(t)
+	t.Setenv("DEADDROP_TENANT", "demo")
+	cfg, err := load(t, login+"tenant = env(\"DEADDROP_TEST_UNSET\")\ndrop \"n\" {\n  secret = \"secret/${tenant}\"\n  destination = \"/run/x.env\"\n}")
+	require.NoError(t, err)
+	assert.Equal(t, "secret/demo", cfg.Drops[0].Secret)
+	t.Setenv("DEADDROP_TENANT", "../x")
+	_, err = load(t, login+"drop \"n\" {\n  secret = \"secret/x\"\n  destination = \"/run/x.env\"\n}")
+	assert.ErrorContains(t, err, `DEADDROP_TENANT: "../x" is not an id`)
+}
+
+func TestATenantMayBeCalledAnythingThatIsAnID(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
+	require.NoError(t, err)
+	for _, key := range []string{someKey, otherKey, "EACH"} {
+		_, err = cfg.Each[0].Drops(key)
+		assert.ErrorContains(t, err, "cannot be read", "it is tried as it is")
+	}
 }
 
 func TestTemplatesOfForEachAreWatchedAndShared(t *testing.T) {

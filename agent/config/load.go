@@ -33,7 +33,7 @@ func Load(paths ...string) (*Config, error) {
 	if !legible {
 		return nil, l.err() // What seems to be missing may be in what cannot be read.
 	}
-	l.names(bodies)
+	bodies = l.names(bodies)
 	var all fileBlock
 	for _, body := range bodies {
 		var blocks fileBlock
@@ -127,6 +127,7 @@ type loader struct {
 	supervises   bool // there is a command to supervise
 	requireTmpfs bool
 	key          string                         // of a block with for_each, or ""
+	standIn      bool                           // the key stands for any
 	ctx          *hcl.EvalContext               // what expressions may use
 	parsed       map[parsedKey]*render.Template // templates that the keys of a for_each share
 	files        *[]string                      // those of the configuration

@@ -86,7 +86,9 @@ func (p *printer) eachKey() {
 	if f.Folder != "" {
 		p.set("for_each", f.Folder+"/*")
 	}
-	p.list("for_each", f.Keys)
+	if f.Folder == "" {
+		p.list("for_each", f.Keys)
+	}
 	p.list("include", f.Include)
 	p.list("exclude", f.Exclude)
 	p.set("on_removed", map[bool]string{true: "remove", false: "keep"}[f.RemoveFiles])

@@ -45,7 +45,7 @@ func (l *loader) template(b templateBody, def hcl.Range) *render.Template {
 		return nil
 	}
 	converted, err := convert.Convert(value, cty.String)
-	if err != nil {
+	if err != nil || converted.IsNull() {
 		l.at(b.Contents.Range(), "contents must be a text")
 		return nil
 	}
@@ -99,7 +99,9 @@ func (l *loader) parse(name, text string, o render.Options, at hcl.Range) *rende
 	}
 	tmpl, err := render.Parse(name, text, o)
 	if err == nil {
-		l.parsed[key] = tmpl
+		if l.key == "" || !strings.Contains(name+text, l.key) { // Else no one else has it.
+			l.parsed[key] = tmpl
+		}
 		return tmpl
 	}
 	var wrong *render.ParseError

@@ -42,6 +42,9 @@ type Secrets struct {
 	absent map[string]error // what was found out of secrets that are not there
 }
 
+// mostAbsent is how many secrets are remembered that are not there.
+const mostAbsent = 20_000
+
 // mount is an engine that is mounted at path, which ends in a slash.
 type mount struct {
 	path    string
@@ -131,7 +134,8 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	return s, ss.life(r, s, m, answer), nil
 }
 
-// readList lists a folder. One that is not there is like an empty one to Vault.
+// readList lists a folder. One that is not there is like an empty one to Vault; one
+// whose engine is gone is not: drops that follow tenants would lose their files.
 func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secret, error) {
 	answer, err := ss.vault.List(ctx, r.Path)
 	if err != nil {
@@ -140,8 +144,22 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 	data := map[string]any{"keys": []any{}}
 	if answer.Secret != nil && answer.Data["keys"] != nil {
 		data["keys"] = answer.Data["keys"]
+	} else if err := ss.stillMounted(ctx, r.Path); err != nil {
+		return nil, err
 	}
 	return &render.Secret{Path: r.Path, Data: secret.Of(data)}, nil
+}
+
+// stillMounted asks anew for the engine that a path is on.
+func (ss *Secrets) stillMounted(ctx context.Context, path string) error {
+	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
+	if err == nil {
+		_, err = parseMount(path+"/", answer.Secret)
+	}
+	if err != nil {
+		return fmt.Errorf("listing %s: it is empty, and what it was on may be gone: %w", path, err)
+	}
+	return nil
 }
 
 func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mount, query url.Values) (session.Answer, error) {
@@ -229,7 +247,12 @@ func (ss *Secrets) missing(ctx context.Context, path string, m mount) error {
 	if err == nil {
 		err = ss.explainMissing(ctx, path, m)
 		ss.mu.Lock()
-		ss.absent[path] = err
+		if len(ss.absent) >= mostAbsent { // Of tenants that came and went.
+			clear(ss.absent)
+		}
+		if ctx.Err() == nil {
+			ss.absent[path] = err
+		}
 		ss.mu.Unlock()
 	}
 	return err

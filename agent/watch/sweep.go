@@ -184,6 +184,9 @@ func (s *sweep) setInterval(interval time.Duration) {
 		if look := e.plan.look; look.Equal(old) || look.After(s.tick) {
 			e.plan.look = s.tick
 		}
+		if e.after.After(s.tick) {
+			e.after = s.tick
+		}
 	}
 }
 

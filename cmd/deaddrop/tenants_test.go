@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -179,11 +182,8 @@ func TestAFileInPlaceOfATenantsCannotMakeItLeaveTheFolder(t *testing.T) {
 	victim := f.write("victim.env", "precious")
 	out, code := f.deaddrop("render", "--config", f.config("  removal_grace = \"0s\"\n"))
 	require.Zero(t, code, out)
-	record, err := filepath.Glob(f.path("out/.*.deaddrop"))
-	require.NoError(t, err)
-	require.Len(t, record, 1)
-	content := `{"pattern":"out/*/nexa.env","present":["../victim","..","demo/../..","","*"]}`
-	require.NoError(t, os.WriteFile(record[0], []byte(content), 0o600))
+	content := `{"pattern":"out/*/nexa.env","present":["../victim","..","demo/../..","","*","x"],"sides":{"x":["victim.env","out/../victim.env"]},"untold":["../victim"]}`
+	require.NoError(t, os.WriteFile(f.record(), []byte(content), 0o600))
 	out, code = f.deaddrop("render", "--config", f.config("  removal_grace = \"0s\"\n"))
 	require.Zero(t, code, out)
 	assert.FileExists(t, victim)
@@ -204,7 +204,7 @@ func TestNamesThatAreNoTenantsAreLeftOut(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	assert.Equal(t, []string{".EACH_nexa.env.deaddrop", "demo"}, names)
+	assert.Equal(t, []string{filepath.Base(f.record()), "demo"}, names)
 	assert.Equal(t, 7, strings.Count(out, "is not the id of a tenant"), out)
 }
 
@@ -336,4 +336,205 @@ func TestThePlatformsWayToNameAPathIsUnderstood(t *testing.T) {
 	out, code = r.deaddrop("render", "--secret", "secret/{{tenant_id}}/x", "--out", "nexa.env")
 	assert.Equal(t, exitUsage, code, out)
 	assert.Contains(t, out, "no tenant is set")
+}
+
+// record is the file by which the next agent knows of the tenants.
+func (f *fleet) record() string {
+	f.t.Helper()
+	all, err := filepath.Glob(f.path("out/.each+*.deaddrop"))
+	require.NoError(f.t, err)
+	require.Len(f.t, all, 1)
+	return all[0]
+}
+
+func TestATenantWhoseGraceIsOverIsLookedForOnceMore(t *testing.T) {
+	f := newFleet(t)
+	for _, id := range []string{"back", "gone", "stays"} {
+		f.put(id, "nexa", "1")
+	}
+	f.service()
+	config := f.config("  removal_grace = \"1h\"\n")
+	out, code := f.deaddrop("render", "--config", config)
+	require.Zero(t, code, out)
+	for _, id := range []string{"back", "gone"} {
+		f.end(id, "nexa")
+	}
+	out, code = f.deaddrop("render", "--config", config) // It notes since when they are gone.
+	require.Zero(t, code, out)
+	content, err := os.ReadFile(f.record())
+	require.NoError(t, err)
+	long := regexp.MustCompile(`"(back|gone)":"[^"]+"`).ReplaceAllString(string(content), `"$1":"2020-01-01T00:00:00Z"`)
+	require.NoError(t, os.WriteFile(f.record(), []byte(long), 0o600))
+
+	f.mayList(false)
+	out, code = f.deaddrop("render", "--config", config)
+	assert.Equal(t, exitDenied, code, out)
+	assert.True(t, f.has("back") && f.has("gone"), "nobody knows which tenants there are")
+	f.mayList(true)
+	f.put("back", "nexa", "2")
+	out, code = f.deaddrop("render", "--config", config)
+	require.Zero(t, code, out)
+	assert.Equal(t, "KEY=2\n", f.read("out/back/nexa.env"))
+	assert.False(t, f.has("gone"))
+	assert.True(t, f.has("stays"))
+}
+
+func TestFilesThatAreToStayDoSoEvenInTheGrace(t *testing.T) {
+	f := newFleet(t)
+	f.put("demo", "nexa", "1")
+	f.put("other", "nexa", "1")
+	p := f.start("run", "--config", f.config("  removal_grace = \"1h\"\n"))
+	f.eventually("the first drops", func() bool { return f.has("demo") && f.has("other") })
+	f.end("demo", "nexa")
+	f.eventually("it is gone", func() bool { return strings.Contains(p.log(), "a tenant is gone; its files go, too") })
+	f.config("  removal_grace = \"2h\"\n") // A configuration that is read in the grace changes nothing.
+	f.eventually("the configuration is read", func() bool { return strings.Contains(p.log(), "the configuration has changed") })
+	f.config("  removal_grace = \"0s\"\n  on_removed = \"keep\"\n")
+	f.eventually("it is read again", func() bool { return strings.Count(p.log(), "the configuration has changed") == 2 })
+	f.put("other", "nexa", "2")
+	f.eventually("the rest goes on", func() bool { return f.read("out/other/nexa.env") == "KEY=2\n" })
+	p.stop()
+	assert.True(t, f.has("demo"))
+	assert.NotContains(t, p.log(), "is written already")
+}
+
+func TestAnEngineThatIsGoneIsNotOneWithoutTenants(t *testing.T) {
+	f := newFleet(t)
+	mount := strings.ToLower(rand.Text()[:8])
+	require.NoError(t, f.s.Client.Sys().Mount(mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}))
+	f.Grant(mount+"/*", "read", "list")
+	require.Eventually(t, func() bool { // It is upgraded first.
+		_, err := f.s.Client.Logical().Write(mount+"/data/x/demo/nexa", map[string]any{"data": map[string]any{"KEY": "1"}})
+		return err == nil
+	}, time.Minute, 50*time.Millisecond)
+	config := f.write("deaddrop.hcl", strings.NewReplacer("secret/"+f.folder, mount+"/x").Replace(f.Login(f.dir)+interval+`
+drop "nexa" {
+  for_each      = "secret/`+f.folder+`/*"
+  removal_grace = "0s"
+  secret        = "secret/`+f.folder+`/${each.key}/nexa"
+  destination   = "out/${each.key}.env"
+}
+`))
+	p := f.start("run", "--config", config)
+	f.eventually("the first drop", func() bool { return f.read("out/demo.env") == "KEY=1\n" })
+	require.NoError(t, f.s.Client.Sys().Unmount(mount))
+	f.eventually("it is said", func() bool { return strings.Contains(p.log(), "cannot be listed; its files stay as they are") })
+	p.stop()
+	assert.Equal(t, "KEY=1\n", f.read("out/demo.env"))
+}
+
+func TestWhatATemplateWroteBesidesGoesWithItsTenantUnlessOthersWriteIt(t *testing.T) {
+	f := newFleet(t)
+	f.put("a", "nexa", "1")
+	f.put("b", "nexa", "1")
+	config := f.write("deaddrop.hcl", f.Login(f.dir)+interval+`
+template {
+  for_each      = "secret/`+f.folder+`/*"
+  removal_grace = "0s"
+  destination   = "out/${each.key}/main.txt"
+  contents      = <<E
+{{ with secret "secret/`+f.folder+`/${each.key}/nexa" }}{{ .Data.data.KEY | writeToFile "out/${each.key}/side.txt" "" "" "0600" }}{{ "ca" | writeToFile "out/ca.pem" "" "" "0600" }}{{ .Data.data.KEY }}{{ end }}
+E
+}
+`)
+	out, code := f.deaddrop("render", "--config", config)
+	require.Zero(t, code, out)
+	require.Equal(t, "1", f.read("out/a/side.txt"))
+	f.end("a", "nexa")
+	out, code = f.deaddrop("render", "--config", config)
+	require.Zero(t, code, out)
+	assert.NoDirExists(t, f.path("out/a"))
+	assert.Equal(t, "1", f.read("out/b/side.txt"))
+	assert.Equal(t, "ca", f.read("out/ca.pem"))
+}
+
+func TestASetThatIsThereFailsWhereOneOfItIsMissing(t *testing.T) {
+	f := newFleet(t)
+	f.Allow("secret/data/" + f.folder + "/+/smtp")
+	f.put("demo", "nexa", "1")
+	set := func(more string) string {
+		return f.write("deaddrop.hcl", f.Login(f.dir)+`
+set "all" {
+  for_each    = "secret/`+f.folder+`/*"
+  destination = "out/${each.key}"
+  drop "nexa" {
+    secret      = "secret/`+f.folder+`/${each.key}/nexa"
+    destination = "nexa.env"
+  }
+`+more+"}\n")
+	}
+	out, code := f.deaddrop("render", "--config", set(""))
+	require.Zero(t, code, out)
+	out, code = f.deaddrop("render", "--config", set("  drop \"smtp\" {\n    secret = \"secret/"+f.folder+"/${each.key}/smtp\"\n    destination = \"smtp.env\"\n  }\n"))
+	assert.Equal(t, exitMissing, code, out)
+	assert.Equal(t, "KEY=1\n", f.read("out/demo/nexa.env"))
+}
+
+func TestADeniedTenantDoesNotKeepACommandFromStarting(t *testing.T) {
+	f := newFleet(t)
+	f.put("demo", "nexa", "one")
+	f.put("secretive", "nexa", "two")
+	f.Grant("secret/data/"+f.folder+"/secretive/nexa", "deny")
+	config := f.config("")
+	content, err := os.ReadFile(config)
+	require.NoError(t, err)
+	f.write("deaddrop.hcl", strings.Replace(string(content), reload, "", 1)+"exec {\n  command = [\"sh\", \"-c\", \"cat out/demo/nexa.env >started\"]\n}\n")
+	out, code := f.deaddrop("run", "--config", config)
+	assert.Zero(t, code, out)
+	assert.Equal(t, "KEY=one\n", f.read("started"))
+}
+
+func TestATemplateOfOneTenantMayComeLaterAndChange(t *testing.T) {
+	f := newFleet(t)
+	f.put("demo", "nexa", "one")
+	f.put("late", "nexa", "two")
+	tmpl := func(text string) string {
+		return text + " {{ with secret (print \"secret/" + f.folder + "/\" each.key \"/nexa\") }}{{ .Data.data.KEY }}{{ end }}"
+	}
+	f.write("demo.ctmpl", tmpl("first"))
+	config := f.write("deaddrop.hcl", f.Login(f.dir)+interval+`
+template {
+  for_each    = "secret/`+f.folder+`/*"
+  source      = "${each.key}.ctmpl"
+  destination = "out/${each.key}.txt"
+}
+`)
+	p := f.start("run", "--config", config)
+	f.eventually("the first", func() bool { return f.read("out/demo.txt") == "first one" })
+	f.write("late.ctmpl", tmpl("late"))
+	f.eventually("the late one", func() bool { return f.read("out/late.txt") == "late two" })
+	f.write("demo.ctmpl", tmpl("second time"))
+	f.eventually("the change", func() bool { return f.read("out/demo.txt") == "second time one" })
+	p.stop()
+	assert.Equal(t, 1, strings.Count(p.log(), "late.ctmpl cannot be read"), "it is said once")
+}
+
+func TestTheNewsOfATenantThatIsGoneIsToldByTheNextAgent(t *testing.T) {
+	f := newFleet(t)
+	f.put("demo", "nexa", "1")
+	f.put("stays", "nexa", "1")
+	config := f.config("  removal_grace = \"0s\"\n")
+	p := f.start("run", "--config", config) // There is no service to tell yet.
+	f.eventually("the first drops", func() bool { return f.has("demo") && f.has("stays") })
+	f.end("demo", "nexa")
+	f.eventually("it is gone", func() bool { return !f.has("demo") })
+	f.eventually("nobody can be told", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
+	p.stop()
+	f.service()
+	p = f.start("run", "--config", config)
+	f.eventually("the service is told", func() bool { return f.read("hups") == "x" })
+	f.eventually("that is noted", func() bool {
+		content, _ := os.ReadFile(f.record())
+		return !strings.Contains(string(content), "untold")
+	})
+	p.stop()
+}
+
+func TestAPathThatNoTenantHasIsSaidToPerhapsBeWrong(t *testing.T) {
+	f := newFleet(t)
+	f.put("demo", "nexxa", "1")
+	f.service()
+	out, code := f.deaddrop("render", "--config", f.config(""))
+	assert.Zero(t, code, out)
+	assert.Equal(t, 1, strings.Count(out, "no tenant has the secret of a for_each; is its path right?"), out)
 }
