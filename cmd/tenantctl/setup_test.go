@@ -388,7 +388,7 @@ func TestDriftIsAnAnswerForScriptsToo(t *testing.T) {
 	assert.Equal(t, []setup.Difference{{Name: "token_ttl", Old: "5m", New: "1h"}}, answer.Steps[at].Differences)
 	out, _, code = run(t, s.env, s.setup("--check", "-o", "yaml")...)
 	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, out, "status: change\n    differences:\n      - name: token_ttl\n        old: 5m\n        new: 1h\n")
+	assert.Contains(t, out, "status: \"change\"\n    differences:\n      - name: \"token_ttl\"\n        old: \"5m\"\n        new: \"1h\"\n")
 }
 
 func TestSettingsBeyondThePlatformsStay(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -66,7 +68,7 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	if err := yaml.Unmarshal(escaped(text), &doc); err != nil {
 		return err
 	}
 	plain(&doc)
@@ -78,12 +80,40 @@ func writeYAML(w io.Writer, v any) error {
 	return e.Close()
 }
 
-// plain takes the style of JSON off. What needs quotes in YAML gets them again.
-func plain(n *yaml.Node) {
-	n.Style = 0
-	for _, each := range n.Content {
-		plain(each)
+// escaped is JSON in which nothing is that JSON may have in a string as it is, and
+// YAML may not.
+func escaped(text []byte) []byte {
+	var out bytes.Buffer
+	for _, c := range string(text) {
+		if c >= 0x7f && c < 0xa0 || c == 0xFEFF || c == 0xFFFE || c == 0xFFFF {
+			fmt.Fprintf(&out, "\\u%04x", c)
+		} else {
+			out.WriteRune(c)
+		}
 	}
+	return out.Bytes()
+}
+
+// plain takes the style of JSON off, but for the quotes of strings: readers of YAML do
+// not agree on which words without quotes are some.
+func plain(n *yaml.Node) {
+	if n.Kind != yaml.ScalarNode {
+		n.Style = 0
+	}
+	for i, each := range n.Content {
+		plain(each)
+		if n.Kind == yaml.MappingNode && i%2 == 0 && isName(each.Value) {
+			each.Style = 0
+		}
+	}
+}
+
+var bareKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// isName tells whether a key is a string for every reader, with or without quotes.
+func isName(key string) bool {
+	words := []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+	return bareKey.MatchString(key) && !slices.Contains(words, strings.ToLower(key))
 }
 
 func (r Rows) write(w io.Writer) error {
