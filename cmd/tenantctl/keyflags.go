@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
@@ -30,7 +29,7 @@ func (k *keyFlags) check() error {
 	if len(k.identities) > 0 && k.file == "" {
 		return errors.New("--age-identity is for a --keys-file")
 	}
-	if k.file == "-" && term.IsTerminal(int(os.Stdin.Fd())) {
+	if k.file == "-" && onTerminal(os.Stdin) {
 		return errors.New("--keys-file -: standard input is the terminal, where keys would show: pipe them in")
 	}
 	return nil
@@ -40,7 +39,18 @@ func (k *keyFlags) open(stdin io.Reader) (*keys.File, error) {
 	if k.file == "-" {
 		return keys.Read(stdin)
 	}
+	for _, path := range append([]string{k.file}, k.identities...) {
+		warnIfOpen(path)
+	}
 	return keys.Open(k.file, k.identities)
+}
+
+// warnIfOpen says that a file with a secret is one for everybody.
+func warnIfOpen(path string) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
+		_, _ = fmt.Fprintf(os.Stderr, "%s can be read by all users of this machine: chmod 600 it\n", path)
+	}
 }
 
 // passwordFrom takes the first line of a file, or of standard input for "-".
@@ -48,6 +58,7 @@ func passwordFrom(flag, path string, stdin io.Reader) (string, error) {
 	from := "standard input"
 	if path != "-" {
 		from = path
+		warnIfOpen(path)
 		f, err := os.Open(path)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", flag, err)

@@ -89,7 +89,7 @@ run leaves it alone, unless --reset-admin-password is given.`,
 	f.BoolVar(&s.Admin.Reset, "reset-admin-password", false, "set the user's password even if there is one")
 	f.StringVar(&s.AuditFile, "audit-file", "/vault/logs/audit.log", "`path` of the audit log, for the server")
 	f.BoolVar(&s.noAudit, "no-audit", false, "see to no audit log")
-	f.BoolVar(&s.noDemo, "no-demo", false, "leave the example tenant out")
+	f.BoolVar(&s.noDemo, "no-demo", false, "leave the example tenant out; without it, one that was destroyed is made anew")
 	f.StringVar(&s.Credentials, "credentials-dir", "credentials", "`folder` for the credentials of services, and a generated password")
 	f.BoolVar(&s.noCredentials, "no-credentials", false, "write no credentials")
 	cmd.MarkFlagsMutuallyExclusive("audit-file", "no-audit")
@@ -271,6 +271,7 @@ type setupResult struct {
 	Check   bool         `json:"check"`
 	Created int          `json:"created"`
 	Changed int          `json:"changed"`
+	Wrong   int          `json:"wrong"`
 	Steps   []setup.Step `json:"steps"`
 	Keys    *keys.Set    `json:"keys,omitempty"`
 }
@@ -284,23 +285,28 @@ func (s *setupCommand) finish(w io.Writer, fresh *keys.Set, failure error) error
 			r.Created++
 		case setup.Change:
 			r.Changed++
+		case setup.Wrong:
+			r.Wrong++
 		}
 	}
 	if s.printKeys {
 		r.Keys = fresh
 	}
+	show := func() error { return s.show(w, r, nil) }
 	if s.format == string(output.Table) {
-		s.sum(w, &r, failure)
-	} else if err := s.show(w, r, nil); err != nil {
+		show = func() error { return s.sum(w, &r, failure) }
+	}
+	if err := show(); err != nil {
 		return err
 	}
-	if s.Check && failure == nil && r.Created+r.Changed > 0 {
+	if s.Check && failure == nil && r.Created+r.Changed+r.Wrong > 0 {
 		return errSaid
 	}
 	return nil
 }
 
-func (s *setupCommand) sum(w io.Writer, r *setupResult, failure error) {
+func (s *setupCommand) sum(out io.Writer, r *setupResult, failure error) error {
+	w := new(strings.Builder)
 	if r.Keys != nil {
 		fmt.Fprintln(w)
 		for i, key := range r.Keys.Any() {
@@ -314,6 +320,8 @@ func (s *setupCommand) sum(w io.Writer, r *setupResult, failure error) {
 		fmt.Fprintln(w, "The check did not get to its end.")
 	case failure != nil:
 		fmt.Fprintln(w, "setup did not get to its end. What is done stays; another run goes on from there.")
+	case n == 0 && r.Wrong > 0:
+		fmt.Fprintf(w, "Nothing to change for setup, and %d wrong, which a person has to change.\n", r.Wrong)
 	case n == 0:
 		fmt.Fprintln(w, "Nothing to change.")
 	case s.Check:
@@ -321,4 +329,6 @@ func (s *setupCommand) sum(w io.Writer, r *setupResult, failure error) {
 	default:
 		fmt.Fprintf(w, "%d created, %d changed.\n", r.Created, r.Changed)
 	}
+	_, err := io.WriteString(out, w.String())
+	return err
 }

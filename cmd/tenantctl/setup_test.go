@@ -601,7 +601,14 @@ func TestARunThatWasStoppedIsTakenUp(t *testing.T) {
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, out, "enabling the audit device file")
 	assert.Contains(t, out, "--no-audit")
+	assert.NoFileExists(t, s.path("credentials/admin.password"))
+	env := s.env
+	s.env = append(s.env, "VAULT_ADDR="+refusing(t, s.s.Address, "PUT /v1/secret/data/tenant/demo/smtp", http.StatusBadRequest, "no luck"))
+	out, code = s.tenantctl("", s.setup("--init", "--keys-file", "keys.json")...)
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, out, "no luck")
 	assert.NoFileExists(t, s.path("credentials/nexa-runtime.role_id"))
+	s.env = env
 	password := s.read("credentials/admin.password")
 	out = s.must(s.setup("--init", "--keys-file", "keys.json")...)
 	assert.Contains(t, out, "ok      user admin")

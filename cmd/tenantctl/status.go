@@ -137,7 +137,11 @@ func mountTexts(all []status.Mount) (lines []string) {
 
 func auditTexts(all []status.Audit) (lines []string) {
 	for _, a := range all {
-		lines = append(lines, strings.TrimSpace(a.Path+" "+a.Type+" "+a.File))
+		line := strings.TrimSpace(a.Path + " " + a.Type + " " + a.File)
+		if a.Raw {
+			line += ", raw: secrets are in it"
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }

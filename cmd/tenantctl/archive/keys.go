@@ -39,25 +39,30 @@ func ParseRecipient(text string) (age.Recipient, error) {
 
 // ReadRecipients takes the public keys of a file, one a line.
 func ReadRecipients(path string) ([]age.Recipient, error) {
+	all, _, err := ReadRecipientLines(path)
+	return all, err
+}
+
+// ReadRecipientLines is [ReadRecipients], and returns the keys as text, too.
+func ReadRecipientLines(path string) (all []age.Recipient, lines []string, err error) {
 	text, err := readKeys(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []age.Recipient
 	for i, line := range strings.Split(string(text), "\n") {
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		r, err := ParseRecipient(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s, line %d: %w", path, i+1, err)
+			return nil, nil, fmt.Errorf("%s, line %d: %w", path, i+1, err)
 		}
-		all = append(all, r)
+		all, lines = append(all, r), append(lines, line)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: there is no recipient in it", path)
+		return nil, nil, fmt.Errorf("%s: there is no recipient in it", path)
 	}
-	return all, nil
+	return all, lines, nil
 }
 
 // ReadIdentities takes the secret keys of a file: of age, or one of SSH.

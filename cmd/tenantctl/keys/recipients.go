@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,55 +11,41 @@ import (
 
 	"filippo.io/age"
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 )
 
 // Recipients takes public keys of age or SSH, or files with one such key a line. It
-// returns the keys themselves, too.
+// returns the keys themselves, too. What it returns has encrypted something already:
+// age does not take every key together with every other.
 func Recipients(texts []string) (all []age.Recipient, keys []string, err error) {
 	for _, text := range texts {
-		lines := []string{text}
-		if !strings.HasPrefix(text, "age1") && !strings.HasPrefix(text, "ssh-") {
-			if lines, err = recipientLines(text); err != nil {
-				return nil, nil, err
-			}
+		some, lines, err := recipients(text)
+		if err != nil {
+			return nil, nil, err
 		}
-		for _, line := range lines {
-			r, err := archive.ParseRecipient(line)
-			if err != nil {
-				return nil, nil, err
-			}
-			all, keys = append(all, r), append(keys, line)
-		}
+		all, keys = append(all, some...), append(keys, lines...)
+	}
+	if _, err := encode(&Set{}, all); err != nil {
+		return nil, nil, err
 	}
 	return all, keys, nil
 }
 
-// recipientLines are those of a file that [archive.ReadRecipients] takes.
-func recipientLines(path string) ([]string, error) {
-	if strings.HasPrefix(path, "AGE-SECRET-KEY-") {
-		_, err := archive.ParseRecipient(path)
-		return nil, err
-	}
-	if _, err := archive.ReadRecipients(path); err != nil {
-		return nil, err
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			lines = append(lines, line)
+func recipients(text string) ([]age.Recipient, []string, error) {
+	for _, prefix := range []string{"age1", "ssh-", "AGE-SECRET-KEY-"} { // The last is refused, and not read as a path.
+		if strings.HasPrefix(text, prefix) {
+			r, err := archive.ParseRecipient(text)
+			return []age.Recipient{r}, []string{text}, err
 		}
 	}
-	return lines, nil
+	return archive.ReadRecipientLines(text)
 }
 
 // PGPKey reads a public key of PGP, armored or not, and returns it as Vault takes it:
-// binary, in base64.
+// binary, in base64. It has encrypted something already, as Vault will: a key that
+// only signs, or has expired, or was revoked, is refused.
 func PGPKey(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -85,5 +72,23 @@ func PGPKey(path string) (string, error) {
 	if err := entities[0].Serialize(&out); err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
+	if err := tryPGP(out.Bytes()); err != nil {
+		return "", fmt.Errorf("%s: nothing can be encrypted to this key: does it only sign, has it expired, or was it revoked? (%w)", path, err)
+	}
 	return base64.StdEncoding.EncodeToString(out.Bytes()), nil
+}
+
+// tryPGP does what Vault does with a key, which it does only when it has initialised
+// itself, and then loses the keys.
+func tryPGP(key []byte) error {
+	entity, err := openpgp.ReadEntity(packet.NewReader(bytes.NewReader(key)))
+	if err != nil {
+		return err
+	}
+	w, err := openpgp.Encrypt(io.Discard, []*openpgp.Entity{entity}, nil, nil, nil)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write([]byte("test"))
+	return errors.Join(err, w.Close())
 }

@@ -56,11 +56,11 @@ func (n *New) fill(size int) error {
 // Write fills the file, encrypted to the recipients if there are some, and does not
 // return before it is on the disk.
 func (n *New) Write(s *Set, recipients []age.Recipient) error {
-	text, err := s.encode(recipients)
+	n.done = true // Whatever there is of the keys from now on stays.
+	text, err := encode(s, recipients)
 	if err != nil {
 		return err
 	}
-	n.done = true // Whatever there is of the keys from now on stays.
 	if _, err := n.file.WriteAt(text, 0); err != nil {
 		return err
 	}
@@ -90,8 +90,6 @@ func syncDir(path string) error {
 	defer dir.Close()
 	return dir.Sync()
 }
-
-func (s *Set) encode(recipients []age.Recipient) ([]byte, error) { return encode(s, recipients) }
 
 func encode(v any, recipients []age.Recipient) ([]byte, error) {
 	text, err := json.MarshalIndent(v, "", "  ")
@@ -149,8 +147,5 @@ func (f *File) Path() string { return f.path }
 // folder that is made if it is not there.
 func WriteFile(path string, content []byte) error {
 	result := drop.Write([]drop.File{{Path: path, Content: content, Mode: 0o600, CreateDirs: true}})[0]
-	if result.Err != nil {
-		return fmt.Errorf("writing %s: %w", path, result.Err)
-	}
-	return nil
+	return result.Err // It names the file.
 }

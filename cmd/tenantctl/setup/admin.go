@@ -3,6 +3,7 @@ package setup
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/compose/policies"
 )
@@ -56,6 +58,21 @@ func (s *Setup) passwordFile() string {
 	return filepath.Join(s.Credentials, s.Admin.Name+".password")
 }
 
+// pendingFile has a generated password until Vault has taken it.
+func (s *Setup) pendingFile() string { return s.passwordFile() + ".new" }
+
+// leftOver tells of a password of a run that did not learn whether Vault has it.
+func (s *Setup) leftOver() string {
+	if s.Credentials == "" {
+		return ""
+	}
+	if _, err := os.Lstat(s.pendingFile()); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(`%[1]s is left over from a run that was cut off: if "tenantctl login --user %[2]s --password-file %[1]s" works, move it to %[3]s, or else delete it, or give --reset-admin-password`,
+		s.pendingFile(), s.Admin.Name, s.passwordFile())
+}
+
 func (s *Setup) userPath() string { return "auth/userpass/users/" + s.Admin.Name }
 
 // admin is a user with a password, and the policy for those who manage tenants. The
@@ -79,7 +96,11 @@ func (s *Setup) admin() task {
 			differences = append(differences, Difference{"password", "[redacted]", "[redacted]"})
 		}
 		mode, err := modeOf(s.passwordFile())
-		return differing(append(differences, mode...)), err
+		is := differing(append(differences, mode...))
+		if is.detail = s.leftOver(); is.detail != "" && is.Status == OK {
+			is.Status = Note
+		}
+		return is, err
 	}
 	apply := func(ctx context.Context) error {
 		data := body(all)
@@ -124,11 +145,14 @@ func (s *Setup) setPassword(ctx context.Context, data map[string]any) error {
 // name when Vault has taken it.
 func (s *Setup) keepPassword(password string, write func() error) error {
 	path := s.passwordFile()
-	pending := path + ".new"
+	pending := s.pendingFile()
 	if err := keys.WriteFile(pending, []byte(password+"\n")); err != nil {
 		return err
 	}
-	if err := write(); err != nil {
+	switch err := write(); {
+	case errors.Is(err, session.ErrUnreachable): // Vault may have it all the same.
+		return fmt.Errorf(`%w; whether Vault has the new password is not known: it is in %s; see whether "tenantctl login --user %s --password-file %s" takes it`, err, pending, s.Admin.Name, pending)
+	case err != nil:
 		_ = os.Remove(pending)
 		return err
 	}

@@ -2,11 +2,15 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/smarteros/deaddrop/agent/session"
 )
 
 // audit is a device that writes to a file. One that is there is not taken away, lest
@@ -14,18 +18,15 @@ import (
 func (s *Setup) audit() task {
 	var names []string
 	check := func(ctx context.Context) (found, error) {
-		devices, err := s.v.API().Sys().ListAuditWithContext(ctx)
+		devices, err := s.devices(ctx)
 		if err != nil {
-			return found{}, s.v.Explain("reading sys/audit", err)
+			return found{}, err
 		}
 		names = nil
 		for name, device := range devices {
 			names = append(names, strings.TrimSuffix(name, "/"))
 			if device.Type != "file" || path(device) != s.AuditFile {
 				continue
-			}
-			if device.Options["log_raw"] == "true" {
-				return found{Status: Note, detail: fmt.Sprintf("%s has log_raw: the log shows secrets; disable it and run setup again", name)}, nil
 			}
 			return found{Status: OK}, nil
 		}
@@ -43,9 +44,43 @@ func (s *Setup) audit() task {
 			return notice(fmt.Sprintf("this server takes audit devices only from its configuration. Write into it, and send it SIGHUP: audit %q %q { options { file_path = %q } }", "file", name, s.AuditFile))
 		}
 		err = s.v.Explain("enabling the audit device "+name, err)
+		if errors.Is(err, session.ErrDenied) {
+			return fmt.Errorf(`%w; that takes a root token, which "tenantctl rotate-root" makes; or leave it out with --no-audit`, err)
+		}
 		return fmt.Errorf("%w; the folder of %s must be there for the server, and writable for it; name another file with --audit-file, or leave it out with --no-audit", err, s.AuditFile)
 	}
 	return task{"audit to " + s.AuditFile, check, apply}
+}
+
+func (s *Setup) devices(ctx context.Context) (map[string]*api.Audit, error) {
+	all, err := s.v.API().Sys().ListAuditWithContext(ctx)
+	return all, s.v.Explain("reading sys/audit", err)
+}
+
+// rawAudit looks for devices that write secrets as they are, whoever has enabled them.
+// Whether what they have written may be seen is not for setup to say.
+func (s *Setup) rawAudit() task {
+	check := func(ctx context.Context) (found, error) {
+		devices, err := s.devices(ctx)
+		var raw []string
+		for name, device := range devices {
+			if IsRaw(device) {
+				raw = append(raw, strings.TrimSpace(name+" "+path(device)))
+			}
+		}
+		if err != nil || len(raw) == 0 {
+			return found{Status: OK}, err
+		}
+		slices.Sort(raw)
+		return found{Status: Wrong, detail: fmt.Sprintf(`%s: log_raw is on, so that secrets are in the log: end that with "vault audit disable", run setup again, and guard the log, or delete it`, strings.Join(raw, ", "))}, nil
+	}
+	return task{name: "no secrets in the audit log", check: check}
+}
+
+// IsRaw tells whether a device writes secrets as they are.
+func IsRaw(device *api.Audit) bool {
+	raw, _ := strconv.ParseBool(device.Options["log_raw"])
+	return raw
 }
 
 // path is where a device of the type file writes.

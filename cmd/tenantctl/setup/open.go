@@ -1,10 +1,12 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -96,16 +98,20 @@ func (s *Setup) open(ctx context.Context, status *api.SealStatusResponse) error 
 		step.Status, step.Detail = Create, s.initDetail(status)
 	}
 	s.Report(step)
-	if status.Sealed {
-		if err := s.unseal(ctx, status); err != nil {
-			return s.failed(stepUnseal, err)
-		}
-		s.Report(Step{Name: stepUnseal, Status: Change})
+	if !status.Sealed {
+		s.Report(Step{Name: stepUnseal, Status: OK})
 		return nil
 	}
-	s.Report(Step{Name: stepUnseal, Status: OK})
-	return nil
+	err := s.unseal(ctx, status)
+	if err != nil && !errors.Is(err, errStaysSealed) {
+		return s.failed(stepUnseal, err)
+	}
+	s.Report(Step{Name: stepUnseal, Status: Change})
+	return err
 }
+
+// errStaysSealed is for a check, which ends there: nothing else is to be seen.
+var errStaysSealed = errors.New("it stays sealed")
 
 func (s *Setup) failed(name string, err error) error {
 	s.Report(Step{Name: name, Status: Failed, Detail: err.Error()})
@@ -145,14 +151,36 @@ func (s *Setup) initialise(ctx context.Context, status *api.SealStatusResponse) 
 	ctx = context.WithoutCancel(ctx)
 	made, err := client.Sys().InitWithContext(ctx, s.Init.request(status.RecoverySeal))
 	if err != nil {
-		return s.v.Explain("initialising Vault", err)
+		return s.initFailed(ctx, err)
 	}
-	set := s.Init.set(made, s.v.Address())
-	if err := file.Write(set, s.Init.Recipients); err != nil {
+	s.fresh = s.Init.set(made, s.v.Address()) // If they cannot be written, they may still be printed.
+	if err := file.Write(s.fresh, s.Init.Recipients); err != nil {
 		return fmt.Errorf("the keys of the new Vault could not be written to %s: %w; there is nothing in it yet: empty its storage, and begin again", s.Init.File, err)
 	}
-	s.fresh = set
 	return nil
+}
+
+// initFailed finds out whether Vault has initialised itself all the same: there are
+// keys then, and nobody has them. That is no failure that passes.
+func (s *Setup) initFailed(ctx context.Context, err error) error {
+	err = s.v.Explain("initialising Vault", err)
+	if strings.Contains(err.Error(), "already initialized") { // by someone else, who has the keys
+		return err
+	}
+	client, failed := s.once()
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	status, failed := client.Sys().SealStatusWithContext(ctx)
+	switch {
+	case failed != nil:
+		return fmt.Errorf(`%w; whether it has initialised itself is not known: see "tenantctl status". If it has, nobody has its keys: empty its storage, and begin again`, err)
+	case status.Initialized:
+		return fmt.Errorf("%v; Vault at %s has initialised itself all the same, with keys that nobody has: there is nothing in it yet: empty its storage, and begin again", err, s.v.Address())
+	}
+	return err
 }
 
 // request is for keys that unseal, or for those of a Vault that unseals itself.
@@ -186,6 +214,9 @@ func (s *Setup) unseal(ctx context.Context, status *api.SealStatusResponse) erro
 	if err != nil {
 		return err
 	}
+	if s.Check {
+		return cmp.Or(s.enough(all, status), errStaysSealed)
+	}
 	client, err := s.once()
 	if err != nil {
 		return err
@@ -193,8 +224,8 @@ func (s *Setup) unseal(ctx context.Context, status *api.SealStatusResponse) erro
 	if status, err = client.Sys().ResetUnsealProcessWithContext(ctx); err != nil {
 		return s.v.Explain("unsealing Vault", err)
 	}
-	if len(all) < status.T {
-		return sealed("Vault at %s is sealed: it takes %d keys to unseal it, and there are %d", s.v.Address(), status.T, len(all))
+	if err := s.enough(all, status); err != nil {
+		return err
 	}
 	for _, key := range all[:status.T] {
 		if status, err = client.Sys().UnsealWithContext(ctx, key); err != nil {
@@ -205,6 +236,13 @@ func (s *Setup) unseal(ctx context.Context, status *api.SealStatusResponse) erro
 		return sealed("Vault at %s is still sealed after %d keys: are some of them the same?", s.v.Address(), status.T)
 	}
 	return s.serves(ctx)
+}
+
+func (s *Setup) enough(all []string, status *api.SealStatusResponse) error {
+	if len(all) < status.T {
+		return sealed("Vault at %s is sealed: it takes %d keys to unseal it, and there are %d", s.v.Address(), status.T, len(all))
+	}
+	return nil
 }
 
 // unsealFailed says that the keys are wrong, unless Vault has not answered.
@@ -222,7 +260,7 @@ func (s *Setup) unsealKeys() ([]string, error) {
 	switch {
 	case set != nil:
 	case !s.Unseal || s.Keys == nil:
-		return nil, sealed(`Vault at %s is sealed: give --unseal and a --keys-file, or run "vault operator unseal"`, s.v.Address())
+		return nil, sealed(`Vault at %s is sealed: give --unseal and a --keys-file, or unseal it with "vault operator unseal"`, s.v.Address())
 	default:
 		file, err := s.keysFile()
 		if err != nil {

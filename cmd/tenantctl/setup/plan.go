@@ -18,7 +18,8 @@ const (
 	OK     Status = "ok"
 	Create Status = "create"
 	Change Status = "change"
-	Note   Status = "note" // not as one would wish, but nothing that setup can change
+	Note   Status = "note"  // not as one would wish, but nothing that setup can change
+	Wrong  Status = "wrong" // as it must not be, and for a person to change
 	Failed Status = "failed"
 )
 
@@ -58,7 +59,7 @@ func differing(all []Difference) found {
 }
 
 // task is a step before it is done. check writes nothing; apply makes check find
-// nothing, or returns a [notice].
+// nothing, or returns a [notice]. It is nil where check never asks for it.
 type task struct {
 	name  string
 	check func(ctx context.Context) (found, error)

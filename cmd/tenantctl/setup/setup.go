@@ -66,6 +66,9 @@ func (s *Setup) Run(ctx context.Context) error {
 		return nil
 	}
 	if err := s.open(ctx, status); err != nil {
+		if errors.Is(err, errStaysSealed) {
+			return nil
+		}
 		return err
 	}
 	if err := s.authorise(ctx); err != nil {
@@ -82,11 +85,12 @@ func (s *Setup) Run(ctx context.Context) error {
 }
 
 func (s *Setup) tasks() []task {
-	all := append([]task{s.engine()}, s.policies()...)
-	all = append(all, s.auth("approle"), s.role(), s.auth("userpass"), s.admin())
-	if s.AuditFile != "" {
-		all = append(all, s.audit())
+	var all []task
+	if s.AuditFile != "" { // First, so that it has all the others.
+		all = append(all, s.audit(), s.rawAudit())
 	}
+	all = append(append(all, s.engine()), s.policies()...)
+	all = append(all, s.auth("approle"), s.role(), s.auth("userpass"), s.admin())
 	if s.Demo {
 		all = append(all, s.demo()...)
 	}
@@ -101,7 +105,9 @@ func (s *Setup) reportNew() {
 	s.Report(Step{Name: stepInit, Status: Create})
 	s.Report(Step{Name: stepUnseal, Status: Change})
 	for _, t := range s.tasks() {
-		s.Report(Step{Name: t.name, Status: Create})
+		if t.apply != nil {
+			s.Report(Step{Name: t.name, Status: Create})
+		}
 	}
 }
 
@@ -142,7 +148,7 @@ func (s *Setup) token(ctx context.Context) (string, error) {
 	return file.RootToken, nil
 }
 
-var errNoToken = fmt.Errorf(`there is no token: set VAULT_TOKEN, log in with "tenantctl login", or name a --keys-file with a root token in it: %w`, session.ErrDenied)
+var errNoToken = vault.Errorf(session.ErrDenied, `there is no token: set VAULT_TOKEN, log in with "tenantctl login", or name a --keys-file with a root token in it`)
 
 // works tells whether the client's token is one of this Vault.
 func (s *Setup) works(ctx context.Context) bool {

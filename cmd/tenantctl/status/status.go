@@ -13,6 +13,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/tenant"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 )
 
@@ -62,6 +63,8 @@ type Audit struct {
 	Path string `json:"path"`
 	Type string `json:"type"`
 	File string `json:"file,omitempty"`
+	// Raw says that it writes secrets as they are.
+	Raw bool `json:"raw,omitempty"`
 }
 
 // Token is the one that was used.
@@ -169,7 +172,7 @@ func (r *Report) audit(ctx context.Context, v *vault.Client) error {
 	}
 	r.Audit = []Audit{} // None is an answer, too.
 	for path, device := range all {
-		r.Audit = append(r.Audit, Audit{path, device.Type, cmp.Or(device.Options["file_path"], device.Options["path"])})
+		r.Audit = append(r.Audit, Audit{path, device.Type, cmp.Or(device.Options["file_path"], device.Options["path"]), setup.IsRaw(device)})
 	}
 	slices.SortFunc(r.Audit, func(a, b Audit) int { return strings.Compare(a.Path, b.Path) })
 	return nil
