@@ -14,8 +14,9 @@ const (
 	Folder = "tenant"
 )
 
-// maxID is the longest id: a file's name may have 255 bytes, and some are added.
-const maxID = 128
+// maxID is the longest id. A file's name may have 255 bytes; Vault encrypts the names
+// of secrets, which are nearly twice as long then, and keeps them in files.
+const maxID = 100
 
 // Services are those that the platform has for each tenant. A tenant may have
 // others, too.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestIDsOfThePlatformAreIDs(t *testing.T) {
-	for _, id := range append(Services(), "rut-76832940-3", "demo", "A_b.c", "0") {
+	for _, id := range append(Services(), "rut-76832940-3", "demo", "A_b.c", "0", strings.Repeat("a", 100)) {
 		assert.NoError(t, CheckID(id), id)
 	}
 }
@@ -17,7 +17,7 @@ func TestIDsOfThePlatformAreIDs(t *testing.T) {
 func TestWhatCouldLeadElsewhereIsNoID(t *testing.T) {
 	for _, id := range []string{
 		"", ".", "..", "...", "a..b", ".hidden", "a.", "a/b", "/", `a\b`, "*", "+", "a*", "{{x}}", "${x}", "a b", "a\nb", "a\x00b",
-		"ä", "\u202ea", "-rf", "%2e%2e", "a:b", "~", strings.Repeat("a", 129),
+		"ä", "\u202ea", "-rf", "%2e%2e", "a:b", "~", strings.Repeat("a", 101),
 	} {
 		assert.Error(t, CheckID(id), "%q", id)
 	}

@@ -90,10 +90,14 @@ func (i *issue) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 		files, err := i.write(issued)
-		if err != nil { // What nobody gets shall not be good for anything.
-			return errors.Join(err, s.TakeBack(context.WithoutCancel(ctx), issued))
+		handedOver := err == nil && len(files) > 0
+		if err == nil {
+			err = i.answer(cmd, issued, files)
 		}
-		return i.answer(cmd, issued, files)
+		if err != nil && !handedOver { // What nobody gets shall not be good for anything.
+			err = errors.Join(err, s.TakeBack(context.WithoutCancel(ctx), issued))
+		}
+		return err
 	})(cmd, args)
 }
 

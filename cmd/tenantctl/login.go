@@ -53,7 +53,7 @@ func (l *loginCommand) run(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return l.work(func(ctx context.Context, v *vault.Client, _ []string) error {
+	return l.connect(func(ctx context.Context, v *vault.Client, _ []string) error {
 		auth, err := l.login(ctx, v, password)
 		if err != nil {
 			return err
@@ -133,7 +133,9 @@ func (l *loginCommand) answer(cmd *cobra.Command, v *vault.Client, auth *api.Sec
 	}
 	out := cmd.OutOrStdout()
 	if l.print { // Alone, so that a script can take it.
-		fmt.Fprintln(out, r.Token)
+		if _, err := fmt.Fprintln(out, r.Token); err != nil {
+			return fmt.Errorf("printing the token, which is in %s: %w", r.File, err)
+		}
 		out = cmd.ErrOrStderr()
 	}
 	_, err := fmt.Fprintf(out, "Logged in to %s as %s. The token is in %s, and lasts %s.\n", r.Address, r.User, r.File, until)

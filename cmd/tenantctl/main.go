@@ -50,7 +50,8 @@ func main() {
 func execute(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	err = interrupted(ctx, cmd, err)
 	var failed *runError
 	switch {
 	case err == nil:
@@ -62,6 +63,18 @@ func execute(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "tenantctl: %v\n", err)
 	}
 	return exitCode(err)
+}
+
+// interrupted says of what a signal has ended that it was one, and not that Vault is
+// out of reach.
+func interrupted(ctx context.Context, cmd *cobra.Command, err error) error {
+	if err == nil || ctx.Err() == nil || errors.Is(err, errStopped) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, session.ErrUnreachable) {
+		return &runError{fmt.Errorf("%s: %w by a signal", strings.TrimPrefix(cmd.CommandPath(), "tenantctl "), errStopped)}
+	}
+	return err
 }
 
 // errSaid is a failure that the output has told already.
@@ -122,9 +135,20 @@ variables of Vault's own client, the token from VAULT_TOKEN or ~/.vault-token.
 	return root
 }
 
-// work makes a cobra function of one that is given a client. What it returns is
-// a failure of the work; what args has to say is one of the command line.
+// work is [cli.connect] for what takes a token.
 func (c *cli) work(do func(ctx context.Context, v *vault.Client, args []string) error) func(*cobra.Command, []string) error {
+	return c.connect(func(ctx context.Context, v *vault.Client, args []string) error {
+		err := do(ctx, v, args)
+		if errors.Is(err, session.ErrDenied) && v.API().Token() == "" { // Only then: a proxy may add a token.
+			return fmt.Errorf(`%w; there is no token: set VAULT_TOKEN, or log in with "tenantctl login"`, err)
+		}
+		return err
+	})
+}
+
+// connect makes a cobra function of one that is given a client. What it returns is
+// a failure of the work; what args has to say is one of the command line.
+func (c *cli) connect(do func(ctx context.Context, v *vault.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		v, err := vault.Connect()
 		if err != nil {

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,7 +49,8 @@ func newRotateRoot(c *cli) *cobra.Command {
 		Long: `rotate-root makes a new root token with the unseal keys, proves that it works, writes
 it to --out, and only then revokes the old one. The keys come from --keys-file, or are
 asked for one by one on a terminal. If that fails, the attempt is cancelled, and the
-old token stays.
+old token stays. A new token that could be neither written nor printed is revoked. In
+the end it says which other root tokens live.
 
 The old root token is the one in VAULT_TOKEN or ~/.vault-token, and the one in the keys
 file; there the new one takes its place. Tokens that were made with it, and are no
@@ -79,13 +84,12 @@ func (r *rotateCommand) run(cmd *cobra.Command, _ []string) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
-	return r.work(func(ctx context.Context, v *vault.Client, _ []string) error {
+	if r.print { // A reader that is gone must not end this before the new token has.
+		signal.Ignore(syscall.SIGPIPE)
+	}
+	return r.connect(func(ctx context.Context, v *vault.Client, _ []string) error {
 		r.v = v
-		result, err := r.rotate(ctx)
-		if err != nil {
-			return err
-		}
-		return r.answer(result)
+		return r.rotate(ctx)
 	})(cmd, nil)
 }
 
@@ -101,13 +105,16 @@ func (r *rotateCommand) prepare() (err error) {
 		return errors.New("--ttl and --period: a duration such as 8h")
 	}
 	if err := r.checkOut(); err != nil {
-		return err
+		return fmt.Errorf("--out: %w", err)
 	}
 	if err := r.keys.check(); err != nil {
 		return err
 	}
-	if r.keys.file != "" {
-		r.file, err = r.keys.open(r.cmd.InOrStdin())
+	if r.keys.file == "" {
+		return nil
+	}
+	if r.file, err = r.keys.open(r.cmd.InOrStdin()); err == nil {
+		err = r.checkKeysFile()
 	}
 	if err != nil {
 		return fmt.Errorf("--keys-file: %w", err)
@@ -121,16 +128,50 @@ func (r *rotateCommand) checkOut() error {
 		return nil
 	}
 	if err := drop.Check(r.out); err != nil {
-		return fmt.Errorf("--out: %w", err)
+		return err
 	}
-	if _, err := os.Lstat(r.out); err == nil && !r.force {
-		return fmt.Errorf("--out: %s is there already: name another file, or give --force", r.out)
+	info, err := os.Lstat(r.out)
+	if err == nil && !r.force {
+		return fmt.Errorf("%s is there already: name another file, or give --force", r.out)
 	}
-	probe, err := os.CreateTemp(filepath.Dir(r.out), ".tenantctl-*")
+	if same, failed := os.Stat(r.keys.file); err == nil && failed == nil && os.SameFile(info, same) {
+		return fmt.Errorf("%s is the --keys-file: the token would take the place of the keys", r.out)
+	}
+	return probe(r.out, 0)
+}
+
+// checkKeysFile makes sure that the keys file can be written anew, if it will be.
+func (r *rotateCommand) checkKeysFile() error {
+	path := r.file.Path()
+	if !r.inKeys() || r.file.Replaceable() != nil {
+		return nil
+	}
+	if err := drop.Check(path); err != nil {
+		return fmt.Errorf("its root token will be replaced: %w", err)
+	}
+	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("--out: %w", err)
+		return err
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return probe(path, int(info.Size()))
+}
+
+// inKeys tells whether the keys file has a root token.
+func (r *rotateCommand) inKeys() bool {
+	return r.file != nil && r.file.Path() != "" && r.file.RootToken != ""
+}
+
+// probe makes sure that a file can be written, which has about so many bytes.
+func probe(path string, size int) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tenantctl-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(bytes.Repeat([]byte("\n"), size+4<<10))
+	if err = errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("trying to write beside %s: %w", path, err)
+	}
+	return nil
 }
 
 // rotateResult is what the command answers.
@@ -139,39 +180,36 @@ type rotateResult struct {
 	Accessor string     `json:"accessor"`
 	Expires  *time.Time `json:"expires,omitempty"`
 	File     string     `json:"file,omitempty"`
-	Revoked  int        `json:"revoked"`
-	Notes    []string   `json:"notes,omitempty"`
-	Token    string     `json:"token,omitempty"`
+	// Revoked counts root tokens. Where the new token is printed, that is before they
+	// are revoked, and the exit code says whether they were.
+	Revoked int      `json:"revoked"`
+	Notes   []string `json:"notes,omitempty"`
+	Token   string   `json:"token,omitempty"`
 }
 
 // rotate has the new token in its place before the old one ends.
-func (r *rotateCommand) rotate(ctx context.Context) (*rotateResult, error) {
+func (r *rotateCommand) rotate(ctx context.Context) error {
 	old, err := r.old(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	result := &rotateResult{Kind: "root"}
 	made, interim, err := r.make(ctx, old)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if r.admin {
-		result.Kind = "admin"
+	// From here on nothing interrupts: there is a token, and somebody must have it.
+	ctx = context.WithoutCancel(ctx)
+	ending := append(slices.Clone(old), interim...)
+	result := r.describe(made, len(ending))
+	if kept, err := r.keep(made, old, result); err != nil {
+		return errors.Join(r.notKept(ctx, made, kept, err), r.end(ctx, interim...))
 	}
-	if err := r.keep(made, result); err != nil {
-		err = fmt.Errorf("%w; the old root token still works, and so does the new token with the accessor %s", err, made.Accessor)
-		return nil, errors.Join(err, r.end(ctx, interim))
-	}
-	for _, token := range append(old, interim...) {
+	for _, token := range ending {
 		if err := rotate.Revoke(ctx, r.v, token.Value); err != nil {
-			return nil, fmt.Errorf("the new token is in its place, but the old one may still work: %w", err)
+			return fmt.Errorf("the new token is in its place, but the old one may still work: %w", err)
 		}
-		result.Revoked++
 	}
-	if len(old) == 0 {
-		result.Notes = append(result.Notes, "no old root token was at hand to be revoked: if there is one, revoke it with \"vault token revoke\"")
-	}
-	return result, nil
+	return r.answer(result, r.others(ctx, made))
 }
 
 // old are the root tokens that are known here, and still work.
@@ -196,99 +234,177 @@ func (r *rotateCommand) old(ctx context.Context) (all []*rotate.Token, err error
 }
 
 // make returns the new token, which works, and root tokens that were only needed to
-// make it.
+// make it. Where it fails, there is none of them.
 func (r *rotateCommand) make(ctx context.Context, old []*rotate.Token) (made *rotate.Token, interim []*rotate.Token, err error) {
-	var value string
 	if r.admin && len(old) > 0 {
-		value = old[0].Value
-	} else if value, err = rotate.Ceremony(ctx, r.v, r.nextKey); err != nil {
+		made, err = r.makeAdmin(ctx, old[0].Value)
+		return made, nil, err
+	}
+	value, err := rotate.Ceremony(ctx, r.v, r.nextKey)
+	if errors.Is(err, rotate.ErrLost) {
+		err = errors.Join(err, r.hint(context.WithoutCancel(ctx), old))
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("there is no new root token, and the old one stays: %w", err)
 	}
+	ctx = context.WithoutCancel(ctx) // There is a root token now.
 	if !r.admin {
 		made, err = r.prove(ctx, value)
 		return made, nil, err
 	}
-	if len(old) == 0 {
-		interim = append(interim, &rotate.Token{Value: value})
-	}
-	if value, err = r.makeAdmin(ctx, value); err == nil {
-		made, err = r.prove(ctx, value)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, r.end(ctx, interim))
+	interim = []*rotate.Token{{Value: value}}
+	if made, err = r.makeAdmin(ctx, value); err != nil {
+		return nil, nil, errors.Join(err, r.end(ctx, interim...))
 	}
 	return made, interim, nil
 }
 
-// end revokes tokens that nobody knows, even if the command was interrupted.
-func (r *rotateCommand) end(ctx context.Context, tokens []*rotate.Token) (err error) {
-	for _, token := range tokens {
-		err = errors.Join(err, rotate.Revoke(context.WithoutCancel(ctx), r.v, token.Value))
+// hint says which root tokens there are, if the old one can still see that.
+func (r *rotateCommand) hint(ctx context.Context, old []*rotate.Token) error {
+	if len(old) == 0 {
+		return nil
 	}
-	return err
+	if texts := r.others(ctx, old[0]); len(texts) > 0 {
+		return errors.New(strings.Join(texts, "\n"))
+	}
+	return nil
 }
 
-// prove makes sure that a new token works.
+// others tells of root tokens that live besides one, which looks for them.
+func (r *rotateCommand) others(ctx context.Context, known *rotate.Token) (texts []string) {
+	by, err := r.v.With(known.Value)
+	if err != nil {
+		return nil
+	}
+	all, err := rotate.Roots(ctx, by)
+	if err != nil {
+		return []string{"whether there are other root tokens could not be seen: " + err.Error()}
+	}
+	for _, root := range all {
+		if root.Accessor != known.Accessor {
+			texts = append(texts, fmt.Sprintf(`another root token lives, which was made at %s: if nobody should have it, end it with "vault token revoke -accessor %s"`, root.Made.Local().Format(time.RFC1123), root.Accessor))
+		}
+	}
+	return texts
+}
+
+// end revokes tokens that nobody has.
+func (r *rotateCommand) end(ctx context.Context, tokens ...*rotate.Token) (all error) {
+	for _, token := range tokens {
+		if err := rotate.Revoke(ctx, r.v, token.Value); err != nil {
+			all = errors.Join(all, fmt.Errorf(`a new token that nobody has may still work; look for it with "vault list auth/token/accessors": %w`, err))
+		}
+	}
+	return all
+}
+
+// prove makes sure that a new token works, or ends it.
 func (r *rotateCommand) prove(ctx context.Context, value string) (*rotate.Token, error) {
 	made, err := rotate.LookUp(ctx, r.v, value)
 	if err == nil && (made == nil || made.Root == r.admin) {
 		err = errors.New("the new token does not work; the old one stays")
 	}
-	return made, err
+	if err != nil {
+		return nil, errors.Join(err, r.end(ctx, &rotate.Token{Value: value}))
+	}
+	return made, nil
 }
 
-func (r *rotateCommand) makeAdmin(ctx context.Context, by string) (string, error) {
+func (r *rotateCommand) makeAdmin(ctx context.Context, by string) (*rotate.Token, error) {
 	root, err := r.v.With(by)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	policy, err := root.Read(ctx, "sys/policies/acl/"+policies.Admin, nil)
 	if err == nil && policy == nil {
 		err = fmt.Errorf("there is no policy %s: run \"tenantctl setup\" first: %w", policies.Admin, vault.ErrMissing)
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return rotate.Admin(ctx, root, policies.Admin, r.ttl, r.period)
+	ctx = context.WithoutCancel(ctx) // The token would be made, and lost.
+	value, err := rotate.Admin(ctx, root, policies.Admin, r.ttl, r.period)
+	if err != nil {
+		return nil, err
+	}
+	return r.prove(ctx, value)
 }
 
-// keep writes the new token to its files.
-func (r *rotateCommand) keep(made *rotate.Token, result *rotateResult) error {
-	result.Accessor = made.Accessor
+func (r *rotateCommand) describe(made *rotate.Token, revoked int) *rotateResult {
+	result := &rotateResult{Kind: "root", Accessor: made.Accessor, File: r.out, Revoked: revoked}
+	if r.admin {
+		result.Kind = "admin"
+	}
 	if !made.Expires.IsZero() {
 		result.Expires = &made.Expires
 	}
 	if r.print {
 		result.Token = made.Value
 	}
-	if r.out != "" {
-		if err := keys.WriteFile(r.out, []byte(made.Value+"\n")); err != nil {
-			return err
-		}
-		result.File = r.out
-	}
-	return r.keepInKeys(made, result)
+	return result
 }
 
-// keepInKeys replaces the root token of the keys file, if it has one.
-func (r *rotateCommand) keepInKeys(made *rotate.Token, result *rotateResult) error {
-	if r.file == nil || r.file.Path() == "" || r.file.RootToken == "" {
-		return nil
+// keep brings the new token where it is to be, and returns where it is, even if it
+// fails. The old one is the last to leave the keys file.
+func (r *rotateCommand) keep(made *rotate.Token, old []*rotate.Token, result *rotateResult) (kept []string, err error) {
+	if r.out != "" {
+		if err := keys.WriteFile(r.out, []byte(made.Value+"\n")); err != nil {
+			return nil, err
+		}
+		kept = append(kept, r.out)
 	}
-	path := r.file.Path()
-	token, did := made.Value, "the new root token is in it, too"
+	result.Notes = r.notes(old)
+	if r.print {
+		if err := r.printToken(result); err != nil {
+			return kept, fmt.Errorf("printing the new token: %w", err)
+		}
+		kept = append(kept, "what was printed")
+	}
+	if !r.inKeys() || r.file.Replaceable() != nil {
+		return kept, nil
+	}
+	token := made.Value
 	if r.admin {
-		token, did = "", "its root token was taken out"
+		token = ""
 	}
-	err := r.file.SetRootToken(token)
-	switch {
-	case errors.Is(err, keys.ErrRecipients) || errors.Is(err, keys.ErrLines):
-		did = "it was left as it is, with the old root token: " + errors.Unwrap(err).Error()
-	case err != nil:
-		return fmt.Errorf("replacing the root token in the keys file: %w", err)
+	if err := r.file.SetRootToken(token); err != nil {
+		return kept, fmt.Errorf("replacing the root token in the keys file: %w", err)
 	}
-	result.Notes = append(result.Notes, path+": "+did)
-	return nil
+	return kept, nil
+}
+
+// notKept ends a token that nobody has.
+func (r *rotateCommand) notKept(ctx context.Context, made *rotate.Token, kept []string, err error) error {
+	if len(kept) > 0 {
+		return fmt.Errorf("%w; the old root token still works, and so does the new token (accessor %s), which is in %s", err, made.Accessor, strings.Join(kept, ", and in "))
+	}
+	if failed := r.end(ctx, made); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("%w; the new token was revoked, and the old root token still works", err)
+}
+
+// notes are what else there is to know.
+func (r *rotateCommand) notes(old []*rotate.Token) (all []string) {
+	if r.inKeys() {
+		did := "the new root token is in it, too"
+		if err := r.file.Replaceable(); err != nil {
+			did = "it was left as it is, with the old root token: " + err.Error()
+		} else if r.admin {
+			did = "its root token was taken out"
+		}
+		all = append(all, r.file.Path()+": "+did)
+	}
+	if len(old) == 0 {
+		all = append(all, "no old root token was at hand to be revoked")
+	}
+	if path, err := vault.TokenFile(); err == nil {
+		text, _ := os.ReadFile(path) // Most often it is not there.
+		if slices.ContainsFunc(old, func(t *rotate.Token) bool { return t.Value == strings.TrimSpace(string(text)) }) {
+			all = append(all, path+` holds the old root token, which ends: log in with "tenantctl login"`)
+		}
+	}
+	return all
 }
 
 // nextKey takes the keys of the file, or asks for them.
@@ -310,16 +426,34 @@ func (r *rotateCommand) nextKey(_ context.Context, n, needed int) (string, error
 	return key, err
 }
 
-func (r *rotateCommand) answer(result *rotateResult) error {
+// printToken is before the old token ends, which may be the only one that works then.
+func (r *rotateCommand) printToken(result *rotateResult) error {
 	out := r.cmd.OutOrStdout()
 	if r.format != string(output.Table) {
 		return r.show(out, result, nil)
 	}
-	if r.print { // Alone, so that a script can take it.
-		fmt.Fprintln(out, result.Token)
+	_, err := fmt.Fprintln(out, result.Token) // Alone, so that a script can take it.
+	return err
+}
+
+// answer tells the rest.
+func (r *rotateCommand) answer(result *rotateResult, others []string) error {
+	out := r.cmd.OutOrStdout()
+	if r.print {
 		out = r.cmd.ErrOrStderr()
 	}
-	return r.tell(out, result)
+	switch {
+	case r.format == string(output.Table):
+		result.Notes = append(result.Notes, others...)
+		return r.tell(out, result)
+	case r.print:
+		for _, text := range others {
+			note(r.cmd, "%s", text)
+		}
+		return nil
+	}
+	result.Notes = append(result.Notes, others...)
+	return r.show(out, result, nil)
 }
 
 func (r *rotateCommand) tell(w io.Writer, result *rotateResult) error {
@@ -330,12 +464,14 @@ func (r *rotateCommand) tell(w io.Writer, result *rotateResult) error {
 	if result.Expires != nil {
 		until = "It lasts until " + result.Expires.Local().Format(time.RFC1123) + "."
 	}
-	fmt.Fprintf(w, "The new %s token%s (accessor %s). %s\n", result.Kind, where, result.Accessor, until)
+	text := new(strings.Builder)
+	fmt.Fprintf(text, "The new %s token%s (accessor %s). %s\n", result.Kind, where, result.Accessor, until)
 	if result.Revoked > 0 {
-		fmt.Fprintf(w, "Root tokens that were revoked: %d.\n", result.Revoked)
+		fmt.Fprintf(text, "Root tokens that were revoked: %d.\n", result.Revoked)
 	}
 	for _, note := range result.Notes {
-		fmt.Fprintln(w, note)
+		fmt.Fprintln(text, note)
 	}
-	return nil
+	_, err := io.WriteString(w, text.String())
+	return err
 }

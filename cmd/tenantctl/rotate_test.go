@@ -201,7 +201,7 @@ func TestWhatDidNotEndIsTold(t *testing.T) {
 	s.env = append(s.env, "VAULT_ADDR="+refusing(t, s.s.Address, "PUT /v1/auth/token/revoke-self", http.StatusBadRequest, "no luck"))
 	out, code := s.tenantctl("", "rotate-root", "--keys-file", "keys.json", "--out", "root.token")
 	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, out, "the new token is in its place, but the old one may still work: revoking the old root token")
+	assert.Contains(t, out, "the new token is in its place, but the old one may still work: revoking a token")
 	assert.Equal(t, []string{"root"}, s.policiesOf(s.read("root.token")))
 	assert.Equal(t, []string{"root"}, s.policiesOf(set.RootToken))
 }

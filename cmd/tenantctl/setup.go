@@ -102,7 +102,7 @@ func (s *setupCommand) run(cmd *cobra.Command, _ []string) error {
 	if err := s.prepare(cmd); err != nil {
 		return err
 	}
-	return s.work(func(ctx context.Context, v *vault.Client, _ []string) error {
+	return s.connect(func(ctx context.Context, v *vault.Client, _ []string) error {
 		s.TokenGiven = os.Getenv("VAULT_TOKEN") != ""
 		s.Waiting = func(err error) { fmt.Fprintf(os.Stderr, "waiting for Vault: %v\n", err) }
 		s.Report = func(step setup.Step) { s.report(cmd.OutOrStdout(), step) }

@@ -485,7 +485,7 @@ func TestWithoutRightsSetupSaysSo(t *testing.T) {
 	s.env = append(s.env, "VAULT_TOKEN="+token.Auth.ClientToken)
 	out, code := s.tenantctl("", s.setup()...)
 	assert.Equal(t, exitDenied, code)
-	assert.Contains(t, out, "reading sys/mounts: permission denied")
+	assert.Contains(t, out, "reading sys/audit: permission denied")
 	assert.Equal(t, before, s.state())
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,12 +22,12 @@ func newStatus(c *cli) *cobra.Command {
 		Short: "Show how Vault is: sealed, version, engines, logins, audit, token, tenants",
 		Long: `status shows how Vault is. Without a token, or with one of few rights, it shows what
 can be seen, and says what cannot. The exit code is 3 if Vault is sealed, is not
-initialised, or does not answer.`,
+initialised, or does not answer, and 4 if it does not know the token.`,
 		Example: `  tenantctl status
   tenantctl status -o json | jq .seal.sealed`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.work(func(ctx context.Context, v *vault.Client, _ []string) error {
+			return c.connect(func(ctx context.Context, v *vault.Client, _ []string) error {
 				r, err := status.Look(ctx, v)
 				if err != nil {
 					return err
@@ -40,13 +41,16 @@ initialised, or does not answer.`,
 	}
 }
 
-// closed is the failure of a Vault that serves nobody.
+// closed is the failure of a Vault that serves nobody, or does not know the token.
 func closed(r *status.Report) error {
 	switch {
 	case !r.Initialized:
 		return fmt.Errorf("%s is not initialised: run \"tenantctl setup --init\" (%w)", r.Address, session.ErrSealed)
 	case r.Seal.Sealed:
 		return fmt.Errorf("%w: unseal it with \"tenantctl setup --unseal\", or with \"vault operator unseal\"", session.ErrSealed)
+	}
+	if slices.ContainsFunc(r.Unseen, func(o status.Obstacle) bool { return o.Why == status.InvalidToken }) {
+		return vault.Errorf(session.ErrDenied, `the token of VAULT_TOKEN or ~/.vault-token is invalid: it has ended, or is of another Vault: log in with "tenantctl login"`)
 	}
 	return nil
 }

@@ -170,6 +170,9 @@ func valuesOf(cmd *cobra.Command, args []string, from string) (map[string]any, e
 			all[key] = value
 		}
 	}
+	if err := values.CheckSize(all); err != nil {
+		return nil, err
+	}
 	if values.Literal(args) && onTerminal(cmd.ErrOrStderr()) {
 		note(cmd, "hint: what stands on the command line is seen in ps and kept in the shell's history; KEY=- and KEY=@FILE are not")
 	}

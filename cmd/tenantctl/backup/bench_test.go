@@ -36,15 +36,16 @@ func manySecrets(b *testing.B) *vault.Client {
 	for n := range 2500 {
 		ids = append(ids, fmt.Sprintf("rut-%08d-0", n))
 	}
-	_, err := each(b.Context(), ids, func(ctx context.Context, id string) (bool, error) {
+	err := vault.Each(b.Context(), len(ids), func(ctx context.Context, i int) error {
+		id := ids[i]
 		for _, service := range tenant.Services() {
 			if _, err := v.Write(ctx, "secret/data/"+at(id, service), map[string]any{"data": map[string]any{
 				"API_KEY": vaulttest.Marker(), "API_SECRET": vaulttest.Marker(), "URL": "https://example.org/" + id, "MODEL": "large",
 			}}); err != nil {
-				return false, err
+				return err
 			}
 		}
-		return true, nil
+		return nil
 	})
 	require.NoError(b, err)
 	return v

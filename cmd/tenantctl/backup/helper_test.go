@@ -116,7 +116,7 @@ func (p *place) tenantLogin(id, service string) string {
 	answer, err := p.s.Client.Logical().Read(role + "/role-id")
 	require.NoError(p.t, err)
 	roleID := answer.Data["role_id"].(string)
-	entity := p.write("identity/entity", map[string]any{"name": name, "metadata": map[string]string{TenantMetadata: id}})
+	entity := p.write("identity/entity", map[string]any{"name": name, "metadata": map[string]string{vault.TenantKey: id}})
 	p.write("identity/entity-alias", map[string]any{
 		"name": roleID, "canonical_id": entity["id"], "mount_accessor": p.accessor("approle"), "custom_metadata": map[string]string{"service": service},
 	})

@@ -95,7 +95,7 @@ func (re *restorer) mount(ctx context.Context, path, kind string) (mount, error)
 
 func (re *restorer) entity(ctx context.Context, e *archive.Entity) (Action, error) {
 	a := Action{Kind: "entity", Name: e.Name}
-	is, err := readEntity(ctx, re.v, "name/"+e.Name)
+	is, err := re.v.Entity(ctx, "name/"+e.Name)
 	if err != nil {
 		return a, err
 	}
@@ -123,7 +123,7 @@ func (re *restorer) entity(ctx context.Context, e *archive.Entity) (Action, erro
 
 // otherEntity says in which way an entity is another one. That it cannot be used in
 // Vault, but could when it was backed up, nobody shall overlook.
-func otherEntity(e *archive.Entity, is *entity) string {
+func otherEntity(e *archive.Entity, is *vault.Entity) string {
 	if is.Disabled && !e.Disabled {
 		return "it is disabled in Vault, and was not in the backup"
 	}
@@ -141,13 +141,13 @@ func (a *Action) join(do, why string) {
 	}
 }
 
-func sameEntity(e *archive.Entity, is *entity) bool {
+func sameEntity(e *archive.Entity, is *vault.Entity) bool {
 	policies := slices.Sorted(slices.Values(is.Policies))
 	return maps.Equal(e.Metadata, is.Metadata) && slices.Equal(e.Policies, policies) && e.Disabled == is.Disabled
 }
 
 // putEntity writes an entity, and returns it as it is then.
-func (re *restorer) putEntity(ctx context.Context, e *archive.Entity, is *entity) (*entity, error) {
+func (re *restorer) putEntity(ctx context.Context, e *archive.Entity, is *vault.Entity) (*vault.Entity, error) {
 	metadata := e.Metadata
 	if metadata == nil {
 		metadata = map[string]string{}
@@ -164,11 +164,11 @@ func (re *restorer) putEntity(ctx context.Context, e *archive.Entity, is *entity
 	}
 	if re.DryRun {
 		if is == nil {
-			is = &entity{Name: e.Name}
+			is = &vault.Entity{Name: e.Name}
 		}
 		return is, nil
 	}
-	is, err = readEntity(ctx, re.v, "name/"+e.Name)
+	is, err = re.v.Entity(ctx, "name/"+e.Name)
 	if err == nil && is == nil {
 		err = fmt.Errorf("writing the entity %s: somebody has deleted it: %w", e.Name, vault.ErrConflict)
 	}
@@ -176,7 +176,7 @@ func (re *restorer) putEntity(ctx context.Context, e *archive.Entity, is *entity
 }
 
 // alias gives an entity an alias, and says what had to be done for it.
-func (re *restorer) alias(ctx context.Context, is *entity, want archive.Alias) (do, why string, err error) {
+func (re *restorer) alias(ctx context.Context, is *vault.Entity, want archive.Alias) (do, why string, err error) {
 	m, err := re.mount(ctx, want.Mount, want.Type)
 	if err != nil {
 		return "", "", err

@@ -11,9 +11,6 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 )
 
-// TenantMetadata is the key in an entity's metadata that says whose it is.
-const TenantMetadata = "tenant_id"
-
 // logins are the roles and entities of a backup, in the order of their names.
 type logins struct {
 	roles    []*archive.Role
@@ -72,44 +69,14 @@ func readMounts(ctx context.Context, v *vault.Client) (*mounts, error) {
 		if !ok || !strings.HasSuffix(path, "/") {
 			continue // It is not about a mount.
 		}
-		var m mount
-		if err := decode(fields, &m); err != nil {
+		m, err := vault.Decode[mount](fields)
+		if err != nil {
 			return nil, fmt.Errorf("reading sys/auth: %w", err)
 		}
 		path = strings.TrimSuffix(path, "/")
-		out.byPath[path], out.byAccessor[m.Accessor] = m, path
+		out.byPath[path], out.byAccessor[m.Accessor] = *m, path
 	}
 	return out, nil
-}
-
-// entity is what Vault knows about an entity.
-type entity struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Metadata map[string]string `json:"metadata"`
-	Policies []string          `json:"policies"`
-	Disabled bool              `json:"disabled"`
-	Aliases  []alias           `json:"aliases"`
-}
-
-type alias struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Accessor string            `json:"mount_accessor"`
-	Custom   map[string]string `json:"custom_metadata"`
-}
-
-// readEntity reads one by "id/ID" or "name/NAME"; nil if it is not there.
-func readEntity(ctx context.Context, v *vault.Client, by string) (*entity, error) {
-	answer, err := v.Read(ctx, "identity/entity/"+by, nil)
-	if err != nil || answer == nil {
-		return nil, err
-	}
-	var e entity
-	if err := decode(answer.Data, &e); err != nil {
-		return nil, fmt.Errorf("reading identity/entity/%s: %w", by, err)
-	}
-	return &e, nil
 }
 
 // entities reads all entities, or those of the tenants that were asked for.
@@ -118,22 +85,26 @@ func (r *reader) entities(ctx context.Context, m *mounts) ([]*archive.Entity, er
 	if err != nil {
 		return nil, err
 	}
-	all, err := each(ctx, ids, func(ctx context.Context, id string) (*archive.Entity, error) {
-		e, err := readEntity(ctx, r.v, "id/"+id)
-		if err != nil || e == nil {
-			return nil, err
+	all := make([]*archive.Entity, len(ids))
+	err = vault.Each(ctx, len(ids), func(ctx context.Context, i int) error {
+		e, err := r.v.Entity(ctx, "id/"+ids[i])
+		if err == nil && e != nil {
+			all[i] = recordOf(e, m)
 		}
-		return e.record(m), nil
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	all = slices.DeleteFunc(all, func(e *archive.Entity) bool {
-		return e == nil || len(r.Tenants) > 0 && !slices.Contains(r.Tenants, e.Metadata[TenantMetadata])
+		return e == nil || len(r.Tenants) > 0 && !slices.Contains(r.Tenants, e.Metadata[vault.TenantKey])
 	})
 	slices.SortFunc(all, func(a, b *archive.Entity) int { return strings.Compare(a.Name, b.Name) })
-	return all, err
+	return all, nil
 }
 
-// record leaves out aliases of logins that are no longer mounted.
-func (e *entity) record(m *mounts) *archive.Entity {
+// recordOf leaves out aliases of logins that are no longer mounted.
+func recordOf(e *vault.Entity, m *mounts) *archive.Entity {
 	out := &archive.Entity{Name: e.Name, Metadata: e.Metadata, Policies: e.Policies, Disabled: e.Disabled}
 	slices.Sort(out.Policies)
 	for _, a := range e.Aliases {
@@ -150,10 +121,15 @@ func (r *reader) roles(ctx context.Context) ([]*archive.Role, error) {
 		return nil, err
 	}
 	slices.Sort(names)
-	all, err := each(ctx, names, func(ctx context.Context, name string) (*archive.Role, error) {
-		return readRole(ctx, r.v, appRole, name)
+	all := make([]*archive.Role, len(names))
+	err = vault.Each(ctx, len(names), func(ctx context.Context, i int) (err error) {
+		all[i], err = readRole(ctx, r.v, appRole, names[i])
+		return err
 	})
-	return slices.DeleteFunc(all, func(r *archive.Role) bool { return r == nil }), err
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(r *archive.Role) bool { return r == nil }), nil
 }
 
 // readRole returns nil if there is no such role.

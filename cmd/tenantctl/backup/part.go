@@ -7,6 +7,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 )
 
 // Part is what belongs to some tenants: their secrets, the entities whose
@@ -43,7 +44,7 @@ func (p *Part) See(r archive.Record) {
 }
 
 func (p *Part) see(r archive.Record) {
-	if r.Entity == nil || len(p.tenants) > 0 && !slices.Contains(p.tenants, r.Entity.Metadata[TenantMetadata]) {
+	if r.Entity == nil || len(p.tenants) > 0 && !slices.Contains(p.tenants, r.Entity.Metadata[vault.TenantKey]) {
 		return
 	}
 	for _, name := range r.Entity.Policies {
@@ -81,7 +82,7 @@ func (p *Part) Has(r archive.Record) bool {
 	case r.Role != nil:
 		return p.roleIDs[r.Role.RoleID]
 	case r.Entity != nil:
-		return slices.Contains(p.tenants, r.Entity.Metadata[TenantMetadata])
+		return slices.Contains(p.tenants, r.Entity.Metadata[vault.TenantKey])
 	case r.Policy != nil:
 		return p.hasPolicy(r.Policy.Name)
 	}

@@ -4,7 +4,6 @@ package backup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -24,8 +23,6 @@ import (
 const (
 	// appRole is the mount of AppRole whose roles are backed up, and the type.
 	appRole = "approle"
-	// workers is how many requests are under way at most.
-	workers = 16
 	// attempts is how often a secret is read again that somebody deletes and
 	// makes anew at the same time.
 	attempts = 10
@@ -114,8 +111,10 @@ func (r *reader) paths(ctx context.Context) ([]string, error) {
 			return !slices.Contains(r.Tenants, strings.TrimSuffix(name, "/"))
 		})
 	}
-	lists, err := each(ctx, tops, func(ctx context.Context, name string) ([]string, error) {
-		return r.walk(ctx, tenant.Folder+"/", name)
+	lists := make([][]string, len(tops))
+	err = vault.Each(ctx, len(tops), func(ctx context.Context, i int) (err error) {
+		lists[i], err = r.walk(ctx, tenant.Folder+"/", tops[i])
+		return err
 	})
 	paths := slices.Concat(lists...)
 	slices.Sort(paths)
@@ -143,27 +142,6 @@ func (r *reader) walk(ctx context.Context, folder, name string) ([]string, error
 	return paths, err
 }
 
-// each does something for all of many, some at a time, and returns what it gave
-// in the same order.
-func each[A, B any](ctx context.Context, all []A, do func(context.Context, A) (B, error)) ([]B, error) {
-	results := make([]B, len(all))
-	g, within := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
-	for i, one := range all {
-		if within.Err() != nil {
-			break
-		}
-		g.Go(func() (err error) {
-			results[i], err = do(within, one)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return results, ctx.Err()
-}
-
 func (r *reader) engine(ctx context.Context) error {
 	if len(r.Tenants) > 0 {
 		return nil // A part says nothing of the whole.
@@ -175,17 +153,17 @@ func (r *reader) engine(ctx context.Context) error {
 	if answer == nil {
 		return fmt.Errorf("reading %s/config: %w; is KV v2 mounted there?", tenant.Mount, vault.ErrMissing)
 	}
-	e := archive.Engine{Mount: tenant.Mount}
-	if err := decode(answer.Data, &e.Settings); err != nil {
+	settings, err := vault.Decode[archive.Settings](answer.Data)
+	if err != nil {
 		return fmt.Errorf("reading %s/config: %w", tenant.Mount, err)
 	}
-	return r.write(archive.Record{Engine: &e})
+	return r.write(archive.Record{Engine: &archive.Engine{Mount: tenant.Mount, Settings: *settings}})
 }
 
 // secrets reads the secrets, some at a time, and writes them in order.
 func (r *reader) secrets(ctx context.Context, paths []string) error {
 	g, ctx := errgroup.WithContext(ctx)
-	queue := make(chan chan *archive.Secret, workers)
+	queue := make(chan chan *archive.Secret, vault.Workers)
 	g.Go(func() error {
 		defer close(queue)
 		// Who waits for a place in the queue waits for the slowest one in it, so
@@ -265,11 +243,11 @@ func readMetadata(ctx context.Context, v *vault.Client, path string) (*metadata,
 	if err != nil || answer == nil {
 		return nil, err
 	}
-	var m metadata
-	if err := decode(answer.Data, &m); err != nil {
+	m, err := vault.Decode[metadata](answer.Data)
+	if err != nil {
 		return nil, fmt.Errorf("reading %s/metadata/%s: %w", tenant.Mount, path, err)
 	}
-	return &m, nil
+	return m, nil
 }
 
 // secret reads a secret: its metadata, and then each version by its number, which
@@ -370,16 +348,4 @@ func readVersion(ctx context.Context, v *vault.Client, path string, number int) 
 		return nil, "", fmt.Errorf("reading version %d of %s/%s: %w", number, tenant.Mount, path, err)
 	}
 	return content, created, nil
-}
-
-// decode makes a struct of an answer, by the json tags.
-func decode(data map[string]any, into any) error {
-	text, err := json.Marshal(data)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("the answer is not understood: %w", err)
-	}
-	return nil
 }

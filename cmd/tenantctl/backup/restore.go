@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
@@ -86,7 +84,7 @@ func Restore(ctx context.Context, v *vault.Client, r *archive.Reader, o RestoreO
 func (re *restorer) batch(ctx context.Context, r *archive.Reader, next archive.Record) (archive.Record, error) {
 	kind := kindOf(next)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(workers)
+	g.SetLimit(vault.Workers)
 	var err error
 	for err == nil && kindOf(next) == kind && ctx.Err() == nil {
 		record := next
@@ -177,12 +175,12 @@ func (re *restorer) engine(ctx context.Context, e *archive.Engine) (Action, erro
 	if answer == nil {
 		return a, fmt.Errorf("reading %s/config: %w; mount KV v2 there first, such as with \"tenantctl setup\"", e.Mount, vault.ErrMissing)
 	}
-	var is archive.Settings
-	if err := decode(answer.Data, &is); err != nil {
+	is, err := vault.Decode[archive.Settings](answer.Data)
+	if err != nil {
 		return a, fmt.Errorf("reading %s/config: %w", e.Mount, err)
 	}
-	a.Do, a.Why = re.differing(is == e.Settings, "its settings are others in Vault")
-	if a.Do == Skip && isDefault(is) {
+	a.Do, a.Why = re.differing(*is == e.Settings, "its settings are others in Vault")
+	if a.Do == Skip && isDefault(*is) {
 		a.Do, a.Why = Update, "nobody has set anything in Vault"
 	}
 	if a.Do != Update {
@@ -383,8 +381,7 @@ func (re *restorer) put(ctx context.Context, path string, after int, data archiv
 	err := re.write(ctx, tenant.Mount+"/data/"+path, map[string]any{
 		"data": json.RawMessage(data), "options": map[string]any{"cas": after},
 	})
-	var fault *session.Fault
-	if errors.As(err, &fault) && strings.Contains(fault.Detail, "check-and-set parameter did not match") {
+	if vault.IsCAS(err) {
 		return fmt.Errorf("%w: %w", vault.ErrConflict, err)
 	}
 	return err

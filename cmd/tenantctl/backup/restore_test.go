@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 	"github.com/smarteros/deaddrop/compose/policies"
 )
 
@@ -158,7 +159,7 @@ func TestPoliciesRolesAndEntitiesThatDifferAreWrittenOnlyWhenTold(t *testing.T) 
 	file := p.backup(ReadOptions{})
 	p.write("sys/policies/acl/"+policies.Tenant, map[string]any{"policy": `path "x" { capabilities = ["read"] }`})
 	p.write("auth/approle/role/demo-nexa", map[string]any{"token_ttl": "2h"})
-	p.write("identity/entity/name/demo-nexa", map[string]any{"metadata": map[string]string{TenantMetadata: "evil"}})
+	p.write("identity/entity/name/demo-nexa", map[string]any{"metadata": map[string]string{vault.TenantKey: "evil"}})
 	p.write("identity/entity-alias", map[string]any{"name": roleID, "mount_accessor": p.accessor("approle"), "custom_metadata": map[string]string{}})
 	now := recordsOf(t, p.backup(ReadOptions{}))
 	skipped := map[string]string{
@@ -223,10 +224,10 @@ func TestAnEntityOfAnotherTenantGetsNoAlias(t *testing.T) {
 	to.enable("approle", "approle")
 	from.tenantLogin("demo", "nexa")
 	from.puts(at("demo", "nexa"), 1, 1)
-	to.write("identity/entity", map[string]any{"name": "demo-nexa", "metadata": map[string]string{TenantMetadata: "other"}})
+	to.write("identity/entity", map[string]any{"name": "demo-nexa", "metadata": map[string]string{vault.TenantKey: "other"}})
 	did := to.restore(from.backup(ReadOptions{}), RestoreOptions{})
 	assert.Equal(t, "skip: it is another one in Vault", did["entity demo-nexa"])
-	is, err := readEntity(t.Context(), to.v, "name/demo-nexa")
+	is, err := to.v.Entity(t.Context(), "name/demo-nexa")
 	require.NoError(t, err)
 	assert.Empty(t, is.Aliases)
 }

@@ -141,7 +141,7 @@ func TestARoleLogsInUnderItsOldIDAndReadsItsOwnSecrets(t *testing.T) {
 			}
 		}
 	}
-	is, err := readEntity(t.Context(), to.v, "name/operator")
+	is, err := to.v.Entity(t.Context(), "name/operator")
 	require.NoError(t, err)
 	assert.True(t, is.Disabled)
 	assert.ElementsMatch(t, []string{"a", "b"}, is.Policies)

@@ -5,12 +5,9 @@ package credentials
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
@@ -20,8 +17,6 @@ import (
 const (
 	approle = "approle"
 	roles   = "auth/" + approle + "/role"
-	// concurrency is how many requests are under way at most.
-	concurrency = 16
 )
 
 // Login is that of a service of a tenant, or of the tenant as a whole where Service
@@ -111,55 +106,13 @@ func Open(ctx context.Context, v *vault.Client) (*Store, error) {
 	return s, nil
 }
 
-// entity is one of Vault's.
-type entity struct {
-	ID       string            `json:"id"`
-	Name     string            `json:"name"`
-	Metadata map[string]string `json:"metadata"`
-	Aliases  []struct {
-		ID            string `json:"id"`
-		Name          string `json:"name"`
-		MountAccessor string `json:"mount_accessor"`
-	} `json:"aliases"`
-}
-
-// The keys of an entity's metadata that the policies look at.
-const (
-	tenantKey  = "tenant_id"
-	serviceKey = "service"
-)
-
-// owns tells whether the entity is that of a login, which may not have got its
+// owns tells whether an entity is that of a login, which may not have got its
 // metadata yet.
-func (e *entity) owns(l Login) bool {
-	return (e.Metadata[tenantKey] == "" || e.Metadata[tenantKey] == l.Tenant) && (e.Metadata[serviceKey] == "" || e.Metadata[serviceKey] == l.Service)
+func owns(e *vault.Entity, l Login) bool {
+	return (e.Metadata[vault.TenantKey] == "" || e.Metadata[vault.TenantKey] == l.Tenant) && (e.Metadata[vault.ServiceKey] == "" || e.Metadata[vault.ServiceKey] == l.Service)
 }
 
 // entity returns nil where there is none.
-func (s *Store) entity(ctx context.Context, name string) (*entity, error) {
-	answer, err := s.v.Read(ctx, "identity/entity/name/"+name, nil)
-	if err != nil || answer == nil {
-		return nil, err
-	}
-	return decode[entity](answer.Data)
-}
-
-// decode goes by JSON, as which it came.
-func decode[T any](data map[string]any) (*T, error) {
-	text, err := json.Marshal(data)
-	if err != nil {
-		return nil, err
-	}
-	var into T
-	return &into, json.Unmarshal(text, &into)
-}
-
-// each calls do for 0 to n-1, some at a time.
-func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(concurrency)
-	for i := range n {
-		g.Go(func() error { return do(ctx, i) })
-	}
-	return g.Wait()
+func (s *Store) entity(ctx context.Context, name string) (*vault.Entity, error) {
+	return s.v.Entity(ctx, "name/"+name)
 }

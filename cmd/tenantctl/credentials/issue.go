@@ -99,7 +99,7 @@ func (s *Store) Issue(ctx context.Context, l Login, o Options) (*Issued, error) 
 
 // ensureEntity makes the login's entity, or gives it its metadata. Other metadata
 // stays.
-func (s *Store) ensureEntity(ctx context.Context, l Login) (*entity, bool, error) {
+func (s *Store) ensureEntity(ctx context.Context, l Login) (*vault.Entity, bool, error) {
 	name := l.Role()
 	e, err := s.entity(ctx, name)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Store) ensureEntity(ctx context.Context, l Login) (*entity, bool, error
 	}
 	metadata := map[string]string{}
 	if e != nil {
-		if !e.owns(l) {
+		if !owns(e, l) {
 			return nil, false, taken(l, "the entity "+e.Name, e)
 		}
 		metadata = maps.Clone(e.Metadata)
@@ -115,9 +115,9 @@ func (s *Store) ensureEntity(ctx context.Context, l Login) (*entity, bool, error
 			metadata = map[string]string{}
 		}
 	}
-	metadata[tenantKey] = l.Tenant
+	metadata[vault.TenantKey] = l.Tenant
 	if l.Service != "" {
-		metadata[serviceKey] = l.Service
+		metadata[vault.ServiceKey] = l.Service
 	}
 	if e != nil && maps.Equal(metadata, e.Metadata) {
 		return e, false, nil
@@ -132,9 +132,9 @@ func (s *Store) ensureEntity(ctx context.Context, l Login) (*entity, bool, error
 	return e, true, err
 }
 
-func taken(l Login, what string, by *entity) error {
+func taken(l Login, what string, by *vault.Entity) error {
 	return vault.Errorf(vault.ErrConflict, "%s, which the login of the %s needs, belongs to tenant %q, service %q; Vault does not tell upper and lower case apart in these names",
-		what, l, by.Metadata[tenantKey], by.Metadata[serviceKey])
+		what, l, by.Metadata[vault.TenantKey], by.Metadata[vault.ServiceKey])
 }
 
 // ensureRole makes the role, or sets right what a login relies on.
@@ -144,7 +144,11 @@ func (s *Store) ensureRole(ctx context.Context, l Login, o Options) (bool, error
 	if err != nil {
 		return false, err
 	}
-	want := map[string]any{"token_policies": []any{l.Policy()}, "token_no_default_policy": true, "bind_secret_id": true}
+	want := map[string]any{
+		"token_policies": []any{l.Policy()}, "token_no_default_policy": true, "bind_secret_id": true,
+		"token_type": "default", "token_num_uses": 0,
+		"token_period": 0, // A period would lift the bound of token_max_ttl.
+	}
 	var has map[string]any
 	if answer == nil {
 		want["token_ttl"], want["token_max_ttl"] = seconds(tokenTTL), seconds(tokenMaxTTL)
@@ -183,24 +187,24 @@ func (s *Store) roleID(ctx context.Context, role string) (string, error) {
 }
 
 // ensureAlias joins role and entity.
-func (s *Store) ensureAlias(ctx context.Context, l Login, owner *entity, roleID string) (bool, error) {
+func (s *Store) ensureAlias(ctx context.Context, l Login, owner *vault.Entity, roleID string) (bool, error) {
 	answer, err := s.v.Write(ctx, "identity/lookup/entity", map[string]any{"alias_name": roleID, "alias_mount_accessor": s.accessor})
 	if err != nil {
 		return false, err
 	}
 	if answer != nil {
-		other, err := decode[entity](answer.Data)
+		other, err := vault.Decode[vault.Entity](answer.Data)
 		switch {
 		case err != nil:
 			return false, err
 		case other.ID == owner.ID:
 			return false, nil
-		case !other.owns(l):
+		case !owns(other, l):
 			return false, taken(l, "the role "+l.Role(), other)
 		} // Vault has made it by itself, when somebody logged in without an alias.
 	}
 	for _, alias := range owner.Aliases { // That of a role that was deleted.
-		if alias.MountAccessor == s.accessor {
+		if alias.Accessor == s.accessor {
 			if err := s.v.Delete(ctx, "identity/entity-alias/id/"+alias.ID); err != nil {
 				return false, err
 			}
@@ -212,9 +216,9 @@ func (s *Store) ensureAlias(ctx context.Context, l Login, owner *entity, roleID 
 
 // newSecretID makes a secret id and puts it into the answer.
 func (s *Store) newSecretID(ctx context.Context, issued *Issued, o Options) error {
-	metadata := map[string]string{"tenant_id": issued.Tenant, "issue": issued.Issue, "issued_by": s.self(ctx)}
+	metadata := map[string]string{vault.TenantKey: issued.Tenant, "issue": issued.Issue, "issued_by": s.self(ctx)}
 	if issued.Service != "" {
-		metadata["service"] = issued.Service
+		metadata[vault.ServiceKey] = issued.Service
 	}
 	text, err := json.Marshal(metadata)
 	if err != nil {

@@ -29,7 +29,7 @@ type Role struct {
 	Role      string     `json:"role"`
 	SecretIDs []SecretID `json:"secret_ids"`
 
-	entity *entity
+	entity *vault.Entity
 }
 
 // List returns the logins of a tenant, or of all where id is "".
@@ -45,7 +45,7 @@ func (s *Store) List(ctx context.Context, id string) ([]Role, error) {
 			found = append(found, Role{Login: l, Role: name})
 		}
 	}
-	if err := each(ctx, len(found), func(ctx context.Context, i int) error { return s.fill(ctx, &found[i]) }); err != nil {
+	if err := vault.Each(ctx, len(found), func(ctx context.Context, i int) error { return s.fill(ctx, &found[i]) }); err != nil {
 		return nil, err
 	}
 	found = slices.DeleteFunc(found, func(r Role) bool { return id != "" && r.Tenant != id })
@@ -63,7 +63,7 @@ func (s *Store) fill(ctx context.Context, r *Role) error {
 		return err
 	}
 	if r.entity != nil {
-		l := Login{r.entity.Metadata[tenantKey], r.entity.Metadata[serviceKey]}
+		l := Login{r.entity.Metadata[vault.TenantKey], r.entity.Metadata[vault.ServiceKey]}
 		if strings.EqualFold(l.Role(), r.Role) {
 			r.Login = l
 		}
@@ -79,7 +79,7 @@ func (s *Store) secretIDs(ctx context.Context, role string) ([]SecretID, error) 
 		return nil, err
 	}
 	ids := make([]SecretID, len(accessors))
-	err = each(ctx, len(accessors), func(ctx context.Context, i int) error {
+	err = vault.Each(ctx, len(accessors), func(ctx context.Context, i int) error {
 		id, err := s.secretID(ctx, role, accessors[i])
 		if errors.Is(err, vault.ErrMissing) {
 			return nil // It has ended meanwhile.
@@ -105,7 +105,7 @@ func (s *Store) secretID(ctx context.Context, role, accessor string) (*SecretID,
 	if answer == nil {
 		return nil, vault.Errorf(vault.ErrMissing, "the role %s has no secret id with the accessor %s", role, accessor)
 	}
-	data, err := decode[struct {
+	data, err := vault.Decode[struct {
 		Accessor string            `json:"secret_id_accessor"`
 		Created  time.Time         `json:"creation_time"`
 		Expires  time.Time         `json:"expiration_time"`

@@ -119,7 +119,7 @@ func (s *Store) endTokens(ctx context.Context, found []Role, done []Revoked, ofS
 		return err
 	}
 	var mu sync.Mutex
-	return each(ctx, len(accessors), func(ctx context.Context, n int) error {
+	return vault.Each(ctx, len(accessors), func(ctx context.Context, n int) error {
 		token, err := s.token(ctx, accessors[n])
 		if err != nil || token == nil {
 			return err
@@ -159,7 +159,7 @@ func (s *Store) token(ctx context.Context, accessor string) (*token, error) {
 	if err != nil || answer == nil {
 		return nil, s.gone(answer, err)
 	}
-	return decode[token](answer.Data)
+	return vault.Decode[token](answer.Data)
 }
 
 // gone makes nothing of an error about a token that has ended by itself.

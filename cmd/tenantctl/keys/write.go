@@ -109,20 +109,33 @@ func encode(v any, recipients []age.Recipient) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// ErrRecipients and ErrLines are for files that cannot be written anew.
+// ErrRecipients, ErrLines and ErrPipe are for files that cannot be written anew.
 var (
 	ErrRecipients = errors.New("it does not say whom it is encrypted to")
 	ErrLines      = errors.New("it is no JSON")
+	ErrPipe       = errors.New("it is no regular file")
 )
+
+// Replaceable tells whether [File.SetRootToken] has a chance: it returns nil,
+// [ErrRecipients], [ErrLines] or [ErrPipe].
+func (f *File) Replaceable() error {
+	info, err := os.Stat(f.path)
+	switch {
+	case err != nil || !info.Mode().IsRegular():
+		return ErrPipe
+	case f.encrypted && len(f.recipients) == 0:
+		return ErrRecipients
+	case !isJSON(f.text):
+		return ErrLines
+	}
+	return nil
+}
 
 // SetRootToken writes the file anew, with another root token, or none. Its readers
 // find the one or the other, whole. Whatever else is in it stays.
 func (f *File) SetRootToken(token string) error {
-	switch {
-	case f.encrypted && len(f.recipients) == 0:
-		return fmt.Errorf("%s: %w", f.path, ErrRecipients)
-	case !isJSON(f.text):
-		return fmt.Errorf("%s: %w", f.path, ErrLines)
+	if err := f.Replaceable(); err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	var all map[string]any
 	if err := json.Unmarshal(f.text, &all); err != nil {

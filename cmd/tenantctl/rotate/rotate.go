@@ -5,12 +5,14 @@ package rotate
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
@@ -53,10 +55,32 @@ func Ceremony(ctx context.Context, v *vault.Client, next NextKey) (string, error
 		return "", explain(v, err)
 	}
 	token, err := give(ctx, v, sys, attempt, next)
+	if errors.Is(err, session.ErrUnreachable) && isOver(ctx, sys) {
+		return "", &lostError{err}
+	}
 	if err != nil {
 		cancel(ctx, sys)
 	}
 	return token, err
+}
+
+// ErrLost is for a ceremony that Vault has ended, and whose token was lost on its way.
+var ErrLost = errors.New("the new root token was lost")
+
+type lostError struct{ error }
+
+func (e *lostError) Unwrap() []error { return []error{e.error, ErrLost} }
+
+func (e *lostError) Error() string {
+	return e.error.Error() + "; Vault has taken the keys all the same, so that there may be a root token now that nobody has"
+}
+
+// isOver tells whether Vault has ended an attempt, even if the command was interrupted.
+func isOver(ctx context.Context, sys *api.Sys) bool {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer stop()
+	status, err := sys.GenerateRootStatusWithContext(ctx)
+	return err == nil && !status.Started
 }
 
 // explain adds what is special of this one.
@@ -82,7 +106,11 @@ func give(ctx context.Context, v *vault.Client, sys *api.Sys, attempt *api.Gener
 		if err != nil {
 			return "", err
 		}
-		progress, err := sys.GenerateRootUpdateWithContext(ctx, key, attempt.Nonce)
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		// A key that is on its way is not called back: it may be the last.
+		progress, err := sys.GenerateRootUpdateWithContext(context.WithoutCancel(ctx), key, attempt.Nonce)
 		if err != nil {
 			return "", keyError(n, attempt.Required, v.Explain("giving the unseal keys", err))
 		}
@@ -169,6 +197,56 @@ func Admin(ctx context.Context, root *vault.Client, policy string, ttl, period t
 	return answer.Auth.ClientToken, nil
 }
 
+// Root is a root token that somebody has.
+type Root struct {
+	Accessor string
+	Made     time.Time
+}
+
+// Roots are all root tokens that there are, as far as a client may see.
+func Roots(ctx context.Context, v *vault.Client) ([]Root, error) {
+	accessors, err := v.List(ctx, "auth/token/accessors")
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*Root, len(accessors))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, accessor := range accessors {
+		g.Go(func() (err error) {
+			found[i], err = lookUpRoot(ctx, v, accessor)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var all []Root
+	for _, root := range found {
+		if root != nil {
+			all = append(all, *root)
+		}
+	}
+	return all, nil
+}
+
+// lookUpRoot returns nil for other tokens, and for those that have ended meanwhile.
+func lookUpRoot(ctx context.Context, v *vault.Client, accessor string) (*Root, error) {
+	answer, err := v.Write(ctx, "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+	switch {
+	case errors.Is(err, session.ErrUnreachable), errors.Is(err, session.ErrSealed):
+		return nil, err
+	case err != nil || answer == nil:
+		return nil, nil
+	}
+	if names, _ := answer.TokenPolicies(); !slices.Contains(names, "root") {
+		return nil, nil
+	}
+	made, _ := answer.Data["creation_time"].(json.Number)
+	seconds, _ := made.Int64()
+	return &Root{accessor, time.Unix(seconds, 0).UTC()}, nil
+}
+
 // Revoke ends a token, and makes sure that it has ended.
 func Revoke(ctx context.Context, v *vault.Client, token string) error {
 	own, err := v.With(token)
@@ -176,11 +254,13 @@ func Revoke(ctx context.Context, v *vault.Client, token string) error {
 		return err
 	}
 	if err := own.API().Auth().Token().RevokeSelfWithContext(ctx, ""); err != nil {
-		return v.Explain("revoking the old root token", err)
+		if err = v.Explain("revoking a token", err); !vault.IsInvalidToken(err) { // Or else it has ended already.
+			return err
+		}
 	}
 	left, err := LookUp(ctx, v, token)
 	if err == nil && left != nil {
-		err = errors.New("the old root token still works, though Vault has taken its revocation")
+		err = errors.New("the token still works, though Vault has taken its revocation")
 	}
 	return err
 }

@@ -81,6 +81,9 @@ type Obstacle struct {
 	Why  string `json:"why"`
 }
 
+// InvalidToken is why a token shows nothing that Vault does not know, or not any more.
+const InvalidToken = "the token is invalid"
+
 // The names of what takes a token to be seen.
 const (
 	Mounts  = "mounts"
@@ -120,7 +123,10 @@ func Look(ctx context.Context, v *vault.Client) (*Report, error) {
 
 // why is short for what is usual.
 func why(err error) string {
-	if errors.Is(err, session.ErrDenied) {
+	switch {
+	case vault.IsInvalidToken(err):
+		return InvalidToken
+	case errors.Is(err, session.ErrDenied):
 		return "not allowed"
 	}
 	return err.Error()

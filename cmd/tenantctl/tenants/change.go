@@ -201,18 +201,13 @@ func list(keys []string) string {
 func (s *Store) put(ctx context.Context, base *Secret, data map[string]any) (int, error) {
 	path := at("data", base.Tenant, base.Service)
 	answer, err := s.v.Write(ctx, path, map[string]any{"data": data, "options": map[string]any{"cas": base.Number}})
-	if isCAS(err) {
+	if vault.IsCAS(err) {
 		return 0, vault.Errorf(vault.ErrConflict, "%w", err)
 	}
 	if err != nil || answer == nil {
 		return 0, err
 	}
 	return wholeNumber(answer.Data["version"]), nil
-}
-
-// isCAS tells whether Vault refused a version because it isn't the next one.
-func isCAS(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "did not match the current version")
 }
 
 // pause lets the others go on, who would otherwise be met again at once.
@@ -240,6 +235,6 @@ func (s *Store) Add(ctx context.Context, id string) (*Tenant, error) {
 		return nil, vault.Errorf(vault.ErrConflict, "the tenant %s is there already, with %s", id, list(there))
 	}
 	services := tenant.Services()
-	err = each(ctx, len(services), func(ctx context.Context, i int) error { return s.declare(ctx, id, services[i]) })
+	err = vault.Each(ctx, len(services), func(ctx context.Context, i int) error { return s.declare(ctx, id, services[i]) })
 	return &Tenant{id, services}, err
 }

@@ -54,7 +54,7 @@ func (s *Store) Destroy(ctx context.Context, id string, services []string, pick 
 // act does something with versions, where they want it.
 func (s *Store) act(ctx context.Context, verb, id string, services []string, pick Pick, wants func(Version) (bool, error)) ([]Picked, error) {
 	done := make([]Picked, len(services))
-	err := each(ctx, len(services), func(ctx context.Context, i int) error {
+	err := vault.Each(ctx, len(services), func(ctx context.Context, i int) error {
 		versions, err := s.Versions(ctx, id, services[i])
 		if err != nil {
 			return err
@@ -104,7 +104,7 @@ func (p Pick) of(versions []Version) ([]Version, error) {
 
 // Remove removes services for good, with all versions and metadata.
 func (s *Store) Remove(ctx context.Context, id string, services []string) error {
-	return each(ctx, len(services), func(ctx context.Context, i int) error {
+	return vault.Each(ctx, len(services), func(ctx context.Context, i int) error {
 		return s.v.Delete(ctx, at("metadata", id, services[i]))
 	})
 }

@@ -11,14 +11,9 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 )
-
-// concurrency is how many requests are under way at most.
-const concurrency = 16
 
 // Store is the tenants of a Vault.
 type Store struct {
@@ -125,22 +120,12 @@ func (s *Store) List(ctx context.Context) ([]Tenant, error) {
 		return nil, err
 	}
 	all := make([]Tenant, len(ids))
-	err = each(ctx, len(ids), func(ctx context.Context, i int) error {
+	err = vault.Each(ctx, len(ids), func(ctx context.Context, i int) error {
 		services, err := s.Services(ctx, ids[i])
 		all[i] = Tenant{ids[i], services}
 		return err
 	})
 	return slices.DeleteFunc(all, func(t Tenant) bool { return len(t.Services) == 0 }), err // gone meanwhile
-}
-
-// each calls do for 0 to n-1, some at a time.
-func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(concurrency)
-	for i := range n {
-		g.Go(func() error { return do(ctx, i) })
-	}
-	return g.Wait()
 }
 
 // The states of a version. A secret without versions is Empty: it was added
@@ -243,7 +228,7 @@ func (s *Store) Versions(ctx context.Context, id, service string) ([]Version, er
 // ReadAll reads the latest versions of several services of a tenant.
 func (s *Store) ReadAll(ctx context.Context, id string, services []string) ([]Secret, error) {
 	all := make([]Secret, len(services))
-	err := each(ctx, len(services), func(ctx context.Context, i int) error {
+	err := vault.Each(ctx, len(services), func(ctx context.Context, i int) error {
 		secret, err := s.Read(ctx, id, services[i], 0)
 		if err == nil {
 			all[i] = *secret

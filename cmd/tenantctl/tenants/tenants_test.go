@@ -277,7 +277,7 @@ func TestAThousandTenantsAreListed(t *testing.T) {
 	s := vaulttest.Own(t)
 	b, err := Open(t.Context(), vault.New(s.Client))
 	require.NoError(t, err)
-	require.NoError(t, each(t.Context(), 1000, func(ctx context.Context, i int) error {
+	require.NoError(t, vault.Each(t.Context(), 1000, func(ctx context.Context, i int) error {
 		_, err := b.Add(ctx, fmt.Sprintf("t-%04d", i))
 		return err
 	}))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
 	"math/big"
@@ -17,6 +18,22 @@ import (
 
 	"github.com/joho/godotenv"
 )
+
+// Max is the size of the largest secret, in bytes: its values, as JSON. Raft takes
+// entries of 1 MiB, unless Vault is configured otherwise, and Vault adds to them.
+const Max = 1<<20 - 4<<10
+
+// maxInput is how much is read at most, in bytes. It may have comments.
+const maxInput = 1 << 20
+
+// CheckSize tells whether all values of a secret together are too large for Vault.
+func CheckSize(values map[string]any) error {
+	text, err := json.Marshal(values) // As Vault does.
+	if err == nil && len(text) > Max {
+		err = fmt.Errorf("the values have %d bytes; %d are the most that Vault keeps of a secret", len(text), Max)
+	}
+	return err
+}
 
 // Input is where values come from.
 type Input struct {
@@ -85,8 +102,8 @@ func (in *Input) value(key, text string) (string, error) {
 		content, err := in.stdin()
 		return withoutBreak(content), err
 	case strings.HasPrefix(text, "@"):
-		content, err := os.ReadFile(text[1:])
-		return withoutBreak(string(content)), err
+		content, err := file(text[1:])
+		return withoutBreak(content), err
 	case strings.HasPrefix(text, `\@`), text == `\-`:
 		return text[1:], nil
 	}
@@ -98,8 +115,28 @@ func (in *Input) stdin() (string, error) {
 		return "", errors.New("standard input is read for something else already")
 	}
 	in.taken = true
-	content, err := io.ReadAll(in.Stdin)
-	return string(content), err
+	return read(in.Stdin)
+}
+
+func file(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return read(f)
+}
+
+// read reads to the end, unless that is too far away.
+func read(r io.Reader) (string, error) {
+	content, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(content) > maxInput {
+		err = fmt.Errorf("there is more than %d bytes to read, which is too large for a secret", maxInput)
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(content), nil
 }
 
 // withoutBreak drops what an editor or echo puts behind a single line.
@@ -113,31 +150,27 @@ func withoutBreak(text string) string {
 
 // From reads all values from a file, or from standard input if it is "-": a JSON
 // object, or else .env text.
-func (in *Input) From(file string) (map[string]any, error) {
-	var content string
-	var err error
-	if file == "-" {
-		content, err = in.stdin()
-	} else {
-		var b []byte
-		b, err = os.ReadFile(file)
-		content = string(b)
+func (in *Input) From(path string) (map[string]any, error) {
+	name, get := path, func() (string, error) { return file(path) }
+	if path == "-" {
+		name, get = "standard input", in.stdin
+	}
+	content, err := get()
+	if errors.As(err, new(*fs.PathError)) {
+		return nil, err // It has the name.
 	}
 	if err != nil {
-		return nil, err
-	}
-	if file == "-" {
-		file = "standard input"
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	content = strings.TrimPrefix(content, "\uFEFF")
 	if !utf8.ValidString(content) {
-		return nil, fmt.Errorf("%s: it is not text in UTF-8", file)
+		return nil, fmt.Errorf("%s: it is not text in UTF-8", name)
 	}
-	read := env
+	parse := env
 	if strings.HasPrefix(strings.TrimSpace(content), "{") {
-		read = object
+		parse = object
 	}
-	values, err := read(content)
+	values, err := parse(content)
 	if err == nil && len(values) == 0 {
 		err = errors.New("there are no values in it")
 	}
@@ -145,7 +178,7 @@ func (in *Input) From(file string) (map[string]any, error) {
 		err = errors.Join(err, CheckKey(key))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return values, nil
 }

@@ -50,6 +50,9 @@ func Connect() (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkAddress(client.Address()); err != nil {
+		return nil, err
+	}
 	// VAULT_WRAP_TTL would have every answer wrapped, which nobody here unwraps.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
@@ -89,11 +92,32 @@ func (c *Client) Explain(op string, err error) error {
 	if err == nil {
 		return nil
 	}
+	explained := hint(session.Explain(op, c.Address(), err))
 	var answer *api.ResponseError
-	if errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound {
-		return &kindError{session.Explain(op, c.Address(), err), ErrMissing}
+	if !errors.As(err, &answer) {
+		return explained
 	}
-	return session.Explain(op, c.Address(), err)
+	var fault *session.Fault
+	switch {
+	case answer.StatusCode == http.StatusNotFound:
+		return &kindError{explained, ErrMissing}
+	case tooLarge(answer) && errors.As(explained, &fault):
+		fault.Kind, fault.Transient = session.ErrRejected, false
+		fault.Hint = "its storage takes nothing that large, nor names that long"
+	}
+	return explained
+}
+
+// tooLarge tells whether Vault's storage has refused something, which Vault takes for
+// a failure of its own that may pass.
+func tooLarge(answer *api.ResponseError) bool {
+	text := strings.Join(answer.Errors, " ")
+	for _, said := range []string{"value being too large", "key being too large", "file name too long"} {
+		if strings.Contains(text, said) {
+			return true
+		}
+	}
+	return false
 }
 
 // kindError adds a kind to an error.

@@ -1,0 +1,40 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/smarteros/deaddrop/agent/session"
+)
+
+// checkAddress refuses what people copy from their browser.
+func checkAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return errors.New("VAULT_ADDR is no URL") // Without it: there may be a password in it.
+	}
+	for _, page := range []string{"/ui", "/v1"} {
+		if u.Path == page || strings.HasPrefix(u.Path, page+"/") {
+			return fmt.Errorf("VAULT_ADDR: give the address without %s, such as %s://%s", u.Path, u.Scheme, u.Host)
+		}
+	}
+	return nil
+}
+
+// hint says what helps where tenantctl is at hand.
+func hint(err error) error {
+	var fault *session.Fault
+	if errors.As(err, &fault) && fault.Kind == session.ErrSealed {
+		fault.Hint = `unseal it with "tenantctl setup --unseal", or with "vault operator unseal"`
+	}
+	return err
+}
+
+// IsInvalidToken tells whether Vault has refused a token that it does not know, or
+// not any more, and not for want of rights.
+func IsInvalidToken(err error) bool {
+	var fault *session.Fault
+	return errors.As(err, &fault) && fault.Kind == session.ErrDenied && strings.Contains(fault.Detail, "invalid token")
+}
