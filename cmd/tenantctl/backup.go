@@ -12,7 +12,6 @@ import (
 	"filippo.io/age"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
@@ -75,7 +74,7 @@ func (b *backupCommand) run(cmd *cobra.Command, args []string) error {
 		if err := backup.CheckFile(path, b.force); err != nil {
 			return err
 		}
-	case term.IsTerminal(int(os.Stdout.Fd())):
+	case onTerminal(os.Stdout):
 		return errors.New("a backup is not written to a terminal: name a file, or redirect standard output")
 	}
 	recipients, err := b.keys.resolve(cmd.Context())
@@ -186,7 +185,7 @@ func (b *backupCommand) encryption() string {
 type bar struct{ *progressbar.ProgressBar }
 
 func newBar(w *os.File, what string) bar {
-	if !term.IsTerminal(int(w.Fd())) {
+	if !onTerminal(w) {
 		return bar{progressbar.DefaultSilent(1)}
 	}
 	return bar{progressbar.NewOptions(1,
