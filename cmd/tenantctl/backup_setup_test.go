@@ -30,8 +30,7 @@ func TestABackupIsRestoredToAVaultThatWasJustSetUp(t *testing.T) {
 	require.Zero(t, code, errs)
 
 	out, errs, code := run(t, vaultOf(to), "restore", file, "-i", identity)
-	t.Log(out, errs)
-	assert.Equal(t, exitConflict, code)
+	assert.Equal(t, exitConflict, code, errs)
 	assert.Regexp(t, `(?m)^skip +role +nexa-runtime +it has another role id in Vault, which may be in use$`, out)
 	assert.Contains(t, errs, "1 skipped")
 	assert.NotContains(t, out, "update")

@@ -53,8 +53,9 @@ Policies, roles and entities that are not in Vault are created. Those that diffe
 skipped and told, too, unless --overwrite makes them what they are in the backup: it
 takes back what was changed since, and enables an entity that is disabled by now. With
 --tenant, policies that differ stay in any case, since other tenants have them as well.
-AppRole and userpass are enabled where the backup needs them. Secret ids and passwords
-have to be issued anew.
+In a Vault that was just set up, the role of the Nexa runtime is skipped: it has a new
+role id there, which is in use already. AppRole and userpass are enabled where the
+backup needs them. Secret ids and passwords have to be issued anew.
 
 Anybody who knows a public key can encrypt to it: restore what you know the origin
 or the SHA-256 of.`,

@@ -500,6 +500,11 @@ func TestTheAdminMayRunSetup(t *testing.T) {
 	s.remove("sys/policies/acl/" + policies.Tenant)
 	s.must(s.setup()...)
 	s.must(s.setup("--check")...)
+	require.NoError(t, s.s.Client.Sys().DisableAudit("file"))
+	out, code := s.tenantctl("", s.setup()...)
+	assert.Equal(t, exitDenied, code)
+	assert.Contains(t, out, `that takes a root token, which "tenantctl rotate-root" makes`)
+	s.must("setup", "--no-audit")
 }
 
 func TestSomethingElseAtSecretIsLeftAlone(t *testing.T) {

@@ -1,5 +1,6 @@
 # Those who manage tenants: their secrets, policies, logins and entities, and what
-# "tenantctl setup" lays out. Nobody else writes policies.
+# "tenantctl setup" lays out, but for audit devices. Nobody else writes policies. Who
+# writes policies can give themselves anything: trust these people as you trust root.
 
 # The secrets of all tenants, their versions and metadata.
 path "secret/*" {
@@ -15,7 +16,7 @@ path "sys/policies/acl/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Engines, logins and audit devices.
+# Engines and logins.
 path "sys/mounts" {
   capabilities = ["read"]
 }
@@ -32,12 +33,10 @@ path "sys/auth/*" {
   capabilities = ["create", "read", "update", "sudo"]
 }
 
+# Which audit devices there are. To enable one takes root: it may show secrets, and
+# writes to any file of the server.
 path "sys/audit" {
   capabilities = ["read", "sudo"]
-}
-
-path "sys/audit/*" {
-  capabilities = ["create", "update", "sudo"]
 }
 
 # How Vault is.

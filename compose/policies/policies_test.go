@@ -512,7 +512,7 @@ func TestTheAdminIsNotRoot(t *testing.T) {
 	for _, step := range [][2]string{
 		{"POST", "sys/seal"}, {"POST", "sys/rotate"}, {"GET", "sys/raw/core/mounts"}, {list, "sys/raw/"},
 		{"POST", "auth/token/create"}, {"POST", "auth/token/create-orphan"}, {"DELETE", "sys/mounts/secret"}, {"POST", "sys/remount"},
-		{"DELETE", "sys/audit/file"}, {"DELETE", "sys/auth/approle"}, {"GET", "sys/config/auditing/request-headers"},
+		{"DELETE", "sys/audit/file"}, {"POST", "sys/audit/file"}, {"PUT", "sys/audit/" + name("raw-")}, {"DELETE", "sys/auth/approle"}, {"GET", "sys/config/auditing/request-headers"},
 		{"POST", "sys/leases/revoke-force/auth"}, {"POST", "sys/plugins/catalog/secret/x"}, {"GET", "sys/storage/raft/snapshot"},
 	} {
 		who.mayNot(step[0], step[1], map[string]any{})
