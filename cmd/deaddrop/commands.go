@@ -286,7 +286,7 @@ func (o *options) pathOfTenant() (string, error) {
 	}
 	for flag, id := range map[string]string{"tenant": o.simple.Tenant, "service": o.service} {
 		if err := tenant.CheckID(id); err != nil {
-			return "", fmt.Errorf("--%s: %w", flag, err)
+			return "", fmt.Errorf("--%s %w", flag, err)
 		}
 	}
 	if o.service == "nexa" && template != "" {
