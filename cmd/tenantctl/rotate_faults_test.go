@@ -217,9 +217,9 @@ func TestALostRootTokenIsTold(t *testing.T) {
 		}
 	}))
 	out, code := s.tenantctl("", "rotate-root", "--keys-file", "keys.json", "--out", "root.token")
-	assert.Equal(t, exitUnreachable, code)
+	assert.Equal(t, exitFailed, code, "it does not pass")
 	assert.Contains(t, out, "there may be a root token now that nobody has")
-	assert.Equal(t, 1, strings.Count(out, "another root token lives"))
+	require.Equal(t, 1, strings.Count(out, "another root token lives"))
 	_, accessor, _ := strings.Cut(out, "revoke -accessor ")
 	require.NoError(t, s.s.Client.Auth().Token().RevokeAccessor(strings.Fields(strings.ReplaceAll(accessor, `"`, " "))[0]))
 	assert.Equal(t, 1, s.rootTokens(set.RootToken))
@@ -251,7 +251,7 @@ func TestWithoutATokenItIsSaidThatThereIsNone(t *testing.T) {
 	s := newSite(t)
 	s.ready()
 	s.env = s.env[:3]
-	for _, args := range []string{"tenant list", "credentials list", "backup --plaintext --out x"} {
+	for _, args := range []string{"tenant list", "credentials list", "backup --insecure-plaintext x"} {
 		out, code := s.tenantctl("", strings.Fields(args)...)
 		assert.Equal(t, exitDenied, code, "%s: %s", args, out)
 		assert.Contains(t, out, `there is no token: set VAULT_TOKEN, or log in with "tenantctl login"`, args)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
@@ -56,7 +55,8 @@ func Ceremony(ctx context.Context, v *vault.Client, next NextKey) (string, error
 	}
 	token, err := give(ctx, v, sys, attempt, next)
 	if errors.Is(err, session.ErrUnreachable) && isOver(ctx, sys) {
-		return "", &lostError{err}
+		// Not the failure that it was, which would pass.
+		return "", vault.Errorf(ErrLost, "%v; Vault has taken the keys all the same, so that there may be a root token now that nobody has", err)
 	}
 	if err != nil {
 		cancel(ctx, sys)
@@ -66,14 +66,6 @@ func Ceremony(ctx context.Context, v *vault.Client, next NextKey) (string, error
 
 // ErrLost is for a ceremony that Vault has ended, and whose token was lost on its way.
 var ErrLost = errors.New("the new root token was lost")
-
-type lostError struct{ error }
-
-func (e *lostError) Unwrap() []error { return []error{e.error, ErrLost} }
-
-func (e *lostError) Error() string {
-	return e.error.Error() + "; Vault has taken the keys all the same, so that there may be a root token now that nobody has"
-}
 
 // isOver tells whether Vault has ended an attempt, even if the command was interrupted.
 func isOver(ctx context.Context, sys *api.Sys) bool {
@@ -210,15 +202,11 @@ func Roots(ctx context.Context, v *vault.Client) ([]Root, error) {
 		return nil, err
 	}
 	found := make([]*Root, len(accessors))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i, accessor := range accessors {
-		g.Go(func() (err error) {
-			found[i], err = lookUpRoot(ctx, v, accessor)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	err = vault.Each(ctx, len(accessors), func(ctx context.Context, i int) (err error) {
+		found[i], err = lookUpRoot(ctx, v, accessors[i])
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	var all []Root
