@@ -433,10 +433,10 @@ func TestABarIsShownOnATerminalOnly(t *testing.T) {
 	}
 	recipient, _ := newAgeKey(t)
 	file := filepath.Join(t.TempDir(), "b")
-	slow := append(vaultOf(s), "VAULT_RATE_LIMIT=8:1") // Else it is done before there is anything to show.
+	slow := append(vaultOf(s), "VAULT_RATE_LIMIT=8:1")
 	shown, code := atTerminal(t, slow, []string{"backup", file, "-r", recipient})
 	require.Zero(t, code, shown)
-	assert.Regexp(t, `[1-5]/6`, shown)
+	assert.Regexp(t, `% \|.*[0-6]/6`, shown) // How far it comes before it is done is up to the machine.
 	assert.Regexp(t, `Secrets +6`, shown)
 	_, errs, code := run(t, slow, "backup", file, "--force", "-r", recipient)
 	require.Zero(t, code)
