@@ -114,15 +114,20 @@ func (d *dropper) setDrops(cfg *config.Config) {
 	d.former = nil
 }
 
-// add takes a drop in, with what is known of its destination.
-func (d *dropper) add(s *state) {
+// add takes a drop in, with what is known of its destination: by the one of the
+// configuration before, or by others that it takes the place of.
+func (d *dropper) add(s *state, instead ...*state) {
 	d.states = append(d.states, s)
 	if s.env == "" {
-		for _, path := range pathsOfDrop(s.drop) {
+		for _, path := range s.drop.Paths() {
 			d.byDestination[path] = s
 		}
 	}
-	switch before := d.former[s.key()]; {
+	before := d.former[s.key()]
+	if i := slices.IndexFunc(instead, func(o *state) bool { return o.key() == s.key() }); i >= 0 {
+		before = instead[i]
+	}
+	switch {
 	case before != nil:
 		s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
@@ -140,7 +145,7 @@ func (d *dropper) add(s *state) {
 func (d *dropper) discard(gone []*state) {
 	d.states = slices.DeleteFunc(d.states, func(s *state) bool { return slices.Contains(gone, s) })
 	for _, s := range gone {
-		for _, path := range pathsOfDrop(s.drop) {
+		for _, path := range s.drop.Paths() {
 			delete(d.byDestination, path)
 		}
 	}
@@ -241,7 +246,7 @@ type rendered struct {
 // news of it. Failures stay in the states, and are logged once.
 func (d *dropper) step(ctx context.Context) []reload.News {
 	var ready []rendered
-	d.rebuild()
+	d.retryUnmade()
 	all := d.removeGone()
 	seen := map[string]error{}
 	d.held = time.Time{}

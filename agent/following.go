@@ -108,9 +108,9 @@ func (d *dropper) resume(f *following, key string, m *member) {
 func (d *dropper) build(f *following, key string, m *member, late bool) {
 	drops, err := f.of.Drops(key)
 	if err == nil {
-		err = d.taken(drops)
+		err = d.taken(drops, m)
 	}
-	if err != nil {
+	if err != nil { // What there is of it stays as it is.
 		if m.err == nil || m.err.Error() != err.Error() {
 			d.log.Error("the files of a tenant cannot be made; will try again", "drop", f.of.Name, "tenant", key, "error", err)
 		}
@@ -119,21 +119,24 @@ func (d *dropper) build(f *following, key string, m *member, late bool) {
 	}
 	m.err = nil
 	d.grown = true
+	before := m.states
+	d.discard(before)
+	m.states = nil
 	for _, each := range drops {
 		s := &state{drop: each, of: f, dirty: !m.isGone(), isGone: m.isGone(), late: late}
 		for _, file := range each.Files {
 			s.made = append(s.made, readFile{file, versionOf(file)})
 		}
 		m.states = append(m.states, s)
-		d.add(s)
+		d.add(s, before...)
 	}
 }
 
-// taken tells whether another drop has a destination already.
-func (d *dropper) taken(drops []config.Drop) error {
+// taken tells whether a drop of another one has a destination already.
+func (d *dropper) taken(drops []config.Drop, m *member) error {
 	for _, each := range drops {
-		for _, path := range pathsOfDrop(each) {
-			if other := d.byDestination[path]; other != nil {
+		for _, path := range each.Paths() {
+			if other := d.byDestination[path]; other != nil && !slices.Contains(m.states, other) {
 				return fmt.Errorf("destination %s is written already, by %q", path, other.drop.Name)
 			}
 		}
@@ -141,33 +144,18 @@ func (d *dropper) taken(drops []config.Drop) error {
 	return nil
 }
 
-// pathsOfDrop are the files that a drop writes, but for those that its template
-// writes besides.
-func pathsOfDrop(d config.Drop) []string {
-	path := filepath.Clean(d.Destination)
-	if d.Backup {
-		return []string{path, path + ".bak"}
-	}
-	return []string{path}
+// retryUnmade makes the drops of tenants that could not be made before.
+func (d *dropper) retryUnmade() {
+	d.rebuild(func(m *member) bool { return m.err != nil })
 }
 
-// rebuild makes the drops of tenants again that could not be made, or whose
-// templates have changed.
-func (d *dropper) rebuild() {
+// rebuild makes the drops of tenants anew.
+func (d *dropper) rebuild(which func(*member) bool) {
 	for _, f := range d.followed {
 		for key, m := range f.members {
-			changed := slices.ContainsFunc(m.states, (*state).isMadeOfOld)
-			if m.isGone() || m.err == nil && !changed {
-				continue
+			if !m.isGone() && which(m) {
+				d.build(f, key, m, f.began || f.resumed)
 			}
-			d.former = map[string]*state{}
-			for _, s := range m.states {
-				d.former[s.key()] = s
-			}
-			d.discard(m.states)
-			m.states = nil
-			d.build(f, key, m, f.began || f.resumed)
-			d.former = nil
 		}
 	}
 }
@@ -337,7 +325,6 @@ func (d *dropper) removeGone() []reload.News {
 		}
 		if len(removed) > 0 {
 			d.tell(removed, f, "removed the files of a tenant that is gone", "removed the files of tenants that are gone")
-			d.remember(f)
 		}
 	}
 	return all
@@ -377,15 +364,7 @@ func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, er
 	if !was {
 		return nil, nil
 	}
-	return d.bidFarewell(f, key, m.drops()), nil
-}
-
-func (m *member) drops() []config.Drop {
-	var drops []config.Drop
-	for _, s := range m.states {
-		drops = append(drops, s.drop)
-	}
-	return drops
+	return d.bidFarewell(f, key, dropsOf(m.states)), nil
 }
 
 // sideFiles are what the templates of a tenant have written besides.
@@ -423,16 +402,10 @@ const lastWord = time.Minute
 // until services were told.
 func (d *dropper) bidFarewell(f *following, key string, drops []config.Drop) []reload.News {
 	var files []string
-	var actions []reload.Action
-	sets := map[*config.Set]bool{}
 	for _, each := range drops {
 		files = append(files, each.Destination)
-		actions = append(actions, d.wanted(each.Reloads, false)...)
-		if each.Set != nil && !sets[each.Set] {
-			sets[each.Set] = true
-			actions = append(actions, d.wanted(each.Set.Reloads, false)...)
-		}
 	}
+	actions := d.reloadsOf(drops)
 	if len(actions) == 0 {
 		return nil
 	}
@@ -462,11 +435,7 @@ func exists(path string) bool {
 
 // removeEmpty removes the folders of a tenant, up to the place of all of them.
 func removeEmpty(folder, place string) {
-	for {
-		inside, err := filepath.Rel(place, folder)
-		if err != nil || inside == "." || strings.HasPrefix(inside, "..") || os.Remove(folder) != nil {
-			return
-		}
+	for config.IsBelow(folder, place) && os.Remove(folder) == nil {
 		folder = filepath.Dir(folder)
 	}
 }

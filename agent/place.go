@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/smarteros/deaddrop/render"
@@ -96,11 +97,7 @@ func (s *state) takeAway() error {
 		return drop.RemoveSet(s.drop.Set.Folder)
 	}
 	var errs []error
-	all := append([]string{s.drop.Destination}, s.sides...)
-	if s.drop.Backup {
-		all = append(all, s.drop.Destination+".bak")
-	}
-	for _, path := range all {
+	for _, path := range append(s.drop.Paths(), s.sides...) {
 		_, err := drop.Remove(path)
 		errs = append(errs, err)
 	}
@@ -183,6 +180,7 @@ func (d *dropper) readsFiles() bool {
 
 // lookAtFiles marks the drops whose templates have read files that have changed.
 func (d *dropper) lookAtFiles() {
+	d.rebuild(func(m *member) bool { return slices.ContainsFunc(m.states, (*state).isMadeOfOld) })
 	for _, s := range d.states {
 		for _, f := range s.reads {
 			if !s.dirty && versionOf(f.path) != f.version {

@@ -215,16 +215,30 @@ func (s *state) touch() {
 
 // actions are all that there is to do after a change of one drop or another.
 func (d *dropper) actions() []reload.Action {
-	var all []reload.Action
-	sets := map[*config.Set]bool{}
+	all := d.reloadsOf(dropsOf(d.states))
 	for _, each := range d.farewells {
 		all = append(all, each.actions...)
 	}
-	for _, s := range d.states {
-		all = append(all, d.wanted(s.drop.Reloads, false)...)
-		if set := s.drop.Set; set != nil && !sets[set] {
-			sets[set] = true
-			all = append(all, d.wanted(set.Reloads, false)...)
+	return all
+}
+
+func dropsOf(states []*state) []config.Drop {
+	var drops []config.Drop
+	for _, s := range states {
+		drops = append(drops, s.drop)
+	}
+	return drops
+}
+
+// reloadsOf are the actions of drops, and once those of the sets that they are in.
+func (d *dropper) reloadsOf(drops []config.Drop) []reload.Action {
+	var all []reload.Action
+	sets := map[*config.Set]bool{}
+	for _, each := range drops {
+		all = append(all, d.wanted(each.Reloads, false)...)
+		if each.Set != nil && !sets[each.Set] {
+			sets[each.Set] = true
+			all = append(all, d.wanted(each.Set.Reloads, false)...)
 		}
 	}
 	return all

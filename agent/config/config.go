@@ -5,6 +5,7 @@ package config
 
 import (
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/supervise"
@@ -169,6 +170,16 @@ type Drop struct {
 	// Files are those that it was made of besides the files of the configuration: the
 	// templates of a tenant.
 	Files []string
+}
+
+// Paths are the files that the drop writes, but for those that its template writes
+// besides.
+func (d *Drop) Paths() []string {
+	path := filepath.Clean(d.Destination)
+	if d.Backup {
+		return []string{path, path + ".bak"}
+	}
+	return []string{path}
 }
 
 // Set is a folder whose drops change together.

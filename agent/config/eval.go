@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -70,7 +71,7 @@ func unknownVariable(d *hcl.Diagnostic) string {
 		switch name := traversal.RootName(); {
 		case d.EvalContext != nil && knows(d.EvalContext, name):
 		case name == "tenant" || name == "service":
-			return fmt.Sprintf("no %s is set: write %s = \"…\" at the top of the file, or set DEADDROP_%s", name, name, map[string]string{"tenant": "TENANT", "service": "SERVICE"}[name])
+			return fmt.Sprintf("no %s is set: write %s = \"…\" at the top of the file, or set DEADDROP_%s", name, name, strings.ToUpper(name))
 		case name == "each":
 			return "each.key is for blocks with for_each"
 		default:

@@ -44,12 +44,12 @@ type ForEach struct {
 	// CreateDirs says that folders are made that are not there.
 	CreateDirs bool
 
-	build   func(key string) ([]Drop, error)
-	standIn bool // the key that is being built for is none of a tenant
+	// build makes the drops of a key, or of one that stands for any.
+	build func(key string, standIn bool) ([]Drop, error)
 }
 
 // Drops are those of one key. What is wrong with them is an [*Error].
-func (f *ForEach) Drops(key string) ([]Drop, error) { return f.build(key) }
+func (f *ForEach) Drops(key string) ([]Drop, error) { return f.build(key, false) }
 
 // Wants tells whether the patterns let a key through.
 func (f *ForEach) Wants(key string) bool {
@@ -95,8 +95,8 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 	if !l.keysOf(f, b.ForEach) {
 		return
 	}
-	f.build = func(key string) ([]Drop, error) {
-		each := l.forKey(key, f)
+	f.build = func(key string, standIn bool) ([]Drop, error) {
+		each := l.forKey(key, standIn)
 		one(each, b.Rest)
 		for i := range each.cfg.Drops {
 			d := &each.cfg.Drops[i]
@@ -168,10 +168,8 @@ const (
 // tryOut finds what is wrong whatever the key is, and where the files are. Of a
 // list, each key is tried.
 func (l *loader) tryOut(f *ForEach, def hcl.Range) {
-	f.standIn = true
-	one, err := f.build(someKey)
-	other, _ := f.build(otherKey)
-	f.standIn = false
+	one, err := f.build(someKey, true)
+	other, _ := f.build(otherKey, true)
 	if err != nil || len(one) != len(other) || len(one) == 0 {
 		l.adopt(err)
 		return
@@ -199,22 +197,21 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 	}
 	built := map[string][]Drop{}
 	for _, key := range f.Keys {
-		drops, err := f.build(key)
+		drops, err := f.build(key, false)
 		l.adopt(err)
 		for _, d := range drops {
-			l.claim(d.Destination, def)
-			if d.Backup {
-				l.claim(d.Destination+".bak", def)
+			for _, path := range d.Paths() {
+				l.claim(path, def)
 			}
 		}
 		built[key] = drops
 	}
 	anew := f.build
-	f.build = func(key string) ([]Drop, error) {
-		if drops, known := built[key]; known {
+	f.build = func(key string, standIn bool) ([]Drop, error) {
+		if drops, known := built[key]; known && !standIn {
 			return drops, nil
 		}
-		return anew(key)
+		return anew(key, standIn)
 	}
 }
 
@@ -232,11 +229,11 @@ func (l *loader) adopt(err error) {
 
 // forKey is a loader for one key: what it finds wrong is its own. Files that it reads
 // are those of the configuration while that is read, and its own from then on.
-func (l *loader) forKey(key string, f *ForEach) *loader {
+func (l *loader) forKey(key string, standIn bool) *loader {
 	each := newLoader()
 	each.sources, each.strict, each.requireTmpfs, each.supervises = l.sources, l.strict, l.requireTmpfs, l.supervises
 	each.taken = l.destinations
-	each.key, each.standIn, each.ctx, each.parsed = key, f.standIn, withKey(l.ctx, key), l.parsed
+	each.key, each.standIn, each.ctx, each.parsed = key, standIn, withKey(l.ctx, key), l.parsed
 	each.cfg.Wait, each.cfg.Tenant, each.cfg.Service = l.cfg.Wait, l.cfg.Tenant, l.cfg.Service
 	if l.files != nil {
 		each.files = l.files
@@ -280,10 +277,7 @@ func (l *loader) withTenant(path string, at hcl.Range) string {
 	if !strings.Contains(path, "{{") {
 		return path
 	}
-	id := l.cfg.Tenant
-	if l.key != "" {
-		id = l.key
-	}
+	id := cmp.Or(l.key, l.cfg.Tenant)
 	whole := tenantID.ReplaceAllLiteralString(path, id)
 	err := tenant.CheckID(id)
 	switch {

@@ -243,6 +243,7 @@ func TestTemplatesOfForEachAreWatchedAndShared(t *testing.T) {
 
 	cfg, err = load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
 	require.NoError(t, err)
+	assert.Contains(t, cfg.String(), `source = "${each.key}.ctmpl"`)
 	_, err = cfg.Each[0].Drops("good")
 	assert.NoError(t, err)
 	_, err = cfg.Each[0].Drops("missing")

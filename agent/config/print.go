@@ -25,13 +25,13 @@ func (c *Config) String() string {
 	p.vault(c.Vault)
 	p.auth(c)
 	p.block("template_config", func() {
-		p.set("static_secret_render_interval", short(c.Interval))
+		p.set("static_secret_render_interval", ShortDuration(c.Interval))
 		p.raw("lease_renewal_threshold", strconv.FormatFloat(c.LeaseShare, 'g', 4, 64))
 		p.raw("certificate_renewal_threshold", strconv.FormatFloat(c.CertShare, 'g', 4, 64))
 	})
 	p.wait(c.Wait)
 	if c.Splay > 0 {
-		p.set("splay", short(c.Splay))
+		p.set("splay", ShortDuration(c.Splay))
 	}
 	p.set("tenant", c.Tenant)
 	p.set("service", c.Service)
@@ -61,7 +61,7 @@ func (c *Config) String() string {
 
 // forEach prints a block as it is for a key that stands for any.
 func (p *printer) forEach(f *ForEach) {
-	drops, err := f.Drops(someKey)
+	drops, err := f.build(someKey, true)
 	if err != nil || len(drops) == 0 {
 		return // It was tried when the file was read.
 	}
@@ -92,7 +92,7 @@ func (p *printer) eachKey() {
 	p.list("include", f.Include)
 	p.list("exclude", f.Exclude)
 	p.set("on_removed", map[bool]string{true: "remove", false: "keep"}[f.RemoveFiles])
-	p.set("removal_grace", short(f.Grace))
+	p.set("removal_grace", ShortDuration(f.Grace))
 }
 
 // printer writes blocks and arguments.
@@ -141,8 +141,8 @@ func quote(s string) string {
 	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(s))
 }
 
-// short is a duration without its zeros: 5m rather than 5m0s.
-func short(d time.Duration) string {
+// ShortDuration is a duration without its zeros: 5m rather than 5m0s.
+func ShortDuration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
@@ -305,14 +305,14 @@ func (p *printer) check(c *Check) {
 
 func (p *printer) command(args []string, timeout time.Duration) {
 	p.list("command", args)
-	p.set("timeout", short(timeout))
+	p.set("timeout", ShortDuration(timeout))
 }
 
 func (p *printer) wait(w Wait) {
 	if w.Min > 0 {
 		p.block("wait", func() {
-			p.set("min", short(w.Min))
-			p.set("max", short(w.Max))
+			p.set("min", ShortDuration(w.Min))
+			p.set("max", ShortDuration(w.Max))
 		})
 	}
 }
@@ -342,14 +342,14 @@ func (p *printer) action(action reload.Action) {
 		p.set("compose_service", a.Service)
 		p.set("compose_project", a.Project)
 		p.set("docker_host", a.Host)
-		p.set("timeout", short(a.Timeout))
+		p.set("timeout", ShortDuration(a.Timeout))
 	case reload.Unit:
 		p.set("action", a.Action)
 		p.set("unit", a.Name)
 		if a.User {
 			p.set("bus", "user")
 		}
-		p.set("timeout", short(a.Timeout))
+		p.set("timeout", ShortDuration(a.Timeout))
 	case reload.Command:
 		p.command(a.Args, a.Timeout)
 		var env []string
@@ -391,7 +391,7 @@ func (p *printer) http(h reload.HTTP) {
 	}
 	p.set("header_file", h.HeaderFile)
 	p.set("ca_cert", h.CACert)
-	p.set("timeout", short(h.Timeout))
+	p.set("timeout", ShortDuration(h.Timeout))
 }
 
 func (p *printer) supervise(s *Supervise) {
@@ -412,6 +412,6 @@ func (p *printer) supervise(s *Supervise) {
 			p.set("restart_on_secret_changes", map[bool]string{true: "always", false: "never"}[s.Restart])
 		}
 		p.set("restart_stop_signal", reload.SignalName(s.StopSignal))
-		p.set("kill_timeout", short(s.Grace))
+		p.set("kill_timeout", ShortDuration(s.Grace))
 	})
 }

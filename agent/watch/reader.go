@@ -152,11 +152,7 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 
 // stillMounted asks anew for the engine that a path is on.
 func (ss *Secrets) stillMounted(ctx context.Context, path string) error {
-	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
-	if err == nil {
-		_, err = parseMount(path+"/", answer.Secret)
-	}
-	if err != nil {
+	if _, err := ss.askMount(ctx, path+"/"); err != nil {
 		return fmt.Errorf("listing %s: it is empty, and what it was on may be gone: %w", path, err)
 	}
 	return nil
@@ -305,15 +301,20 @@ func (ss *Secrets) mountOf(ctx context.Context, path string) (mount, error) {
 			return m, nil
 		}
 	}
-	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
-	if err != nil {
-		return mount{}, withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
-	}
-	m, err := parseMount(path, answer.Secret)
+	m, err := ss.askMount(ctx, path)
 	if err == nil {
 		ss.mounts = append(ss.mounts, m)
 	}
 	return m, err
+}
+
+// askMount asks Vault for the engine that a path is on.
+func (ss *Secrets) askMount(ctx context.Context, path string) (mount, error) {
+	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
+	if err != nil {
+		return mount{}, withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
+	}
+	return parseMount(path, answer.Secret)
 }
 
 func parseMount(path string, answer *api.Secret) (mount, error) {

@@ -505,6 +505,10 @@ template {
 	f.eventually("the late one", func() bool { return f.read("out/late.txt") == "late two" })
 	f.write("demo.ctmpl", tmpl("second time"))
 	f.eventually("the change", func() bool { return f.read("out/demo.txt") == "second time one" })
+	f.write("demo.ctmpl", "{{ broken")
+	f.eventually("the mistake is said", func() bool { return strings.Contains(p.log(), "demo.ctmpl:1") })
+	f.put("demo", "nexa", "three")
+	f.eventually("the last good template goes on", func() bool { return f.read("out/demo.txt") == "second time three" })
 	p.stop()
 	assert.Equal(t, 1, strings.Count(p.log(), "late.ctmpl cannot be read"), "it is said once")
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 	"github.com/smarteros/deaddrop/compose/policies"
 )
@@ -122,10 +123,10 @@ func show(v, like any) string {
 	case nil:
 		return show(zero(like), like)
 	case time.Duration:
-		return short(v)
+		return config.ShortDuration(v)
 	case json.Number:
 		if seconds, err := v.Int64(); err == nil && isDuration(like) {
-			return short(time.Duration(seconds) * time.Second)
+			return config.ShortDuration(time.Duration(seconds) * time.Second)
 		}
 	case []any:
 		names := make([]string, len(v))
@@ -158,16 +159,4 @@ func zero(like any) any {
 		return []string{}
 	}
 	return ""
-}
-
-// short writes 1h0m0s as 1h.
-func short(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }
