@@ -18,6 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
@@ -92,7 +93,7 @@ func filesOnly(cfg *config.Config) *config.Config {
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
 	warn(cfg, log)
 	defer reapOrphans()()
-	r := runner{load: load, queue: reload.NewQueue(log), log: log}
+	r := runner{load: load, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
 	if cfg.Supervise == nil {
 		return r.loop(ctx, cfg)
 	}
@@ -152,6 +153,8 @@ type runner struct {
 	load           func() (*config.Config, error)
 	queue          *reload.Queue
 	process        *supervise.Process // nil where no command is supervised
+	board          *status.Board
+	started        time.Time
 	hangup, status <-chan os.Signal
 	log            *slog.Logger
 }
@@ -167,7 +170,7 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	watcher := watch.New(watch.NewSecrets(vault), r.log)
 	keeper := &keeper{
 		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue,
-		cfg: cfg, plans: make(chan *config.Config), status: r.status,
+		cfg: cfg, plans: make(chan *config.Config), status: r.status, board: r.board, started: r.started,
 	}
 	keeper.dropper.process = r.process
 	keeper.retain()
@@ -200,7 +203,9 @@ type keeper struct {
 	queue   *reload.Queue
 	cfg     *config.Config
 	plans   chan *config.Config
-	status  <-chan os.Signal // asks for the state of all files
+	status  <-chan os.Signal // asks for the report, for the log
+	board   *status.Board
+	started time.Time
 	wanted  []render.Request
 	told    []*watch.Lease
 	trim    <-chan time.Time
@@ -225,6 +230,7 @@ func (k *keeper) Run(ctx context.Context) error {
 		}
 		k.want(ctx)
 		k.settle(ctx)
+		k.board.Note(k.summary())
 		var retry, due <-chan time.Time
 		if at := k.nextDue(); !at.IsZero() {
 			due = time.After(time.Until(at))
@@ -239,7 +245,7 @@ func (k *keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case batch := <-k.watcher.Batches():
-			k.report(batch)
+			k.logReadings(batch)
 			k.learn(batch)
 		case cfg := <-k.plans:
 			k.cfg = cfg
@@ -248,6 +254,9 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.wanted = nil
 		case <-k.status:
 			k.logStatus()
+		case answer := <-k.board.Asked():
+			answer <- k.report()
+		case <-k.board.Pinged():
 		case <-retry:
 		case <-due:
 		case <-k.queue.Told():
@@ -329,9 +338,9 @@ func (k *keeper) settle(ctx context.Context) {
 	k.told = settled.InFiles
 }
 
-// report logs what cannot be read, and what can be read again: each once, or as
+// logReadings logs what cannot be read, and what can be read again: each once, or as
 // a number where there are many, as in an outage.
-func (k *keeper) report(batch watch.Batch) {
+func (k *keeper) logReadings(batch watch.Batch) {
 	var failed, recovered []render.Request
 	for request, r := range batch {
 		switch before := k.readings[request]; {

@@ -186,8 +186,10 @@ func (d *dropper) uses() []render.Request {
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(all), func(a, b render.Request) int { return cmp.Compare(a.Fingerprint(), b.Fingerprint()) })
+	return slices.SortedFunc(maps.Keys(all), byFingerprint)
 }
+
+func byFingerprint(a, b render.Request) int { return cmp.Compare(a.Fingerprint(), b.Fingerprint()) }
 
 // lacking are those of uses that nothing is known of yet.
 func (d *dropper) lacking() []render.Request {

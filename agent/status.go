@@ -1,90 +1,174 @@
 package agent
 
 import (
-	"cmp"
+	"maps"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/status"
+	"github.com/smarteros/deaddrop/render"
 )
 
-// logStatus writes to the log how the session and each drop are: current, or
-// why not and since when. It is an answer to SIGUSR1.
-func (k *keeper) logStatus() {
-	session := []any{"address", k.vault.Address()}
-	switch ends, loggedIn := k.vault.TokenEnds(); {
-	case !loggedIn:
-		session = append(session, "state", "not logged in")
-	case ends.IsZero():
-		session = append(session, "state", "logged in")
-	default:
-		session = append(session, "state", "logged in", "token_ends", ends.UTC().Format(time.RFC3339))
-	}
-	k.log.Info("status of the session", session...)
-	for _, f := range k.followed {
-		args := []any{"drop", f.of.Name, "for_each", cmp.Or(f.of.Folder, "a list"), "tenants", len(f.members)}
-		if f.err != nil {
-			args = append(args, "error", f.err)
-		}
-		k.log.Info("status of a for_each", args...)
-		for key, m := range f.members {
-			if m.err != nil {
-				k.log.Info("status of a tenant", "drop", f.of.Name, "tenant", key, "state", "failed", "error", m.err)
-			}
-		}
+// report is how everything is.
+func (k *keeper) report() *status.Report {
+	r := &status.Report{PID: os.Getpid(), Started: k.started, At: time.Now(), Summary: k.summary()}
+	r.Session.Address = k.vault.Address()
+	r.Session.TokenEnds, r.Session.LoggedIn = k.vault.TokenEnds()
+	for _, request := range slices.SortedFunc(maps.Keys(k.readings), byFingerprint) {
+		r.Secrets = append(r.Secrets, secretStatus(request, k.readings[request].Secret, k.readings[request].Err))
 	}
 	for _, s := range k.states {
-		state, why := s.status()
-		args := []any{"drop", s.drop.Name, "destination", s.drop.Destination, "state", state}
-		if !s.since.IsZero() {
-			args = append(args, "since", s.since.UTC().Format(time.RFC3339))
-		}
-		if why != nil {
-			args = append(args, "error", why)
-		}
-		k.log.Info("status of a drop", args...)
+		r.Drops = append(r.Drops, s.report())
 	}
-	for _, r := range k.queue.States() {
-		k.log.Info("status of a reload", reloadStatus(r)...)
+	for _, f := range k.followed {
+		r.ForEach = append(r.ForEach, f.report())
+	}
+	for _, each := range k.queue.States() {
+		r.Reloads = append(r.Reloads, reloadStatus(each))
+	}
+	return r
+}
+
+// summary is how the drops are, in a line.
+func (d *dropper) summary() status.Summary {
+	good, fault := 0, ""
+	for _, s := range d.states {
+		if state, _ := s.status(); state.IsGood() {
+			good++
+		}
+	}
+	for _, f := range d.followed {
+		if f.err != nil || !f.began {
+			fault = "the tenants of for_each \"" + f.of.Name + "\" are not known"
+		}
+	}
+	return status.Summarize(good, len(d.states), fault)
+}
+
+// logStatus writes the report to the log: an answer to SIGUSR1.
+func (k *keeper) logStatus() {
+	r := k.report()
+	session := []any{"address", r.Session.Address}
+	switch {
+	case !r.Session.LoggedIn:
+		session = append(session, "state", "not logged in")
+	default:
+		session = append(session, "state", "logged in")
+	}
+	k.log.Info("status of the session", append(session, at("token_ends", r.Session.TokenEnds)...)...)
+	for _, f := range r.ForEach {
+		folder := f.Folder
+		if folder == "" {
+			folder = "a list"
+		}
+		k.log.Info("status of a for_each", append([]any{"drop", f.Name, "for_each", folder, "tenants", f.Tenants}, ifAny("error", f.Error)...)...)
+		for _, tenant := range slices.Sorted(maps.Keys(f.Failed)) {
+			k.log.Info("status of a tenant", "drop", f.Name, "tenant", tenant, "state", "failed", "error", f.Failed[tenant])
+		}
+	}
+	for _, d := range r.Drops {
+		args := []any{"drop", d.Name, "destination", d.Destination, "state", d.State}
+		k.log.Info("status of a drop", slices.Concat(args, at("since", d.Since), ifAny("error", d.Error))...)
+	}
+	for _, each := range r.Reloads {
+		args := slices.Concat([]any{"by", each.By, "state", each.State}, at("since", each.Since), at("next", each.Next), ifAny("error", each.Error))
+		if each.Tries > 0 {
+			args = append(args, "tries", each.Tries)
+		}
+		k.log.Info("status of a reload", args...)
 	}
 }
 
-func reloadStatus(r reload.State) []any {
-	args := []any{"by", r.By}
+// at and ifAny are attributes of the log, or none where there is nothing to say.
+func at(name string, t time.Time) []any {
+	if t.IsZero() {
+		return nil
+	}
+	return []any{name, t.UTC().Format(time.RFC3339)}
+}
+
+func ifAny(name, s string) []any {
+	if s == "" {
+		return nil
+	}
+	return []any{name, s}
+}
+
+func secretStatus(request render.Request, secret *render.Secret, err error) status.Secret {
+	s := status.Secret{Path: request.String(), Error: message(err)}
+	if secret != nil {
+		s.Version = secret.Version
+	}
+	return s
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (f *following) report() status.ForEach {
+	r := status.ForEach{Name: f.of.Name, Folder: f.of.Folder, Tenants: len(f.members), Error: message(f.err)}
+	for key, m := range f.members {
+		if m.err != nil {
+			if r.Failed == nil {
+				r.Failed = map[string]string{}
+			}
+			r.Failed[key] = m.err.Error()
+		}
+	}
+	return r
+}
+
+func reloadStatus(r reload.State) status.Reload {
+	s := status.Reload{By: r.By, Tries: r.Tries, Error: message(r.Err), Since: r.Since}
 	switch {
 	case r.Err != nil && r.Tries == 0:
-		args = append(args, "state", "not ready", "since", r.Since.UTC().Format(time.RFC3339), "error", r.Err)
+		s.State = status.NotReady
 	case r.Err != nil:
-		args = append(args, "state", "failed", "since", r.Since.UTC().Format(time.RFC3339), "tries", r.Tries, "error", r.Err)
+		s.State = status.ReloadFailed
 	case r.Waiting:
-		args = append(args, "state", "waiting")
+		s.State = status.ReloadWaiting
 	case r.Done.IsZero():
-		args = append(args, "state", "not needed yet")
+		s.State = status.NotNeeded
 	default:
-		args = append(args, "state", "done", "since", r.Done.UTC().Format(time.RFC3339))
+		s.State, s.Since = status.Done, r.Done
 	}
 	if r.Waiting {
-		args = append(args, "next", r.Next.UTC().Format(time.RFC3339))
+		s.Next = r.Next
 	}
-	return args
+	return s
 }
 
-// status is one word for how a drop is, and why where it is not well.
-func (s *state) status() (word string, why error) {
+func (s *state) report() status.Drop {
+	state, why := s.status()
+	return status.Drop{
+		Name: s.drop.Name, Destination: s.drop.Destination, Tenant: s.drop.Key,
+		State: state, Since: s.since, Error: message(why),
+	}
+}
+
+// status is how a drop is, and why where it is not well.
+func (s *state) status() (is status.State, why error) {
 	switch {
 	case s.isGone:
-		return "its tenant is gone", s.err
+		return status.Departed, s.err
 	case s.lacks:
-		return "waiting", nil
+		return status.Waiting, nil
 	case s.absent:
-		return "absent", nil
+		return status.Absent, nil
 	case s.err != nil && s.wrote:
-		return "stale", s.err
+		return status.Stale, s.err
 	case s.err != nil:
-		return "failed", s.err
+		return status.Failed, s.err
 	case s.gone:
-		return "removed", s.stale
+		return status.Removed, s.stale
 	case s.stale != nil:
-		return "stale", s.stale
+		return status.Stale, s.stale
 	}
-	return "current", nil
+	return status.Current, nil
 }

@@ -1,0 +1,132 @@
+// Package status says how the agent is: to people, to monitoring, and to the
+// service manager. It shows no secret.
+package status
+
+import (
+	"fmt"
+	"time"
+)
+
+// Report is all that the agent knows of itself. It is the JSON of /status.
+type Report struct {
+	Version string    `json:"version,omitempty"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	At      time.Time `json:"at"`
+	// Ready says that every drop is current, and why not where one is not.
+	Summary
+	Session Session   `json:"session"`
+	Secrets []Secret  `json:"secrets"`
+	Drops   []Drop    `json:"drops"`
+	ForEach []ForEach `json:"for_each,omitempty"`
+	Reloads []Reload  `json:"reloads"`
+}
+
+// Summary is a report in a line.
+type Summary struct {
+	// Ready says that every drop is as it should be.
+	Ready bool `json:"ready"`
+	// Text says so in words, such as "3 of 4 drops are current".
+	Text string `json:"summary"`
+}
+
+// Session is the connection to Vault.
+type Session struct {
+	Address  string `json:"address"`
+	LoggedIn bool   `json:"logged_in"`
+	// TokenEnds is zero for a token that does not end, or whose end is not known.
+	TokenEnds time.Time `json:"token_ends,omitzero"`
+}
+
+// Secret is one request to Vault.
+type Secret struct {
+	Path string `json:"path"`
+	// Version is the KV v2 version, 0 for what has none.
+	Version int `json:"version,omitempty"`
+	// Error is why it cannot be read now.
+	Error string `json:"error,omitempty"`
+}
+
+// Drop is a file, or a variable of the supervised command.
+type Drop struct {
+	Name string `json:"name"`
+	// Destination is "" for a variable.
+	Destination string `json:"destination,omitempty"`
+	// Tenant is the key that a for_each block has made it for.
+	Tenant string `json:"tenant,omitempty"`
+	State  State  `json:"state"`
+	// Since is when it came to be so; zero where that is not known.
+	Since time.Time `json:"since,omitzero"`
+	Error string    `json:"error,omitempty"`
+}
+
+// State is how a drop is.
+type State string
+
+// The states of a drop.
+const (
+	Current  State = "current"
+	Waiting  State = "waiting" // for a secret that was not read yet
+	Stale    State = "stale"   // an older content stays
+	Failed   State = "failed"  // there is no content of this run
+	Removed  State = "removed" // as the secret is gone
+	Absent   State = "absent"  // its tenant has no such secret
+	Departed State = "its tenant is gone"
+)
+
+// IsGood tells whether nothing has to be done about the drop.
+func (s State) IsGood() bool {
+	return s == Current || s == Absent || s == Departed
+}
+
+// ForEach is a block that stands for one drop per tenant.
+type ForEach struct {
+	Name string `json:"name"`
+	// Folder is the one in Vault that is listed, or "".
+	Folder  string            `json:"folder,omitempty"`
+	Tenants int               `json:"tenants"`
+	Error   string            `json:"error,omitempty"`
+	Failed  map[string]string `json:"failed,omitempty"` // tenants without drops, and why
+}
+
+// Reload is one way to tell a service.
+type Reload struct {
+	By    string      `json:"by"`
+	State ReloadState `json:"state"`
+	// Since is when it came to be so.
+	Since time.Time `json:"since,omitzero"`
+	// Next is when it is tried next, where it waits for that.
+	Next  time.Time `json:"next,omitzero"`
+	Tries int       `json:"tries,omitempty"` // that failed, one after the other
+	Error string    `json:"error,omitempty"`
+}
+
+// ReloadState is how a reload is.
+type ReloadState string
+
+// The states of a reload.
+const (
+	NotReady      ReloadState = "not ready" // it cannot work, as things are
+	ReloadFailed  ReloadState = "failed"
+	ReloadWaiting ReloadState = "waiting"
+	NotNeeded     ReloadState = "not needed yet"
+	Done          ReloadState = "done"
+)
+
+// Summarize sums drops up, of which so many are good. Another fault stands for
+// what else keeps the agent from being ready, or is "".
+func Summarize(good, all int, fault string) Summary {
+	s := Summary{Ready: good == all && fault == ""}
+	switch {
+	case all == 1 && good == 1:
+		s.Text = "the drop is current"
+	case good == all:
+		s.Text = fmt.Sprintf("all %d drops are current", all)
+	default:
+		s.Text = fmt.Sprintf("%d of %d drops are current", good, all)
+	}
+	if fault != "" {
+		s.Text += "; " + fault
+	}
+	return s
+}
