@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/oklog/run"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/footprint"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
@@ -265,7 +265,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.look = nil
 			k.lookAtFiles()
 		case <-k.trim:
-			debug.FreeOSMemory()
+			footprint.Trim()
 		}
 	}
 }
