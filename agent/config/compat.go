@@ -57,7 +57,7 @@ func value[T any](p *T) (v T) {
 // unsupported warns of what has no effect, once each.
 func (l *loader) unsupported(all *fileBlock) {
 	for name, blocks := range map[string][]ignoredBlock{
-		"cache": all.Cache, "api_proxy": all.APIProxy, "listener": all.Listener, "telemetry": all.Telemetry,
+		"cache": all.Cache, "api_proxy": all.APIProxy, "telemetry": all.Telemetry,
 	} {
 		for _, b := range blocks {
 			l.warn(b.DefRange, "%s is not supported and has no effect: this agent writes files, and passes no requests on", name)

@@ -43,6 +43,8 @@ type Config struct {
 	// Splay spreads the reloads of many agents: each batch waits for a random time
 	// up to it.
 	Splay time.Duration
+	// Listeners are where one may ask how the agent is.
+	Listeners []Listener
 	// Sinks get every token.
 	Sinks []Sink
 	// Once ends the agent when all files are current, as Vault Agent's

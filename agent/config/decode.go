@@ -15,6 +15,7 @@ type fileBlock struct {
 	Drops          []dropBlock          `hcl:"drop,block"`
 	Sets           []dropBlock          `hcl:"set,block"`
 	EnvTemplates   []envTemplateBlock   `hcl:"env_template,block"`
+	Listener       []listenerBlock      `hcl:"listener,block"`
 	Exec           *superviseBlock      `hcl:"exec,block"`
 
 	Strict       *bool `hcl:"strict,optional"`
@@ -35,7 +36,6 @@ type fileBlock struct {
 	// What Vault Agent has and this agent does not.
 	Cache                  []ignoredBlock `hcl:"cache,block"`
 	APIProxy               []ignoredBlock `hcl:"api_proxy,block"`
-	Listener               []ignoredBlock `hcl:"listener,block"`
 	Telemetry              []ignoredBlock `hcl:"telemetry,block"`
 	DisableIdleConnections hcl.Expression `hcl:"disable_idle_connections,optional"`
 	DisableKeepAlives      hcl.Expression `hcl:"disable_keep_alives,optional"`

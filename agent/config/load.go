@@ -62,10 +62,11 @@ func (l *loader) blocks(all *fileBlock, file string) {
 		l.set(b.Name, b.Body, b.DefRange)
 	}
 	l.supervise(all.Exec, all.EnvTemplates)
+	l.listeners(all.Listener)
 	l.unsupported(all)
 	if l.isIdle(all) {
 		text := `there is nothing to write: add a "drop" or a "template" block`
-		if len(all.Listener)+len(all.APIProxy)+len(all.Cache) > 0 {
+		if len(all.Listener)-len(l.cfg.Listeners)+len(all.APIProxy)+len(all.Cache) > 0 {
 			text += "; listener, api_proxy and cache are not supported here"
 		}
 		l.problems = append(l.problems, Problem{File: file, Text: text})
@@ -102,6 +103,7 @@ func (s Simple) Build() (*Config, error) {
 	b := dropBody{Secret: s.Secret, Destination: s.Destination, Format: s.Format, Perms: s.Perms}
 	b.Dialect = s.Dialect
 	l.dropBody(s.Destination, b, hcl.Range{}, nil)
+	l.listeners(nil)
 	if len(s.Reload) > 0 {
 		settings := map[string]settingValue{}
 		for name, text := range s.Reload {

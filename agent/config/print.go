@@ -40,6 +40,9 @@ func (c *Config) String() string {
 	p.set("log_level", c.LogLevel)
 	p.set("log_format", c.LogFormat)
 	p.set("log_file", c.LogFile)
+	for _, l := range c.Listeners {
+		p.listener(l)
+	}
 	var set *Set
 	for i, d := range c.Drops {
 		switch {
