@@ -151,15 +151,21 @@ func versionOf(path string) string {
 // readFile reads a file for a template, from the sandbox where there is one.
 func (s *state) readFile(path string) (string, error) {
 	s.reads = append(s.reads, readFile{path, versionOf(path)})
-	if s.drop.Sandbox == "" {
+	return ReadFile(s.drop.Sandbox, path)
+}
+
+// ReadFile reads a file for a template: any, or one that is in the sandbox where
+// there is one.
+func ReadFile(sandbox, path string) (string, error) {
+	if sandbox == "" {
 		content, err := os.ReadFile(path)
 		return string(content), err
 	}
-	inside, err := filepath.Rel(s.drop.Sandbox, path)
+	inside, err := filepath.Rel(sandbox, path)
 	if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
-		return "", fmt.Errorf("%s is not in sandbox_path, %s", path, s.drop.Sandbox)
+		return "", fmt.Errorf("%s is not in sandbox_path, %s", path, sandbox)
 	}
-	root, err := os.OpenRoot(s.drop.Sandbox)
+	root, err := os.OpenRoot(sandbox)
 	if err != nil {
 		return "", err
 	}

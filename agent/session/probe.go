@@ -1,0 +1,80 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/smarteros/deaddrop/agent/config"
+)
+
+// This file is for those who look at a connection rather than use it.
+
+// Grant is what a login has given, as far as Vault has told.
+type Grant struct {
+	// TTL is the life of the token; 0 for one without an end, or not known.
+	TTL       time.Duration
+	Renewable bool
+	// Policies are empty where they are not known: of a token that was given.
+	Policies []string
+	// Uses is how many requests the token is good for; 0 for any number.
+	Uses int
+}
+
+// Probe prepares a session that logs in once: a request that is denied is not made
+// again with another token, which would use up a secret id. It removes no file after
+// reading it. What the login gives is in grant then.
+func Probe(vault config.Vault, auth config.Auth, log *slog.Logger) (s *Session, grant *Grant, err error) {
+	auth.Remove = false
+	if s, err = New(vault, auth, log); err != nil {
+		return nil, nil, err
+	}
+	grant = &Grant{}
+	s.fixed, s.method = true, &noting{s.method, grant}
+	return s, grant, nil
+}
+
+// OwnsToken tells whether the token was made by a login of the session, so that it
+// is the session's to revoke.
+func (s *Session) OwnsToken() bool { return s.own }
+
+// Client returns a client without a token that connects as the session does.
+func (s *Session) Client() *api.Client { return s.client() }
+
+// noting is a method that notes what its login gives.
+type noting struct {
+	method
+	grant *Grant
+}
+
+func (n *noting) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	uses := 0
+	answer, err := n.method.login(ctx, client.WithResponseCallbacks(func(r *api.Response) { uses = usesOf(r) }))
+	if answer != nil && answer.Auth != nil {
+		a := answer.Auth
+		*n.grant = Grant{time.Duration(a.LeaseDuration) * time.Second, a.Renewable, a.Policies, uses}
+	}
+	return answer, err
+}
+
+// usesOf reads what the client library leaves out of the answer to a login, and
+// leaves the answer to be read.
+func usesOf(r *api.Response) int {
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var answer struct {
+		Auth struct {
+			Uses int `json:"num_uses"`
+		} `json:"auth"`
+	}
+	if err != nil || json.Unmarshal(body, &answer) != nil {
+		return 0
+	}
+	return answer.Auth.Uses
+}
