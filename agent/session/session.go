@@ -50,9 +50,11 @@ type Session struct {
 	replacing sync.Mutex // one denied request at a time looks for another token
 
 	shared func(token string) // who else gets every token, or nil
+	counts *Counts
 
 	mu      sync.Mutex
 	token   *Token // nil before the first login
+	failed  error  // of the last login; nil when it has succeeded
 	retired []*Token
 	// noRenewal and noRevocation are set when Vault has denied the one or the
 	// other: without the default policy it always does.
@@ -78,9 +80,13 @@ func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, erro
 	own := auth.Method != config.MethodToken && auth.Method != config.MethodTokenFile
 	return &Session{
 		conn: conn, method: methodOf(auth), own: own, fixed: auth.Method == config.MethodToken,
-		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1),
+		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1), counts: &Counts{},
 	}, nil
 }
+
+// CountInto has what the session does counted there. It must be called before
+// anything else.
+func (s *Session) CountInto(counts *Counts) { s.counts = counts }
 
 // Share hands every token to f, from the first login on. Since others use them
 // then, none is revoked. It must be called before anything else; f must not wait.
@@ -155,12 +161,8 @@ func (s *Session) current() *Token {
 // TokenEnds tells when the present token ends, zero for never or not known, and
 // whether there is one.
 func (s *Session) TokenEnds() (ends time.Time, loggedIn bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.token == nil {
-		return time.Time{}, false
-	}
-	return s.token.ends, true
+	now := s.Status()
+	return now.Ends, now.LoggedIn
 }
 
 // Login logs in once. Errors are of type [*Fault].
@@ -202,6 +204,7 @@ func (s *Session) renew(ctx context.Context, t *Token) error {
 	answer, err := s.ask("renewing the token", t, func(c *api.Client) (*api.Secret, error) {
 		return c.Auth().Token().RenewSelfWithContext(ctx, 0)
 	})
+	s.counts.Renewals.Note(asked, err)
 	if err != nil {
 		return err
 	}
@@ -231,8 +234,18 @@ func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
 	if s.current() != old {
 		return nil
 	}
-	var pause time.Duration
 	asked := time.Now()
+	err := s.loginOnce(ctx, asked, doubted)
+	s.counts.Logins.Note(asked, err)
+	s.mu.Lock()
+	s.failed = err
+	s.mu.Unlock()
+	return err
+}
+
+// loginOnce logs in. Errors are of type [*Fault].
+func (s *Session) loginOnce(ctx context.Context, asked time.Time, doubted bool) error {
+	var pause time.Duration
 	answer, err := s.method.login(ctx, heedful(s.client(), "", &pause))
 	var left errNotRemoved
 	if errors.As(err, &left) {
@@ -243,6 +256,7 @@ func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
 		return s.badLogin("Vault answered without a token")
 	}
+	s.counts.contact(nil)
 	s.adopt(answer.Auth, asked, doubted)
 	return nil
 }
@@ -363,6 +377,7 @@ func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	}
 	f := classify(s.method.String(), s.Address(), err)
 	f.RetryAfter = pause
+	s.counts.contact(f)
 	s.lostContact(f)
 	switch {
 	case errors.Is(f, ErrRejected) && errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
@@ -474,12 +489,16 @@ func (s *Session) hold() *Token {
 // ask makes one request with a token. Errors are of type [*Fault].
 func (s *Session) ask(op string, t *Token, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
 	var pause time.Duration
+	begun := time.Now()
 	answer, err := f(heedful(s.client(), t.value, &pause))
+	s.counts.Requests.Note(begun, err)
 	if err == nil {
+		s.counts.contact(nil)
 		return answer, nil
 	}
 	fault := classify(op, s.Address(), err)
 	fault.RetryAfter = pause
+	s.counts.contact(fault)
 	s.lostContact(fault)
 	if fault.invalidToken {
 		s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/tally"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -32,6 +33,9 @@ type entry struct {
 	now   bool                        // act now, whatever the schedule says
 	retry *backoff.ExponentialBackOff // nil while all is well
 	after time.Time                   // when to retry
+
+	answered time.Time // when Vault last did
+	failing  time.Time // since when it cannot be read; zero when all is well
 
 	task   task
 	result result
@@ -101,6 +105,7 @@ func (e *entry) do(ctx context.Context, reader Reader) {
 func (e *entry) absorb(s *sweep, now time.Time) bool {
 	r := e.result
 	e.result, e.now = result{}, false
+	e.count(r, s.w.reads, now)
 	switch {
 	case r.err != nil && e.task == renew && !session.IsTransient(r.err):
 		e.retry = nil
@@ -128,6 +133,26 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 		e.last = Reading{Secret: r.secret, Life: r.life}
 	}
 	return news
+}
+
+// count notes what became of a task, for those who ask how the entry is.
+func (e *entry) count(r result, reads *tally.Tally, now time.Time) {
+	isAnswer := r.err == nil || errors.Is(r.err, ErrMissing)
+	switch {
+	case e.task == read && isAnswer:
+		reads.Note(r.asked, nil)
+	case e.task != renew && !isAnswer:
+		reads.Note(r.asked, r.err)
+	}
+	switch {
+	case r.err != nil && e.failing.IsZero():
+		e.failing = now
+	case r.err == nil && e.task != resolve:
+		e.failing = time.Time{}
+	}
+	if isAnswer && e.task != resolve {
+		e.answered = now
+	}
 }
 
 func (e *entry) fail(err error, s *sweep, now time.Time) bool {

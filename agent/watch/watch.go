@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/tally"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -62,7 +63,9 @@ type Watcher struct {
 	settled chan Settled
 	refresh chan struct{}
 	batches chan Batch
-	ended   *sweep // the state that Run has left behind
+	asked   chan chan<- map[render.Request]State
+	reads   *tally.Tally // nil where nobody counts
+	ended   *sweep       // the state that Run has left behind
 	// wall is the clock on the wall, by which certificates are judged.
 	wall func() time.Time
 }
@@ -92,8 +95,13 @@ func New(reader Reader, log *slog.Logger) *Watcher {
 	return &Watcher{
 		reader: reader, log: log, wall: time.Now,
 		want: make(chan Wanted), settled: make(chan Settled), refresh: make(chan struct{}, 1), batches: make(chan Batch),
+		asked: make(chan chan<- map[render.Request]State),
 	}
 }
+
+// CountReads has reads counted there, but for renewals of leases. That there is no
+// such secret counts as an answer. It must be called before Run.
+func (w *Watcher) CountReads(reads *tally.Tally) { w.reads = reads }
 
 // Batches are the changes. A reader that is slow gets them merged.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
@@ -148,6 +156,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			s.want(wanted)
 		case settled := <-w.settled:
 			s.settle(settled)
+		case answer := <-w.asked:
+			answer <- s.states(time.Now())
 		case <-w.refresh:
 			s.refresh()
 		case send <- next:
