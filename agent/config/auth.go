@@ -139,7 +139,7 @@ func (m method) cert(auth *Auth) {
 // agent to log in by itself, and a token is what a shell often has around.
 func (l *loader) authFromEnvironment(file string) {
 	role, id := l.idFromAround("role_id", "VAULT_ROLE_ID"), l.idFromAround("secret_id", "VAULT_SECRET_ID")
-	token := os.Getenv("VAULT_TOKEN")
+	token := l.credentials.get("VAULT_TOKEN")
 	switch {
 	case role.isSet() && id.isSet():
 		l.checkAround(role)
@@ -147,7 +147,7 @@ func (l *loader) authFromEnvironment(file string) {
 		l.cfg.Auth = Auth{Method: MethodAppRole, MountPath: MethodAppRole, RoleID: role, SecretID: id}
 	case os.Getenv("VAULT_ROLE_ID") != "":
 		l.at(hcl.Range{}, "VAULT_ROLE_ID is set, but VAULT_SECRET_ID is not")
-	case os.Getenv("VAULT_SECRET_ID") != "":
+	case l.credentials.get("VAULT_SECRET_ID") != "":
 		l.at(hcl.Range{}, "VAULT_SECRET_ID is set, but VAULT_ROLE_ID is not")
 	case token != "":
 		l.cfg.Auth = Auth{Method: MethodToken, Token: secret.Of(token)}
@@ -304,7 +304,7 @@ func (m method) idFile(name string, s setting, mayBeGone bool) ID {
 
 // idFromAround finds an id in a variable, a systemd credential or a Docker secret.
 func (l *loader) idFromAround(name, variable string) ID {
-	if value := os.Getenv(variable); value != "" {
+	if value := l.credentials.get(variable); value != "" {
 		return ID{Value: secret.Of(value)}
 	}
 	for _, folder := range []string{os.Getenv("CREDENTIALS_DIRECTORY"), l.dockerSecrets} {

@@ -31,6 +31,7 @@ func (l *loader) global(all *fileBlock) {
 		cfg.Splay, _ = l.duration(*all.Splay, all.SplayRange)
 	}
 	l.strict, l.requireTmpfs = value(all.Strict), value(all.RequireTmpfs)
+	cfg.LockMemory = value(all.Mlock)
 	cfg.Once, cfg.PIDFile, cfg.LogFile = value(all.ExitAfterAuth), value(all.PIDFile), value(all.LogFile)
 	// Vault Agent knows names that slog does not.
 	levels := map[string]string{"trace": "debug", "debug": "debug", "info": "info", "notice": "info", "warn": "warn", "warning": "warn", "err": "error", "error": "error"}
@@ -65,6 +66,7 @@ func (l *loader) unsupported(all *fileBlock) {
 	}
 	l.ignore(all.DisableIdleConnections, "disable_idle_connections", "few connections are kept")
 	l.ignore(all.DisableKeepAlives, "disable_keep_alives", "few connections are kept")
+	l.ignore(all.DisableMlock, "disable_mlock", "memory is locked where mlock = true says so, and only there")
 	for name, expr := range map[string]hcl.Expression{
 		"log_rotate_bytes": all.LogRotateBytes, "log_rotate_duration": all.LogRotateDuration, "log_rotate_max_files": all.LogRotateMaxFiles,
 	} {

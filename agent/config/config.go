@@ -43,6 +43,8 @@ type Config struct {
 	// Splay spreads the reloads of many agents: each batch waits for a random time
 	// up to it.
 	Splay time.Duration
+	// LockMemory keeps the agent's memory out of swap.
+	LockMemory bool
 	// Listeners are where one may ask how the agent is.
 	Listeners []Listener
 	// Sinks get every token.

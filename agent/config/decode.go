@@ -20,6 +20,7 @@ type fileBlock struct {
 
 	Strict       *bool `hcl:"strict,optional"`
 	RequireTmpfs *bool `hcl:"require_tmpfs,optional"`
+	Mlock        *bool `hcl:"mlock,optional"`
 
 	Wait       *waitBlock `hcl:"wait,block"`
 	Splay      *string    `hcl:"splay,optional"`
@@ -39,6 +40,7 @@ type fileBlock struct {
 	Telemetry              []ignoredBlock `hcl:"telemetry,block"`
 	DisableIdleConnections hcl.Expression `hcl:"disable_idle_connections,optional"`
 	DisableKeepAlives      hcl.Expression `hcl:"disable_keep_alives,optional"`
+	DisableMlock           hcl.Expression `hcl:"disable_mlock,optional"`
 	LogRotateBytes         hcl.Expression `hcl:"log_rotate_bytes,optional"`
 	LogRotateDuration      hcl.Expression `hcl:"log_rotate_duration,optional"`
 	LogRotateMaxFiles      hcl.Expression `hcl:"log_rotate_max_files,optional"`

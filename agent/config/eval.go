@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -49,6 +50,8 @@ func envFunction() function.Function {
 			name := args[0].AsString()
 			value, set := os.LookupEnv(name)
 			switch {
+			case slices.Contains(SecretVariables(), name):
+				return cty.NilVal, fmt.Errorf("%s is the agent's own, and used by itself: leave the setting out", name)
 			case len(args) > 2:
 				return cty.NilVal, fmt.Errorf("it takes a name and one default at most")
 			case set && value != "":

@@ -170,6 +170,7 @@ func (l *loader) merge(all *fileBlock, more fileBlock) {
 	}
 	last(&all.Strict, more.Strict)
 	last(&all.RequireTmpfs, more.RequireTmpfs)
+	last(&all.Mlock, more.Mlock)
 	last(&all.ExitAfterAuth, more.ExitAfterAuth)
 	last(&all.PIDFile, more.PIDFile)
 	last(&all.LogFile, more.LogFile)
@@ -182,7 +183,7 @@ func (l *loader) merge(all *fileBlock, more fileBlock) {
 	for _, each := range [][2]*hcl.Expression{
 		{&all.DisableIdleConnections, &more.DisableIdleConnections}, {&all.DisableKeepAlives, &more.DisableKeepAlives},
 		{&all.LogRotateBytes, &more.LogRotateBytes}, {&all.LogRotateDuration, &more.LogRotateDuration},
-		{&all.LogRotateMaxFiles, &more.LogRotateMaxFiles},
+		{&all.LogRotateMaxFiles, &more.LogRotateMaxFiles}, {&all.DisableMlock, &more.DisableMlock},
 	} {
 		if !isUnset(*each[1]) {
 			*each[0] = *each[1]

@@ -21,8 +21,12 @@ import (
 // Load reads configuration files, and folders of them (*.hcl and *.json, by
 // name), and the templates and id files they name. All that is wrong is
 // returned as one [*Error].
-func Load(paths ...string) (*Config, error) {
+func Load(paths ...string) (*Config, error) { return Credentials(nil).Load(paths...) }
+
+// Load is [Load] with credentials that were taken out of the environment.
+func (c Credentials) Load(paths ...string) (*Config, error) {
 	l := newLoader()
+	l.credentials = c
 	var bodies []hcl.Body
 	legible := true
 	for _, path := range l.expand(paths) {
@@ -91,11 +95,14 @@ type Simple struct {
 	// Reload has the settings of a reload block; none is none.
 	Reload   map[string]string
 	Interval string
+	// Credentials were taken out of the environment.
+	Credentials Credentials
 }
 
 // Build makes a [Config] of it. Problems have no place, but name the value.
 func (s Simple) Build() (*Config, error) {
 	l := newLoader()
+	l.credentials = s.Credentials
 	l.cfg.Tenant = s.Tenant
 	l.vault(nil)
 	l.auth(nil, "")
@@ -133,6 +140,7 @@ type loader struct {
 	ctx          *hcl.EvalContext               // what expressions may use
 	parsed       map[parsedKey]*render.Template // templates that the keys of a for_each share
 	files        *[]string                      // those of the configuration
+	credentials  Credentials
 	// dockerSecrets is where to look for ids that nothing else names.
 	dockerSecrets string
 }

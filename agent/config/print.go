@@ -36,6 +36,7 @@ func (c *Config) String() string {
 	p.set("tenant", c.Tenant)
 	p.set("service", c.Service)
 	p.flag("exit_after_auth", c.Once)
+	p.flag("mlock", c.LockMemory)
 	p.set("pid_file", c.PIDFile)
 	p.set("log_level", c.LogLevel)
 	p.set("log_format", c.LogFormat)
