@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,8 +39,17 @@ file to the log; SIGTERM and SIGINT stop.`,
   deaddrop run --tenant demo --service nexa --out /run/nexa.env --signal HUP --pid-file /run/nexa.pid`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer outlive(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGPIPE)()
+			disarm := endInTime(cmd.Context())
+			defer disarm()
 			cfg, load, err := opts.load()
 			if err != nil {
+				return err
+			}
+			if cfg.Supervise != nil {
+				disarm() // The command may take its kill_timeout.
+			}
+			if err := confine(cfg); err != nil {
 				return err
 			}
 			log, err := opts.logger(cfg)
@@ -91,8 +101,12 @@ issues for a template, such as a certificate, is issued.
   deaddrop render --config /etc/deaddrop.hcl --diff`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer endInTime(cmd.Context())()
 			cfg, _, err := opts.load()
 			if err != nil {
+				return err
+			}
+			if err := confine(cfg); err != nil {
 				return err
 			}
 			log, err := opts.logger(cfg)
@@ -219,8 +233,9 @@ func (o *options) checkReload() error {
 
 // load returns the configuration, and how to load it again where it is a file.
 func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
+	credentials := config.TakeCredentials()
 	if len(o.config) > 0 {
-		load := func() (*config.Config, error) { return config.Load(o.config...) }
+		load := func() (*config.Config, error) { return credentials.Load(o.config...) }
 		cfg, err := load()
 		return cfg, load, err
 	}
@@ -236,6 +251,7 @@ func (o *options) load() (*config.Config, func() (*config.Config, error), error)
 			o.simple.Reload[setting] = *value
 		}
 	}
+	o.simple.Credentials = credentials
 	cfg, err := o.simple.Build()
 	return cfg, nil, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/harden"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
@@ -40,6 +41,9 @@ When drops fail for several reasons, 3 goes before 4, 4 before 5 and 5 before 1.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGXFSZ) // A file that may not grow so large fails the write, not the agent.
+	if err := harden.Process(config.SecretVariables()...); err != nil {
+		fmt.Fprintf(os.Stderr, "deaddrop: %v\n", err)
+	}
 	code := execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

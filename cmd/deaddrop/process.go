@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/harden"
+)
+
+// confine does what is done to the process once its configuration is known.
+func confine(cfg *config.Config) error {
+	if cfg.Supervise == nil { // Else the command would inherit it, which is a service.
+		syscall.Umask(0o077)
+	}
+	if !cfg.LockMemory {
+		return nil
+	}
+	if err := harden.LockMemory(); err != nil {
+		return config.Invalid("mlock = true: %v", err)
+	}
+	return nil
+}
+
+// outlive keeps signals from ending the process: HUP and USR1, which mean something
+// only once the agent is at work, and PIPE, by which Linux tells that nobody reads
+// the log any more. Programs that are started take them as ever.
+func outlive(signals ...os.Signal) (stop func()) {
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, signals...)
+	return func() { signal.Stop(ignored) }
+}
+
+// lastResort is when the process ends after it was asked to, whatever still holds it
+// up, such as a disk that does not answer. The agent's own limit is shorter.
+const lastResort = 4900 * time.Millisecond
+
+// endInTime ends the process some time after its context, unless it is disarmed
+// before. Who asks a second time does not wait.
+func endInTime(ctx context.Context) (disarm func()) {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(lastResort):
+			fmt.Fprintln(os.Stderr, "deaddrop: something does not end; leaving it behind")
+			os.Exit(exitFailed)
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}
