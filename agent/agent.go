@@ -28,14 +28,13 @@ import (
 // could not be told.
 var ErrReload = errors.New("reload failed")
 
-// closing is how long it may take to say goodbye to Vault.
-const closing = 3 * time.Second
-
 // Once brings every file of the configuration up to date and returns. Faults
 // that may pass are retried until the context ends. The token is revoked at the
 // end, unless keepToken is set or a lease depends on it. The errors of all drops
 // are joined; they wrap the sentinels of packages session and watch.
 func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Logger) error {
+	last, release := beyond(ctx, leaving)
+	defer release()
 	vault, err := session.New(cfg.Vault, cfg.Auth, log)
 	if err != nil {
 		return err
@@ -60,10 +59,10 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	failed := queue.Flush(ctx)
 	d.noteTold(queue.Untold())
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	bye, cancel := context.WithTimeout(last, closing)
 	defer cancel()
-	d.letGo(ctx, secrets)
-	vault.Close(ctx, keepToken)
+	d.letGo(bye, secrets)
+	vault.Close(bye, keepToken)
 	if failed != nil {
 		failed = errors.Join(ErrReload, failed)
 	}
@@ -176,6 +175,8 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	keeper.retain()
 	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, log: r.log}
 
+	last, release := beyond(ctx, leaving)
+	defer release()
 	actors, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
@@ -188,7 +189,7 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 		keeper.endEnviron()
 		keeper.onExit()
 	}
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	bye, cancel := context.WithTimeout(last, closing)
 	defer cancel()
 	watcher.Close(bye, keeper.settled())
 	vault.Close(bye, false)

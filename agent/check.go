@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,18 +43,22 @@ func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r re
 	if pending == "" {
 		return
 	}
+	var handed []*os.File
+	if file := batch.Open(unit); file != nil {
+		pending, handed = "/proc/self/fd/3", []*os.File{file}
+	}
 	err := func() error {
 		for _, s := range r.states {
 			path := pending
 			if r.set != nil {
 				path = filepath.Join(pending, filepath.Base(s.drop.Destination))
 			}
-			if err := d.check(ctx, s.drop.Check, s, path, r); err != nil {
+			if err := d.check(ctx, s.drop.Check, s, path, handed, r); err != nil {
 				return err
 			}
 		}
 		if r.set != nil {
-			return d.check(ctx, r.set.Check, nil, pending, r)
+			return d.check(ctx, r.set.Check, nil, pending, nil, r)
 		}
 		return nil
 	}()
@@ -65,7 +70,7 @@ func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r re
 	}
 }
 
-func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path string, r rendered) error {
+func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path string, handed []*os.File, r rendered) error {
 	if c == nil {
 		return nil
 	}
@@ -73,7 +78,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	for i := range args {
 		args[i] = strings.NewReplacer("{{.Path}}", path, "{{ .Path }}", path).Replace(args[i])
 	}
-	output, err := reload.Command{Args: args, Timeout: c.Timeout}.Output(ctx)
+	output, err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Output(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())

@@ -29,6 +29,8 @@ type Command struct {
 	// User, by name or number, runs the program; "" is the agent's own. It gets
 	// the user's groups, too.
 	User string
+	// Files are handed to the program, as descriptor 3 and so on.
+	Files []*os.File
 }
 
 func (c Command) String() string { return fmt.Sprintf("command %q", c.Args) }
@@ -118,7 +120,7 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	cmd.Env = append(cmd.Env, c.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
+	cmd.ExtraFiles, cmd.WaitDelay = c.Files, time.Second
 	switch err := cmd.Run(); {
 	case err == nil:
 		return out.kept, nil

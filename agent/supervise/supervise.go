@@ -213,6 +213,9 @@ func (p *Process) attend(ctx context.Context, r *running, signals <-chan os.Sign
 				p.log.Info("secrets of the command have changed; starting it anew")
 				p.stop(r)
 				order.done <- nil
+				if ctx.Err() != nil {
+					return false, p.exit(r, true) // It took so long that the agent is to end.
+				}
 				return true, nil
 			}
 		}

@@ -159,6 +159,16 @@ func (b *Batch) Pending(unit int) string {
 	return b.staged[unit].path()
 }
 
+// Open returns the new content of a unit where it is in no folder, which is then for
+// programs that get the open file: others may not look into the agent's own. Else it
+// is nil.
+func (b *Batch) Open(unit int) *os.File {
+	if s, isFile := b.staged[unit].(*stagedFile); isFile && s.temp == "" {
+		return s.open
+	}
+	return nil
+}
+
 // Reject throws the new content of a unit away.
 func (b *Batch) Reject(unit int, err error) {
 	if b.staged[unit] != nil {
