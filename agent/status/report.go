@@ -16,6 +16,7 @@ type Report struct {
 	// Ready says that every drop is current, and why not where one is not.
 	Summary
 	Session Session   `json:"session"`
+	Config  Config    `json:"config"`
 	Secrets []Secret  `json:"secrets"`
 	Drops   []Drop    `json:"drops"`
 	ForEach []ForEach `json:"for_each,omitempty"`
@@ -28,14 +29,33 @@ type Summary struct {
 	Ready bool `json:"ready"`
 	// Text says so in words, such as "3 of 4 drops are current".
 	Text string `json:"summary"`
+	// Served says that every drop has a file, be it of an earlier run. It is said
+	// besides, and no part of the report.
+	Served bool `json:"-"`
 }
 
 // Session is the connection to Vault.
 type Session struct {
 	Address  string `json:"address"`
 	LoggedIn bool   `json:"logged_in"`
-	// TokenEnds is zero for a token that does not end, or whose end is not known.
-	TokenEnds time.Time `json:"token_ends,omitzero"`
+	// TokenSince is the login, TokenEnds zero for a token that does not end, or whose
+	// end is not known.
+	TokenSince time.Time `json:"token_since,omitzero"`
+	TokenEnds  time.Time `json:"token_ends,omitzero"`
+	// Error is why the last login has failed.
+	Error string `json:"error,omitempty"`
+}
+
+// Config is the configuration in force.
+type Config struct {
+	// Files are those that it was read from; none for one of flags alone.
+	Files    []string  `json:"files,omitempty"`
+	Loaded   time.Time `json:"loaded,omitzero"`
+	Warnings []string  `json:"warnings,omitempty"`
+	// Refused is when a newer one was last refused, for Error; both are zero where
+	// the newest is in force.
+	Refused time.Time `json:"refused,omitzero"`
+	Error   string    `json:"error,omitempty"`
 }
 
 // Secret is one request to Vault.
@@ -43,6 +63,16 @@ type Secret struct {
 	Path string `json:"path"`
 	// Version is the KV v2 version, 0 for what has none.
 	Version int `json:"version,omitempty"`
+	// Created is when Vault was given that version, in Vault's words.
+	Created string `json:"created,omitempty"`
+	// Checked is when Vault last answered, Next when it is asked again at the latest:
+	// zero for never.
+	Checked time.Time `json:"checked,omitzero"`
+	Next    time.Time `json:"next,omitzero"`
+	// Ends is when the lease or the certificate does; zero for what has no end.
+	Ends time.Time `json:"ends,omitzero"`
+	// Failing is since when it cannot be read.
+	Failing time.Time `json:"failing,omitzero"`
 	// Error is why it cannot be read now.
 	Error string `json:"error,omitempty"`
 }
@@ -57,7 +87,14 @@ type Drop struct {
 	State  State  `json:"state"`
 	// Since is when it came to be so; zero where that is not known.
 	Since time.Time `json:"since,omitzero"`
-	Error string    `json:"error,omitempty"`
+	// Written is when its file was last written by this agent; zero where it has not
+	// been.
+	Written time.Time `json:"written,omitzero"`
+	// Reloads are whom it tells, as the reloads are named.
+	Reloads []string `json:"reloads,omitempty"`
+	Error   string   `json:"error,omitempty"`
+	// Block is the for_each block that it comes from, else "".
+	Block string `json:"-"`
 }
 
 // State is how a drop is.
