@@ -91,8 +91,10 @@ func filesOnly(cfg *config.Config) *config.Config {
 // or a [*supervise.ExitError].
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
 	warn(cfg, log)
-	defer reapOrphans()()
+	defer inBackground(context.Background(), func(ctx context.Context) { _ = supervise.Reap(ctx) })()
 	r := runner{load: load, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
+	r.systemd = status.NewSystemd(r.board, log)
+	defer inBackground(ctx, r.systemd.Run)()
 	if cfg.Supervise == nil {
 		return r.loop(ctx, cfg)
 	}
@@ -116,13 +118,14 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	return err
 }
 
-// reapOrphans works until the function is called that it returns.
-func reapOrphans() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// inBackground works until the context ends, or the function is called that it
+// returns.
+func inBackground(ctx context.Context, work func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = supervise.Reap(ctx)
+		work(ctx)
 	}()
 	return func() {
 		cancel()
@@ -153,6 +156,7 @@ type runner struct {
 	queue          *reload.Queue
 	process        *supervise.Process // nil where no command is supervised
 	board          *status.Board
+	systemd        *status.Systemd // nil where systemd does not listen
 	started        time.Time
 	hangup, status <-chan os.Signal
 	log            *slog.Logger
@@ -171,9 +175,9 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue,
 		cfg: cfg, plans: make(chan *config.Config), status: r.status, board: r.board, started: r.started,
 	}
-	keeper.dropper.process = r.process
+	keeper.dropper.process, keeper.dropper.busy = r.process, r.board.Busy
 	keeper.retain()
-	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, log: r.log}
+	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, log: r.log}
 
 	last, release := beyond(ctx, leaving)
 	defer release()

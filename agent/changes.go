@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 )
@@ -30,6 +31,7 @@ type changes struct {
 	watcher *watch.Watcher
 	plans   chan<- *config.Config
 	hangup  <-chan os.Signal
+	systemd *status.Systemd
 	log     *slog.Logger
 
 	seen    [sha256.Size]byte
@@ -48,8 +50,10 @@ func (c *changes) Run(ctx context.Context) error {
 			return nil
 		case <-c.hangup:
 			c.log.Info("reading everything again", "signal", "SIGHUP")
+			c.systemd.Reloading()
 			c.reread(ctx, files)
 			c.watcher.Refresh()
+			c.systemd.Reloaded(ctx)
 		case <-files.Events:
 			settled = time.After(settle)
 		case <-settled:

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -35,6 +36,9 @@ func (e *checkError) Error() string {
 }
 
 func (e *checkError) Unwrap() error { return e.err }
+
+// checkEnds is how long a check that has timed out may take to be gone.
+const checkEnds = 5 * time.Second
 
 // examine runs the checks of a group on its content, and rejects what does not
 // pass.
@@ -78,6 +82,8 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	for i := range args {
 		args[i] = strings.NewReplacer("{{.Path}}", path, "{{ .Path }}", path).Replace(args[i])
 	}
+	d.busy(time.Now().Add(c.Timeout + checkEnds))
+	defer d.busy(time.Time{})
 	output, err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Output(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -30,11 +30,12 @@ type dropper struct {
 	folders         map[string]bool // that were looked at and cleaned
 	placed          map[string]bool // places of tenants that were warned of
 	environ         environ
-	process         *supervise.Process // nil where no command is supervised
-	held            time.Time          // when the first of what is held back is due; zero where nothing is
-	dry             bool               // nothing is written
-	followed        []*following       // the for_each blocks
-	grown           bool               // there are more drops than the queue knows of
+	process         *supervise.Process    // nil where no command is supervised
+	held            time.Time             // when the first of what is held back is due; zero where nothing is
+	dry             bool                  // nothing is written
+	busy            func(until time.Time) // is told how long a check may take
+	followed        []*following          // the for_each blocks
+	grown           bool                  // there are more drops than the queue knows of
 	byDestination   map[string]*state
 	former          map[string]*state // those of the configuration before, while it is replaced
 	farewells       []farewell        // to be told of tenants that are gone
@@ -54,6 +55,7 @@ type state struct {
 	firstChanged, changed time.Time
 	isHeld                bool
 	wrote                 bool      // its file has been current once in this run
+	found                 bool      // an earlier run has left a file
 	err                   error     // of the last try; nil when the file is as it should be
 	stale                 error     // why the content is not the newest, though it is the best there is
 	lacks                 bool      // a secret is not known yet
@@ -79,7 +81,7 @@ func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
 }
 
 func newDropperOf(cfg *config.Config, log *slog.Logger, dry bool) *dropper {
-	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry}
+	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry, busy: func(time.Time) {}}
 	d.setDrops(cfg)
 	return d
 }
@@ -129,10 +131,12 @@ func (d *dropper) add(s *state, instead ...*state) {
 	}
 	switch {
 	case before != nil:
-		s.wrote, s.err, s.stale, s.since = before.wrote, before.err, before.stale, before.since
+		s.found, s.wrote, s.err, s.stale, s.since = before.found, before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
 		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
 	case s.env == "":
+		_, missing := os.Stat(s.drop.Destination)
+		s.found = missing == nil
 		s.orphaned = readRecord(s.drop.Destination)
 		s.untold, s.orphaned.Untold = s.orphaned.Untold, false
 		if !d.dry {

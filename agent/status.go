@@ -33,10 +33,14 @@ func (k *keeper) report() *status.Report {
 
 // summary is how the drops are, in a line.
 func (d *dropper) summary() status.Summary {
-	good, fault := 0, ""
+	good, served, fault := 0, 0, ""
 	for _, s := range d.states {
-		if state, _ := s.status(); state.IsGood() {
+		switch state, _ := s.status(); {
+		case state.IsGood():
 			good++
+			served++
+		case (s.found || s.wrote) && !s.gone:
+			served++
 		}
 	}
 	for _, f := range d.followed {
@@ -44,7 +48,9 @@ func (d *dropper) summary() status.Summary {
 			fault = "the tenants of for_each \"" + f.of.Name + "\" are not known"
 		}
 	}
-	return status.Summarize(good, len(d.states), fault)
+	summary := status.Summarize(good, len(d.states), fault)
+	summary.Served = served == len(d.states) && fault == ""
+	return summary
 }
 
 // logStatus writes the report to the log: an answer to SIGUSR1.

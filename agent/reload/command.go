@@ -196,9 +196,10 @@ func (b *beginning) Write(p []byte) (int, error) {
 }
 
 // Environ is the environment for programs that the agent runs: its own, without
-// its credentials.
-func Environ() []string { return slices.DeleteFunc(os.Environ(), isCredential) }
+// its credentials, and without what is between the agent and systemd.
+func Environ() []string { return slices.DeleteFunc(os.Environ(), isOwn) }
 
-func isCredential(variable string) bool {
-	return strings.HasPrefix(variable, "VAULT_TOKEN=") || strings.HasPrefix(variable, "VAULT_SECRET_ID=")
+func isOwn(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return slices.Contains([]string{"VAULT_TOKEN", "VAULT_SECRET_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}, name)
 }

@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Board is where one asks how the agent is. The agent answers between two steps
@@ -12,8 +13,9 @@ type Board struct {
 	pinged  chan struct{}
 	changed chan struct{}
 
-	mu      sync.Mutex
-	summary Summary
+	mu        sync.Mutex
+	summary   Summary
+	busyUntil time.Time
 }
 
 // NewBoard returns a board that nobody answers at yet.
@@ -73,3 +75,18 @@ func (b *Board) Summary() Summary {
 
 // Changed tells one listener that the summary has changed.
 func (b *Board) Changed() <-chan struct{} { return b.changed }
+
+// Busy says that the agent may not answer until then, and that this is no fault:
+// it waits for something that ends by then. Zero is when it is done.
+func (b *Board) Busy(until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.busyUntil = until
+}
+
+// IsBusy tells whether the agent need not answer now.
+func (b *Board) IsBusy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Before(b.busyUntil)
+}
