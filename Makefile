@@ -3,16 +3,27 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Static, stripped and reproducible: no paths, no build id, no version control stamp.
 # And small, which is memory, too: with one HTTP/2 instead of two (vault/api brings
 # its own), and no inlining outside of the standard library, where the time goes.
-SMALL = -tags nethttpomithttp2 -gcflags=github.com/...=-l -gcflags=go.yaml.in/...=-l -gcflags=golang.org/...=-l
-LEAN = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
-BUILD = $(LEAN) $(SMALL)
+# .goreleaser.yaml builds with the same flags, from the environment.
+export PLAIN_FLAGS = -trimpath -buildvcs=false
+export SMALL_FLAGS = -tags=nethttpomithttp2 -gcflags=github.com/...=-l -gcflags=go.yaml.in/...=-l -gcflags=golang.org/...=-l
+export LINK_FLAGS = -s -w -buildid=
+LEAN = CGO_ENABLED=0 go build $(PLAIN_FLAGS) -ldflags "$(LINK_FLAGS) -X main.version=$(VERSION)"
+BUILD = $(LEAN) $(SMALL_FLAGS)
+
+# An image has the files of the commit's time, and the certificates of this machine.
+ARCH = $(or $(GOARCH),$(shell go env GOARCH))
+IMAGE ?= deaddrop:$(VERSION)
+STAGE = bin/image/$(ARCH)
+CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+CREATED ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build test demo bench lint fmt fuzz image clean
+.PHONY: help build test demo bench lint fmt fuzz image images clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## build bin/deaddrop and bin/tenantctl
 	$(BUILD) -o bin/deaddrop ./cmd/deaddrop
@@ -54,9 +65,19 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
 
-image: build ## build the container image
-	install -m 0444 /etc/ssl/certs/ca-certificates.crt bin/
-	docker build -t deaddrop:$(VERSION) .
+image: ## build the container image (IMAGE=deaddrop:VERSION, GOARCH=arm64)
+	rm -rf $(STAGE)
+	mkdir -p $(STAGE)/root/etc/ssl/certs $(STAGE)/run/deaddrop
+	GOOS=linux GOARCH=$(ARCH) $(BUILD) -o $(STAGE)/root/deaddrop ./cmd/deaddrop
+	cp $(CERTIFICATES) $(STAGE)/root/etc/ssl/certs/ca-certificates.crt
+	chmod -R u=rwX,go=rX $(STAGE) && chmod 0750 $(STAGE)/run/deaddrop
+	find $(STAGE) -exec touch -d "$(CREATED)" {} +
+	docker build --platform linux/$(ARCH) -t $(IMAGE) -f Dockerfile --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED) $(STAGE)
+
+images: ## build images for amd64 and arm64: IMAGE-amd64, IMAGE-arm64
+	$(MAKE) image GOARCH=amd64 IMAGE=$(IMAGE)-amd64
+	$(MAKE) image GOARCH=arm64 IMAGE=$(IMAGE)-arm64
 
 clean: ## remove what was built
 	rm -rf bin
