@@ -88,11 +88,15 @@ func filesOnly(cfg *config.Config) *config.Config {
 // refused, and the old one kept. load is nil where there are no files.
 //
 // Where the configuration has a command to supervise, Run ends with it: with nil
-// or a [*supervise.ExitError].
-func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
+// or a [*supervise.ExitError]. Version is shown to those who ask how the agent is.
+func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), version string, log *slog.Logger) error {
 	warn(cfg, log)
 	defer inBackground(context.Background(), func(ctx context.Context) { _ = supervise.Reap(ctx) })()
 	r := runner{load: load, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
+	r.counts = &counts{reloads: r.queue.Tries}
+	r.server = status.NewServer(r.board, r.counts.now, version, r.started, log)
+	defer r.server.Close()
+	r.board.NoteConfig(configStatus(cfg))
 	r.systemd = status.NewSystemd(r.board, log)
 	defer inBackground(ctx, r.systemd.Run)()
 	if cfg.Supervise == nil {
@@ -156,6 +160,8 @@ type runner struct {
 	queue          *reload.Queue
 	process        *supervise.Process // nil where no command is supervised
 	board          *status.Board
+	server         *status.Server
+	counts         *counts
 	systemd        *status.Systemd // nil where systemd does not listen
 	started        time.Time
 	hangup, status <-chan os.Signal
@@ -171,13 +177,18 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	}
 	sinks := newSinks(cfg.Sinks, vault, r.log)
 	watcher := watch.New(watch.NewSecrets(vault), r.log)
+	vault.CountInto(&r.counts.session)
+	watcher.CountReads(&r.counts.reads)
+	r.server.Keep(cfg.Listeners)
 	keeper := &keeper{
 		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue,
 		cfg: cfg, plans: make(chan *config.Config), status: r.status, board: r.board, started: r.started,
+		listen: r.server.Keep,
 	}
+	keeper.counts = r.counts
 	keeper.dropper.process, keeper.dropper.busy = r.process, r.board.Busy
 	keeper.retain()
-	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, log: r.log}
+	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, board: r.board, log: r.log}
 
 	last, release := beyond(ctx, leaving)
 	defer release()
@@ -210,6 +221,7 @@ type keeper struct {
 	plans   chan *config.Config
 	status  <-chan os.Signal // asks for the report, for the log
 	board   *status.Board
+	listen  func([]config.Listener)
 	started time.Time
 	wanted  []render.Request
 	told    []*watch.Lease
@@ -254,13 +266,14 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.learn(batch)
 		case cfg := <-k.plans:
 			k.cfg = cfg
+			k.listen(cfg.Listeners)
 			k.setDrops(cfg)
 			k.retain()
 			k.wanted = nil
 		case <-k.status:
-			k.logStatus()
+			k.logStatus(ctx)
 		case answer := <-k.board.Asked():
-			answer <- k.report()
+			answer <- k.report(ctx)
 		case <-k.board.Pinged():
 		case <-retry:
 		case <-due:

@@ -32,6 +32,7 @@ type changes struct {
 	plans   chan<- *config.Config
 	hangup  <-chan os.Signal
 	systemd *status.Systemd
+	board   *status.Board
 	log     *slog.Logger
 
 	seen    [sha256.Size]byte
@@ -122,9 +123,11 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	}
 	if err != nil {
 		c.log.Error("the changed configuration is refused; the old one stays in force", "error", err)
+		c.board.NoteRefused(err)
 		return
 	}
 	warn(cfg, c.log)
+	c.board.NoteConfig(configStatus(cfg))
 	c.cfg = cfg
 	c.seen = digest(cfg.Files)
 	c.follow(files)

@@ -84,7 +84,9 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	}
 	d.busy(time.Now().Add(c.Timeout + checkEnds))
 	defer d.busy(time.Time{})
+	begun := time.Now()
 	output, err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Output(ctx)
+	d.counts.checks.Note(begun, err)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())

@@ -34,6 +34,7 @@ type dropper struct {
 	held            time.Time             // when the first of what is held back is due; zero where nothing is
 	dry             bool                  // nothing is written
 	busy            func(until time.Time) // is told how long a check may take
+	counts          *counts               // of the whole run
 	followed        []*following          // the for_each blocks
 	grown           bool                  // there are more drops than the queue knows of
 	byDestination   map[string]*state
@@ -61,6 +62,7 @@ type state struct {
 	lacks                 bool      // a secret is not known yet
 	gone                  bool      // its file was removed, as the secret was
 	since                 time.Time // of err, stale or gone; else of the last write
+	written               time.Time // when its content last changed, in this run
 	said                  string    // warnings of the last write
 
 	inFile   []render.Request // uses of what stands in the file
@@ -81,7 +83,7 @@ func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
 }
 
 func newDropperOf(cfg *config.Config, log *slog.Logger, dry bool) *dropper {
-	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry, busy: func(time.Time) {}}
+	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry, busy: func(time.Time) {}, counts: &counts{}}
 	d.setDrops(cfg)
 	return d
 }
@@ -133,6 +135,7 @@ func (d *dropper) add(s *state, instead ...*state) {
 	case before != nil:
 		s.found, s.wrote, s.err, s.stale, s.since = before.found, before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
+		s.written = before.written
 		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
 	case s.env == "":
 		_, missing := os.Stat(s.drop.Destination)
@@ -304,9 +307,13 @@ func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool)
 	var failed *state
 	var lacks, absent bool
 	for _, s := range g.states {
+		begun := time.Now()
 		result, err := d.render(s)
 		sides, unknown := sideFiles(result.Files)
 		err = cmp.Or(err, unknown)
+		if !s.lacks && !g.isAbsent(err) {
+			d.counts.renders.Note(begun, err)
+		}
 		switch {
 		case s.lacks:
 			lacks = true
@@ -455,6 +462,9 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []
 		if isCheck && bad.whose != nil {
 			s = bad.whose
 		}
+		if !isCheck {
+			d.counts.writes.Note(time.Now(), failed)
+		}
 		s.dirty = !isCheck // A write may succeed later with the same content.
 		d.fail(s, failed)
 		d.follow(r.group, s, failed)
@@ -472,6 +482,8 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []
 		s.dirty, s.sides = false, pathsOf(r.sides[i])
 		if outcomes[i] != drop.Unchanged {
 			written++
+			d.counts.writes.Note(time.Now(), nil)
+			s.written = time.Now()
 			d.logWritten(s, outcomes[i], of)
 		}
 		d.warn(s, results[0][i].Warnings)

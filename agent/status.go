@@ -1,23 +1,29 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
+	"github.com/smarteros/deaddrop/agent/tally"
+	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )
 
 // report is how everything is.
-func (k *keeper) report() *status.Report {
-	r := &status.Report{PID: os.Getpid(), Started: k.started, At: time.Now(), Summary: k.summary()}
-	r.Session.Address = k.vault.Address()
-	r.Session.TokenEnds, r.Session.LoggedIn = k.vault.TokenEnds()
-	for _, request := range slices.SortedFunc(maps.Keys(k.readings), byFingerprint) {
-		r.Secrets = append(r.Secrets, secretStatus(request, k.readings[request].Secret, k.readings[request].Err))
+func (k *keeper) report(ctx context.Context) *status.Report {
+	r := &status.Report{PID: os.Getpid(), Started: k.started, At: time.Now(), Summary: k.summary(), Config: k.board.Config()}
+	is := k.vault.Status()
+	r.Session = status.Session{Address: k.vault.Address(), LoggedIn: is.LoggedIn, TokenSince: is.Since, TokenEnds: is.Ends, Error: message(is.Err)}
+	watched := k.watcher.States(ctx)
+	for _, request := range k.uses() {
+		r.Secrets = append(r.Secrets, secretStatus(request, k.readings[request], watched[request]))
 	}
 	for _, s := range k.states {
 		r.Drops = append(r.Drops, s.report())
@@ -54,8 +60,8 @@ func (d *dropper) summary() status.Summary {
 }
 
 // logStatus writes the report to the log: an answer to SIGUSR1.
-func (k *keeper) logStatus() {
-	r := k.report()
+func (k *keeper) logStatus(ctx context.Context) {
+	r := k.report(ctx)
 	session := []any{"address", r.Session.Address}
 	switch {
 	case !r.Session.LoggedIn:
@@ -102,12 +108,36 @@ func ifAny(name, s string) []any {
 	return []any{name, s}
 }
 
-func secretStatus(request render.Request, secret *render.Secret, err error) status.Secret {
-	s := status.Secret{Path: request.String(), Error: message(err)}
-	if secret != nil {
-		s.Version = secret.Version
+func secretStatus(request render.Request, known watch.Reading, is watch.State) status.Secret {
+	s := status.Secret{Path: request.String(), Error: message(known.Err), Checked: is.Answered, Next: is.Next, Ends: is.Ends, Failing: is.Failing}
+	if known.Secret != nil {
+		s.Version, s.Created = known.Secret.Version, known.Secret.Created
 	}
 	return s
+}
+
+// configStatus is of a configuration that has just been read.
+func configStatus(cfg *config.Config) status.Config {
+	is := status.Config{Files: cfg.Files, Loaded: time.Now()}
+	for _, w := range cfg.Warnings {
+		is.Warnings = append(is.Warnings, w.String())
+	}
+	return is
+}
+
+// counts are what all sessions of the agent have done.
+type counts struct {
+	session                        session.Counts
+	reads, renders, checks, writes tally.Tally
+	reloads                        func() tally.Sum
+}
+
+func (c *counts) now() status.Counts {
+	s := &c.session
+	return status.Counts{
+		Up: s.Up(), Logins: s.Logins.Sum(), Renewals: s.Renewals.Sum(), Requests: s.Requests.Sum(),
+		Reads: c.reads.Sum(), Renders: c.renders.Sum(), Checks: c.checks.Sum(), Writes: c.writes.Sum(), Reloads: c.reloads(),
+	}
 }
 
 func message(err error) string {
@@ -152,10 +182,21 @@ func reloadStatus(r reload.State) status.Reload {
 
 func (s *state) report() status.Drop {
 	state, why := s.status()
-	return status.Drop{
+	d := status.Drop{
 		Name: s.drop.Name, Destination: s.drop.Destination, Tenant: s.drop.Key,
-		State: state, Since: s.since, Error: message(why),
+		State: state, Since: s.since, Written: s.written, Error: message(why),
 	}
+	if s.of != nil {
+		d.Block = s.of.of.Name
+	}
+	reloads := s.drop.Reloads
+	if s.drop.Set != nil {
+		reloads = slices.Concat(reloads, s.drop.Set.Reloads)
+	}
+	for _, each := range reloads {
+		d.Reloads = append(d.Reloads, each.Action.String())
+	}
+	return d
 }
 
 // status is how a drop is, and why where it is not well.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"io/fs"
 	"net"
 	"os"
@@ -10,9 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
+
+	"github.com/smarteros/deaddrop/render"
 )
 
 // This file reads the listener blocks. Those of Vault Agent are for its proxy; here
@@ -144,7 +144,7 @@ func (l *loader) listener(b listenerBlock) {
 		return
 	default:
 		text := `use "` + roleStatus + `" or "` + roleMetricsOnly + `"`
-		if near := nearest(b.Role, roleStatus, roleMetricsOnly); near != "" {
+		if near := render.Nearest(b.Role, []string{roleStatus, roleMetricsOnly}); near != "" {
 			text = `did you mean "` + near + `"?`
 		}
 		l.warn(b.RoleRange, "listener has no effect: role %q is not known; %s", b.Role, text)
@@ -271,17 +271,6 @@ func (l *loader) isAddress(listener Listener, source string, at hcl.Range) bool 
 		l.at(at, "%s %q is no address; write one such as \"127.0.0.1:9810\", or \"unix:///run/deaddrop/status.sock\"", source, listener.Address)
 	}
 	return err == nil
-}
-
-// nearest is the word that was probably meant, or "".
-func nearest(text string, words ...string) string {
-	best := slices.MinFunc(words, func(a, b string) int {
-		return cmp.Compare(levenshtein.Distance(text, a, nil), levenshtein.Distance(text, b, nil))
-	})
-	if levenshtein.Distance(text, best, nil) > 3 {
-		return ""
-	}
-	return best
 }
 
 // Listeners reads of configuration files only where one may ask how the agent is. It

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/smarteros/deaddrop/agent/tally"
 )
 
 // Queue runs actions, and runs those that failed again, with backoff, until
@@ -20,6 +22,8 @@ type Queue struct {
 	log  *slog.Logger
 	wake chan struct{}
 	told chan struct{}
+
+	tries tally.Tally
 
 	mu       sync.Mutex
 	splay    time.Duration
@@ -274,9 +278,13 @@ func (q *Queue) work(ctx context.Context, now time.Time) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
+		begun := time.Now()
 		err := do(ctx, try)
 		if err != nil && ctx.Err() != nil {
 			return errors.Join(append(errs, err)...)
+		}
+		if !isUnneeded(err) {
+			q.tries.Note(begun, err)
 		}
 		if err := q.settle(try, err); err != nil {
 			errs = append(errs, err)
@@ -331,10 +339,9 @@ func (q *Queue) settle(try *attempt, err error) error {
 	if state == nil {
 		state = &State{By: try.action.String()} // Nobody has asked to retain it, or no longer.
 	}
-	var unneeded *Unneeded
-	switch isUnneeded := errors.As(err, &unneeded); {
-	case err == nil || isUnneeded:
-		if isUnneeded {
+	switch {
+	case err == nil || isUnneeded(err):
+		if isUnneeded(err) {
 			q.log.Info("no need to reload", "by", state.By, "reason", err)
 		} else {
 			q.log.Info("reloaded", "by", state.By)
@@ -368,6 +375,15 @@ func (q *Queue) settle(try *attempt, err error) error {
 	q.order = append(q.order, key)
 	return err
 }
+
+// isUnneeded tells whether nobody had to be told.
+func isUnneeded(err error) bool {
+	var unneeded *Unneeded
+	return errors.As(err, &unneeded)
+}
+
+// Tries are the actions that were tried, but for those that nobody needed.
+func (q *Queue) Tries() tally.Sum { return q.tries.Sum() }
 
 // next tells how long it is until something is due.
 func (q *Queue) next() (time.Duration, bool) {

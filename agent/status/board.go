@@ -15,6 +15,7 @@ type Board struct {
 
 	mu        sync.Mutex
 	summary   Summary
+	config    Config
 	busyUntil time.Time
 }
 
@@ -71,6 +72,27 @@ func (b *Board) Summary() Summary {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.summary
+}
+
+// NoteConfig takes in the configuration that is in force from now on.
+func (b *Board) NoteConfig(c Config) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.config = c
+}
+
+// NoteRefused takes in that a newer configuration is not, and why.
+func (b *Board) NoteRefused(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.config.Refused, b.config.Error = time.Now(), err.Error()
+}
+
+// Config is what was noted of the configuration.
+func (b *Board) Config() Config {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.config
 }
 
 // Changed tells one listener that the summary has changed.

@@ -61,6 +61,7 @@ file to the log; SIGTERM and SIGINT stop.`,
 	}
 	opts.bind(cmd)
 	opts.bindReload(cmd)
+	cmd.Flags().StringVar(&opts.statusAddress, "status-address", "", "`address` at which to tell how the agent is, such as 127.0.0.1:9810 or unix:///run/deaddrop/status.sock (default $"+config.StatusAddressVariable+")")
 	cmd.Flags().StringVar(&opts.simple.Interval, "interval", config.DefaultInterval.String(), "how often to look at the secret")
 	return cmd
 }
@@ -77,7 +78,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	if cfg.Once && cfg.Supervise == nil {
 		return agent.Once(ctx, cfg, false, log)
 	}
-	return agent.Run(ctx, cfg, load, log)
+	return agent.Run(ctx, cfg, load, buildVersion(), log)
 }
 
 func newRender() *cobra.Command {
@@ -139,17 +140,21 @@ issues for a template, such as a certificate, is issued.
 // version is set by the linker.
 var version = ""
 
+// buildVersion is what was built, as far as that is known.
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); version == "" && ok {
+		return info.Main.Version
+	}
+	return version
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := version
-			if info, ok := debug.ReadBuildInfo(); v == "" && ok {
-				v = info.Main.Version
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "deaddrop %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "deaddrop %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
@@ -163,15 +168,19 @@ type options struct {
 	reload          map[string]*string // settings, by flags
 	logLevel        string
 	logFormat       string
+	statusAddress   string
 }
 
-func (o *options) bind(cmd *cobra.Command) {
+func (o *options) bind(cmd *cobra.Command) { o.bindFiles(cmd, "o") }
+
+// bindFiles is bind for commands that may need the letter of --out for another flag.
+func (o *options) bindFiles(cmd *cobra.Command, out string) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.config, "config", "c", nil, "configuration `file`, or folder of them; may be given several times")
 	f.StringVar(&o.simple.Secret, "secret", "", "`path` of a secret, such as secret/tenant/demo/nexa")
 	f.StringVar(&o.tenant, "tenant", "", "tenant `id`: with --service, short for --secret secret/tenant/ID/SERVICE (default $DEADDROP_TENANT)")
 	f.StringVar(&o.service, "service", "", "`service` of the tenant, such as nexa")
-	f.StringVarP(&o.simple.Destination, "out", "o", "", "`file` to write (with --service: /run/SERVICE.env by default)")
+	f.StringVarP(&o.simple.Destination, "out", out, "", "`file` to write (with --service: /run/SERVICE.env by default)")
 	f.StringVar(&o.simple.Format, "format", "", "format of the file: "+oneOf(render.DataFormats())+" (default: by its ending, else dotenv)")
 	f.StringVar(&o.simple.Dialect, "dialect", "", "who reads the .env file: "+oneOf(dotenv.Dialects())+" (default portable)")
 	f.StringVar(&o.simple.Perms, "perms", "", "`mode` of the file (default 0600)")
@@ -235,7 +244,7 @@ func (o *options) checkReload() error {
 func (o *options) load() (*config.Config, func() (*config.Config, error), error) {
 	credentials := config.TakeCredentials()
 	if len(o.config) > 0 {
-		load := func() (*config.Config, error) { return credentials.Load(o.config...) }
+		load := func() (*config.Config, error) { return o.listening(credentials.Load(o.config...)) }
 		cfg, err := load()
 		return cfg, load, err
 	}
@@ -252,8 +261,16 @@ func (o *options) load() (*config.Config, func() (*config.Config, error), error)
 		}
 	}
 	o.simple.Credentials = credentials
-	cfg, err := o.simple.Build()
+	cfg, err := o.listening(o.simple.Build())
 	return cfg, nil, err
+}
+
+// listening is the configuration with the listener that a flag adds.
+func (o *options) listening(cfg *config.Config, err error) (*config.Config, error) {
+	if err != nil || o.statusAddress == "" {
+		return cfg, err
+	}
+	return cfg, cfg.ListenAt("--status-address", o.statusAddress)
 }
 
 // fillIn completes the flags of the commonest job.
