@@ -1,0 +1,156 @@
+package doctor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/smarteros/deaddrop/agent/config"
+)
+
+// misconfigured is all that there is to say where the configuration is wrong.
+func (e *exam) misconfigured(wrong error) {
+	const fix = `correct it; "deaddrop validate FILE" looks at the configuration alone`
+	var all *config.Error
+	if !errors.As(wrong, &all) {
+		e.fail("config", "", wrong, wrong.Error(), "")
+		return
+	}
+	for _, p := range all.Problems {
+		what, how := cutFix(p.Text)
+		if how == "" {
+			how = fix
+		}
+		e.fail("config", placeOf(p), wrong, what, how)
+	}
+	for _, name := range []string{"credentials", "address", "login", "secret", "destination", "reload"} {
+		e.skip(name, "", "not looked at, as the configuration is wrong")
+	}
+}
+
+func placeOf(p config.Problem) string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// configuration tells what there is to do, and what of the files has no effect.
+func (e *exam) configuration() {
+	what := plural(len(e.cfg.Drops), "drop")
+	if n := len(e.cfg.Each); n > 0 {
+		what += ", and " + plural(n, "block") + " for each tenant"
+	}
+	if e.cfg.Supervise != nil {
+		what += fmt.Sprintf(", and a command with %s", plural(len(e.cfg.Supervise.Env), "variable"))
+	}
+	e.ok("config", strings.Join(e.ownFiles(), ", "), "valid: %s", what)
+	for _, w := range e.cfg.Warnings {
+		detail, fix := cutFix(w.Text)
+		e.warn("config", placeOf(w), detail, fix)
+	}
+}
+
+// ownFiles are the files of the configuration, without folders and templates.
+func (e *exam) ownFiles() []string {
+	var own []string
+	for _, file := range e.cfg.Files {
+		switch filepath.Ext(file) {
+		case ".hcl", ".json":
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+				own = append(own, file)
+			}
+		}
+	}
+	return own
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// credentials looks at what the login needs: that it can be read, and by whom.
+func (e *exam) credentials() {
+	switch auth := e.cfg.Auth; auth.Method {
+	case config.MethodAppRole:
+		e.credential("role id", auth.RoleID, "VAULT_ROLE_ID", false)
+		e.credential("secret id", auth.SecretID, "VAULT_SECRET_ID", true)
+	case config.MethodToken:
+		e.ok("credentials", "token", "from VAULT_TOKEN")
+	case config.MethodTokenFile:
+		e.credential("token", config.ID{File: auth.File}, "", true)
+	case config.MethodJWT, config.MethodKubernetes:
+		// In a pod everyone may read the token, as everyone is the service there.
+		e.credential("token of the "+auth.Method+" login", config.ID{File: auth.File}, "", auth.Method == config.MethodJWT)
+	case config.MethodCert:
+		e.ok("credentials", "client certificate", "from the connection")
+	}
+	if key := e.cfg.Vault.ClientKey; key != "" {
+		e.credential("key of the client certificate", config.ID{File: key}, "", true)
+	}
+}
+
+// credential tells where an id comes from.
+func (e *exam) credential(what string, id config.ID, variable string, isSecret bool) {
+	if id.File != "" {
+		e.credentialFile(what, id.File, isSecret)
+		return
+	}
+	for _, file := range e.ownFiles() {
+		content, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(content, []byte(id.Value.Reveal())) {
+			continue
+		}
+		if isSecret && othersMayRead(file) {
+			e.warn("credentials", what, "it stands in "+file+", which every user of this machine may read",
+				fmt.Sprintf("chmod 0600 %s, or put it into a file of its own and name that: secret_id_file_path = \"/run/secrets/secret_id\"", file))
+			return
+		}
+		e.ok("credentials", what, "from %s", file)
+		return
+	}
+	e.ok("credentials", what, "from %s", variable)
+}
+
+// dockerSecrets are readable for all in a container, which is made so by Docker.
+const dockerSecrets = "/run/secrets/"
+
+func (e *exam) credentialFile(what, file string, isSecret bool) {
+	_, err := config.ReadCredential(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.fail("credentials", what, errCheck, file+" does not exist", "deliver the "+what+" there, readable for user "+me())
+	case errors.Is(err, fs.ErrPermission):
+		e.fail("credentials", what, errCheck, file+" may not be read by user "+me(), fmt.Sprintf("chown %s %s && chmod 0400 %s", me(), file, file))
+	case err != nil:
+		e.fail("credentials", what, errCheck, file+" cannot be read: "+bare(err), "deliver the "+what+" there anew")
+	case isSecret && othersMayRead(file) && !strings.HasPrefix(file, dockerSecrets):
+		e.warn("credentials", what, "every user of this machine may read "+file, "chmod 0400 "+file)
+	default:
+		e.ok("credentials", what, "from %s", file)
+	}
+}
+
+func othersMayRead(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Mode().Perm()&0o004 != 0
+}
+
+// me is the user that deaddrop runs as.
+func me() string { return fmt.Sprint(os.Geteuid()) }
+
+// bare is an error of the file system without the path, which stands elsewhere.
+func bare(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
