@@ -113,6 +113,6 @@ of Vault's own client works too.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newRender(), newValidate(), newDoctor(), newTemplates(), newVersion())
+	root.AddCommand(newRun(), newRender(), newStatus(), newValidate(), newDoctor(), newTemplates(), newVersion())
 	return root
 }
