@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -50,17 +53,22 @@ func service(dir string) {
 	}
 }
 
-// rig is a tenant with a folder, and runs deaddrop as a process.
+// rig is a tenant with a folder, and runs deaddrop as a process. All secrets that it
+// puts are random, and whatever deaddrop says, and keeps for itself, is searched for
+// them.
 type rig struct {
 	*vaulttest.Tenant
-	t   *testing.T
-	dir string
-	env []string
+	t      *testing.T
+	dir    string
+	env    []string
+	shows  bool              // what it says may hold secrets: it was asked to
+	marked map[string]string // values, as they are in Vault
 }
 
 func newRig(t *testing.T, s *vaulttest.Server) *rig {
 	t.Helper()
-	r := &rig{Tenant: s.Tenant(t), t: t, dir: t.TempDir()}
+	r := &rig{Tenant: s.Tenant(t), t: t, dir: t.TempDir(), marked: map[string]string{}}
+	t.Cleanup(func() { leaktest.Leftovers(t, r.dir) })
 	r.env = []string{"PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + s.Address, "VAULT_ROLE_ID=" + r.RoleID, "VAULT_SECRET_ID=" + r.SecretID, "VAULT_CACERT=" + s.CAFile}
 	return r
 }
@@ -73,13 +81,44 @@ func (r *rig) write(name, content string) string {
 	return r.path(name)
 }
 
+// read returns the content of a file, with values as they were given to Put.
 func (r *rig) read(name string) string {
 	r.t.Helper()
 	content, err := os.ReadFile(r.path(name))
 	if !os.IsNotExist(err) {
 		require.NoError(r.t, err)
 	}
-	return string(content)
+	return marks.ReplaceAllString(string(content), "")
+}
+
+// marks are what Put appends to a value.
+var marks = regexp.MustCompile(`\.\.m4rker-[A-Z2-7]{26}`)
+
+// Put is that of the tenant, with a marker behind each text. The same text has the
+// same one.
+func (r *rig) Put(service string, pairs map[string]any) {
+	r.t.Helper()
+	r.Tenant.Put(service, r.mark(pairs).(map[string]any))
+}
+
+func (r *rig) mark(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		marked := map[string]any{}
+		for key, each := range value {
+			marked[key] = r.mark(each)
+		}
+		return marked
+	case string:
+		if value == "" || strings.Contains(value, "m4rker-") {
+			return value
+		}
+		if r.marked[value] == "" {
+			r.marked[value] = value + ".." + vaulttest.Marker()
+		}
+		return r.marked[value]
+	}
+	return value
 }
 
 func (r *rig) command(args ...string) *exec.Cmd {
@@ -96,7 +135,25 @@ func (r *rig) deaddrop(args ...string) (string, int) {
 	cmd := r.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	_ = cmd.Run()
+	if !r.shows {
+		leaktest.Output(r.t, "the output of "+strings.Join(args, " "), out.String(), r.secretIDs()...)
+	}
 	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// secretIDs are the secrets that Vault has made.
+func (r *rig) secretIDs() []string {
+	if r.Tenant == nil {
+		return nil
+	}
+	return []string{r.SecretID}
+}
+
+// showing is the rig for what is asked to show secrets.
+func (r *rig) showing() *rig {
+	shows := *r
+	shows.shows = true
+	return &shows
 }
 
 // running is deaddrop in the background.
@@ -126,8 +183,12 @@ func (r *rig) start(args ...string) *running {
 	require.NoError(r.t, p.cmd.Start())
 	r.t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
+			leaktest.Process(r.t, p.cmd.Process.Pid, r.secretIDs()...)
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait()
+		}
+		if !r.shows {
+			leaktest.Output(r.t, "the log", p.log(), r.secretIDs()...)
 		}
 		if r.t.Failed() {
 			r.t.Log(p.log())
@@ -139,6 +200,7 @@ func (r *rig) start(args ...string) *running {
 // stop ends it by SIGTERM, which must work.
 func (p *running) stop() {
 	p.r.t.Helper()
+	leaktest.Process(p.r.t, p.cmd.Process.Pid, p.r.secretIDs()...)
 	require.NoError(p.r.t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(p.r.t, p.cmd.Wait())
 }
@@ -526,8 +588,12 @@ E
 	proc := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
 	for _, name := range []string{"cmdline", "environ"} {
 		content, err := os.ReadFile(proc + name)
+		if os.Geteuid() != 0 && errors.Is(err, os.ErrPermission) {
+			continue // It is kept from the agent's own user, too.
+		}
 		require.NoError(t, err)
 		assert.NotContains(t, string(content), marker)
+		assert.NotContains(t, string(content), r.SecretID)
 	}
 	p.stop()
 	assert.NotContains(t, p.log(), marker)

@@ -304,7 +304,7 @@ drop "missing" {
 	assert.NotContains(t, out, marker)
 	assert.NoFileExists(t, r.path("nexa.env"))
 	assert.NoFileExists(t, r.path("executed"))
-	out, _ = r.deaddrop("render", "--config", config, "--dry-run", "--show-secrets")
+	out, _ = r.showing().deaddrop("render", "--config", config, "--dry-run", "--show-secrets")
 	assert.Contains(t, out, "  KEY="+marker+"\n")
 
 	_, _ = r.deaddrop("render", "--config", config)
@@ -315,7 +315,7 @@ drop "missing" {
 	out, _ = r.deaddrop("render", "--config", config, "--diff")
 	assert.Contains(t, out, "nexa.env: would be changed\n  ~ KEY=****** -> ******\n  + NEW=******\n  - OLD=******\ntext: would be changed\n  1 lines in place of 1, which have no keys to tell\n")
 	assert.NotContains(t, out, marker)
-	out, _ = r.deaddrop("render", "--config", config, "--diff", "--show-secrets")
+	out, _ = r.showing().deaddrop("render", "--config", config, "--diff", "--show-secrets")
 	assert.Contains(t, out, "  ~ KEY="+marker+" -> "+marker+"2\n")
 	assert.Contains(t, out, "  - "+marker+"\n  + "+marker+"2\n")
 	assert.Contains(t, r.read("nexa.env"), "OLD=1", "it is as it was")

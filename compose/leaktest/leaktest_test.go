@@ -1,0 +1,60 @@
+package leaktest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/compose/vaulttest"
+)
+
+func TestSecretsAreFoundHoweverTheyAreWritten(t *testing.T) {
+	secret := vaulttest.Marker()
+	for name, text := range map[string]string{
+		"as it is":              "error: " + secret + " is wrong",
+		"in hexadecimal":        hex.EncodeToString([]byte("x" + secret)),
+		"in base64":             base64.StdEncoding.EncodeToString([]byte(secret)),
+		"in base64, one behind": base64.URLEncoding.EncodeToString([]byte("\"" + secret + "\"")),
+		"in base64, two behind": base64.StdEncoding.EncodeToString([]byte("a:" + secret)),
+	} {
+		assert.NotEmpty(t, Find(text), name)
+	}
+	assert.Empty(t, Find("the prefix m4rker- alone is in every test program"))
+}
+
+// seen takes down failures instead of failing.
+type seen struct {
+	testing.TB
+	failed bool
+}
+
+func (s *seen) Errorf(string, ...any) { s.failed = true }
+
+func TestProcessesAndLeftoversAreSearched(t *testing.T) {
+	for name, cmd := range map[string]*exec.Cmd{
+		"an argument": exec.Command("sh", "-c", "read x", vaulttest.Marker()),
+		"a variable":  {Path: "/bin/sh", Args: []string{"sh", "-c", "read x"}, Env: []string{"A=" + vaulttest.Marker()}},
+	} {
+		in, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		s := &seen{TB: t}
+		Process(s, cmd.Process.Pid)
+		assert.True(t, s.failed, name)
+		_ = in.Close()
+		_ = cmd.Wait()
+	}
+	for name, own := range map[string]bool{".deaddrop-1": true, ".nexa.env.deaddrop": true, "agent.log": true, "nexa.env": false} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(vaulttest.Marker()), 0o600))
+		s := &seen{TB: t}
+		Leftovers(s, dir)
+		assert.Equal(t, own, s.failed, name)
+	}
+}
