@@ -15,10 +15,10 @@ import (
 
 // reach finds Vault's host, and connects to it.
 func (e *exam) reach(ctx context.Context) string {
-	const stop = "not looked at, as Vault's address is not reached"
+	const stop = "not looked at, as there is no connection to Vault"
 	vault, grant, err := session.Probe(e.cfg.Vault, e.cfg.Auth, quiet())
 	if err != nil {
-		e.failBy("address", "", err, "")
+		e.failBy("address", "", err, "correct that setting; a file that it names has to be there, readable for user "+me())
 		return stop
 	}
 	e.vault, e.grant, e.client, e.shown = vault, grant, vault.Client(), vault.Address()

@@ -63,7 +63,7 @@ func (e *exam) reload(ctx context.Context, r config.Reload) {
 	}
 	detail, fix := cutFix(err.Error())
 	if errors.As(err, &absent) {
-		e.warn("reload", r.String(), detail, cmp.Or(fix, "start the service; until then there is nobody to tell"))
+		e.warn("reload", r.String(), detail, cmp.Or(fix, "is the service running?")+" If it is only to be started later, this is in order.")
 		return
 	}
 	e.fail("reload", r.String(), err, detail, cmp.Or(fix, "see \"Reloads\" in the README for what this kind of reload needs"))

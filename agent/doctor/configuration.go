@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,9 +28,7 @@ func (e *exam) misconfigured(wrong error) {
 		}
 		e.fail("config", placeOf(p), wrong, what, how)
 	}
-	for _, name := range []string{"credentials", "address", "login", "secret", "destination", "reload"} {
-		e.skip(name, "", "not looked at, as the configuration is wrong")
-	}
+	e.skip("all else", "", "not looked at, as the configuration is wrong")
 }
 
 func placeOf(p config.Problem) string {
@@ -48,10 +47,10 @@ func (e *exam) configuration() {
 	if e.cfg.Supervise != nil {
 		what += fmt.Sprintf(", and a command with %s", plural(len(e.cfg.Supervise.Env), "variable"))
 	}
-	e.ok("config", strings.Join(e.ownFiles(), ", "), "valid: %s", what)
+	e.ok("config", cmp.Or(strings.Join(e.ownFiles(), ", "), "command line"), "valid, with %s", what)
 	for _, w := range e.cfg.Warnings {
 		detail, fix := cutFix(w.Text)
-		e.warn("config", placeOf(w), detail, fix)
+		e.warn("config", placeOf(w), detail, cmp.Or(fix, "take it out, or leave it for another agent"))
 	}
 }
 

@@ -50,7 +50,7 @@ func (e *exam) destinations() {
 func (e *exam) targets() (targets []target, places []place) {
 	add := func(d config.Drop) {
 		targets = append(targets, target{d.Destination, d.Mode, d.UID, d.GID, d.InPlace, d.Set != nil})
-		places = join(places, place{filepath.Dir(filepath.Clean(d.Destination)), d.CreateDirs, d.Strict, d.RequireTmpfs, d.InPlace && exists(d.Destination)})
+		places = join(places, place{folderOf(d.Destination), d.CreateDirs, d.Strict, d.RequireTmpfs, d.InPlace && exists(d.Destination)})
 	}
 	for _, s := range e.drops {
 		if s.env == "" {
@@ -58,12 +58,22 @@ func (e *exam) targets() (targets []target, places []place) {
 		}
 	}
 	for _, f := range e.cfg.Each { // Of which the tenants may not be known.
-		places = join(places, place{path: f.Place, create: f.CreateDirs})
+		places = join(places, place{path: folderOf(f.Place + "/"), create: f.CreateDirs})
 	}
 	for _, s := range e.cfg.Sinks {
 		add(config.Drop{Destination: s.Path, Mode: s.Mode, CreateDirs: true})
 	}
 	return targets, places
+}
+
+// folderOf is the folder of a file, absolute: what is to be done about it is done
+// elsewhere.
+func folderOf(file string) string {
+	folder, _ := filepath.Split(file)
+	if whole, err := filepath.Abs(folder); err == nil {
+		return whole
+	}
+	return filepath.Clean(folder)
 }
 
 func join(places []place, p place) []place {
@@ -121,7 +131,7 @@ func (e *exam) unwritable(p place, dir string, info fs.FileInfo, missing bool) {
 	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 	if errors.Is(err, unix.EROFS) {
 		e.fail("folder", p.path, errCheck, dir+" is on a read-only file system",
-			"mount a writable volume there. "+howToMount(p.path))
+			"mount a writable volume there.\n"+e.howToMount(p.path))
 		return
 	}
 	uid, gid := drop.OwnerOf(info)
@@ -129,17 +139,47 @@ func (e *exam) unwritable(p place, dir string, info fs.FileInfo, missing bool) {
 	if missing {
 		what = fmt.Sprintf("it does not exist, and user %s may not make it in %s, which belongs to %d:%d with mode %04o", me(), dir, uid, gid, info.Mode().Perm())
 	}
-	e.fail("folder", p.path, errCheck, what, fmt.Sprintf("mkdir -p %s && chown %s %s && chmod 0700 %s   (as root; or run deaddrop as user %d). %s", p.path, me(), p.path, p.path, uid, howToMount(p.path)))
+	fix := fmt.Sprintf("install -d -m 0700 -o %s %s   (as root; or run deaddrop as user %d)", me(), p.path, uid)
+	if isSystems(p.path) {
+		fix = "write to a folder of its own, such as " + ownFolder
+	}
+	e.fail("folder", p.path, errCheck, what, fix+"\n"+e.howToMount(p.path))
 }
 
-// howToMount gives a folder in memory that the agent may write to.
-func howToMount(path string) string {
+// howToMount gives a folder in memory that the agent may write to. It is told once:
+// other folders are alike.
+func (e *exam) howToMount(path string) string {
+	if e.toldMount != "" {
+		return "A folder in memory: as for " + e.toldMount
+	}
+	e.toldMount = path
+	if isSystems(path) {
+		path = ownFolder
+	}
 	folder := firstBelowRun(path)
 	return fmt.Sprintf("A folder in memory:\n"+
 		"  Compose:  volumes: { secrets: { driver_opts: { type: tmpfs, device: tmpfs, o: \"uid=%s,mode=0700\" } } }\n"+
 		"            and for the service: volumes: [ \"secrets:%s\" ]\n"+
 		"  systemd:  RuntimeDirectory=%s   (which is /run/%s)\n"+
 		"  by hand:  mount -t tmpfs -o uid=%s,mode=0700 tmpfs %s", me(), path, folder, folder, me(), path)
+}
+
+// ownFolder is where secrets may be where they must not be elsewhere.
+const ownFolder = "/run/deaddrop"
+
+// isSystems tells whether a folder is not to be given away, or hidden by a mount:
+// others live there, too.
+func isSystems(path string) bool {
+	path, err := filepath.Abs(path)
+	if err != nil || filepath.Dir(path) == "/" {
+		return true
+	}
+	if config.IsBelow(path, "/dev/shm") {
+		return false
+	}
+	return slices.ContainsFunc([]string{"/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr"}, func(folder string) bool {
+		return config.IsBelow(path, folder)
+	}) || path == "/var/run" || path == "/var/lib" || path == "/var/tmp"
 }
 
 // firstBelowRun is a name for RuntimeDirectory=.
@@ -168,10 +208,14 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		e.warn("folder", p.path, detail, fix)
 	}
 	if is.OthersMayWrite {
-		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", "chmod o-w "+p.path)
+		fix := "chmod o-w " + p.path
+		if isSystems(p.path) {
+			fix = "write to a folder of its own, such as " + ownFolder
+		}
+		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", fix)
 	}
 	if is.OnDisk {
-		bad(p.requireTmpfs, "require_tmpfs = true", "it is on a disk, where secrets stay after the file is gone", howToMount(p.path))
+		bad(p.requireTmpfs, "require_tmpfs = true", "it is on a disk, where secrets stay after the file is gone", e.howToMount(p.path))
 	}
 	if !good {
 		return

@@ -84,8 +84,10 @@ type exam struct {
 	grant    *session.Grant
 	secrets  *watch.Secrets
 	loggedIn bool
-	drops    []subject
-	found    findings
+	// toldMount is the folder that it was told for how to mount one.
+	toldMount string
+	drops     []subject
+	found     findings
 }
 
 // Run looks at everything that a configuration is about, in the order in which an

@@ -174,17 +174,30 @@ func (e *exam) unread(name, subject string, r render.Request, found finding) {
 	case isContext(err) || errors.Is(err, session.ErrUnreachable) && isContext(errors.Unwrap(err)):
 		e.fail(name, subject, session.ErrUnreachable, "Vault did not answer in time", "try again with a longer --timeout")
 	case errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err):
-		detail, _ := explain(err)
-		if found.engine.Path == "" {
-			detail += "; either nothing is mounted there, or no policy of this login covers it"
-		}
-		e.fail(name, subject, err, detail, e.policyFix(rule(pathOf(found.at), needs(found.at)...)))
+		e.denied(name, subject, found)
 	case errors.Is(err, watch.ErrMissing):
 		detail, fix := explain(err)
 		e.fail(name, subject, err, strings.TrimPrefix(detail, fmt.Sprintf("secret %q: ", found.at.Path)), missingFix(r, fix))
 	default:
 		e.failBy(name, subject, err, "")
 	}
+}
+
+// denied says which right is missing. Where no policy covers a path at all, Vault does
+// not even tell what is mounted there.
+func (e *exam) denied(name, subject string, found finding) {
+	detail, _ := explain(found.err)
+	path, capabilities := pathOf(found.at), needs(found.at)
+	if found.engine.Path != "" {
+		e.fail(name, subject, found.err, detail, e.policyFix(rule(path, capabilities...))+"\nor correct the path, if another secret is meant")
+		return
+	}
+	rules := []string{rule(path, capabilities...)}
+	mount, rest, _ := strings.Cut(path, "/")
+	if mount != "secret" && !found.at.Lists() && !found.at.Writes() {
+		rules = append(rules, rule(mount+"/data/"+rest, capabilities...)+"   (this instead, if "+mount+"/ is KV v2)")
+	}
+	e.fail(name, subject, found.err, detail, "is the path right? \"vault secrets list\" shows what is mounted. If it is, "+e.policyFix(rules...))
 }
 
 func missingFix(r render.Request, fix string) string {

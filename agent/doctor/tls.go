@@ -116,12 +116,15 @@ func (e *exam) verify(certs []*x509.Certificate, name string, roots *x509.CertPo
 		return false
 	}
 	left := leaf.NotAfter.Sub(now)
+	if left > leaf.NotAfter.Sub(leaf.NotBefore)/3 {
+		left = endsSoon // One with a short life is renewed by itself, later than this.
+	}
 	detail := fmt.Sprintf("Vault's certificate is valid until %s, for %s", date(leaf.NotAfter), namesOf(leaf))
 	switch {
 	case left < endsVerySoon:
 		e.warn("tls", name, fmt.Sprintf("Vault's certificate ends in %s, at %s", days(left), date(leaf.NotAfter)), "renew it now: from then on, nothing can be read")
 	case left < endsSoon:
-		e.warn("tls", name, fmt.Sprintf("Vault's certificate ends in %s, at %s", days(left), date(leaf.NotAfter)), "renew it before")
+		e.warn("tls", name, fmt.Sprintf("Vault's certificate ends in %s, at %s", days(left), date(leaf.NotAfter)), "renew it before: from then on, nothing can be read")
 	default:
 		e.ok("tls", name, "%s", detail)
 	}
