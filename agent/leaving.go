@@ -10,7 +10,7 @@ const closing = 3 * time.Second
 
 // leaving is how long it may take to end, once asked to: in it are what a reload that
 // is under way may take, and the goodbye. Who supervises the agent gets 5 s.
-const leaving = 4500 * time.Millisecond
+const leaving = 4 * time.Second
 
 // beyond returns a context that outlives ctx by a time, unless it is released before.
 func beyond(ctx context.Context, by time.Duration) (outliving context.Context, release func()) {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/status"
+	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -40,6 +41,7 @@ func (r *rig) output(args ...string) (stdout, stderr string, code int) {
 	cmd := r.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	_ = cmd.Run()
+	leaktest.Output(r.t, "the output of "+strings.Join(args, " "), out.String()+complaints.String(), r.secretIDs()...)
 	return out.String(), complaints.String(), cmd.ProcessState.ExitCode()
 }
 
@@ -70,6 +72,7 @@ func ask(t *testing.T, client *http.Client, url string) (code int, body string) 
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
 	require.NoError(t, err)
+	leaktest.Output(t, url, string(text))
 	return answer.StatusCode, string(text)
 }
 
