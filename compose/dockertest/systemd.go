@@ -53,12 +53,13 @@ func Boot(t testing.TB, files map[string]string, masked []string, args ...string
 	require.NoError(t, os.Chmod(filepath.Dir(shared), 0o755)) // for a bus that other users may ask, too
 	// Not --privileged: an engine may itself lack some of what that gives. systemd gets
 	// control groups of its own to write to (of version 1, or else 2), since it
-	// remounts what it finds there: the machine's would be changed for all.
+	// remounts what it finds there: the machine's would be changed for all. Mounts are
+	// shared among its processes, as on a machine that has booted: credentials are some.
 	m := &Machine{Bus: "unix:path=" + filepath.Join(shared, "system_bus_socket")}
 	m.ID = Run(t, append(append([]string{"--cap-add", "SYS_ADMIN", "--cgroupns", "private",
 		"--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec", "-v", "/usr:/usr:ro", "-v", shared + ":/run/dbus", "-e", "container=docker"}, args...),
 		image, "/bin/sh", "-c", "mount -o remount,bind,rw /sys/fs/cgroup/systemd 2>/dev/null || mount -o remount,rw /sys/fs/cgroup; "+
-			"exec /usr/lib/systemd/systemd --unit=test.target")...)
+			"mount --make-rshared / && exec /usr/lib/systemd/systemd --unit=test.target")...)
 	if !waitFor(func() bool {
 		state, _ := m.Run("systemctl", "is-system-running")
 		return state == "running" || state == "degraded"

@@ -1,0 +1,16 @@
+# /etc/deaddrop/nexa.hcl: the agent of nexa.service. It holds no secret.
+vault { address = "https://vault.example:8200" }
+
+drop "nexa" {
+  secret      = "secret/tenant/demo/nexa"
+  destination = "/run/deaddrop/nexa/nexa.env"
+  dialect     = "systemd"                 # EnvironmentFile= reads it
+  perms       = "0640"                    # the group is the service's
+
+  # systemd reads EnvironmentFile= when the service starts, so that a reload would not
+  # show it the new values. A service that reads the file itself takes "reload".
+  reload {
+    unit   = "nexa.service"
+    action = "restart"
+  }
+}
