@@ -56,7 +56,7 @@ func (e *exam) ask(ctx context.Context, paths []string) (map[string][]string, er
 		case err != nil:
 			return nil, err
 		case answer.Secret == nil:
-			return nil, errors.New("Vault answered nothing")
+			return nil, errors.New("nothing was answered")
 		}
 		for _, path := range some {
 			all, _ := answer.Data[path].([]any)

@@ -83,7 +83,7 @@ func (e *exam) listeners(ctx context.Context) {
 		}
 		bound, err := new(net.ListenConfig).Listen(ctx, l.Network, l.Address)
 		if err != nil {
-			e.fail("listener", l.String(), errCheck, "it cannot be listened at: "+reason(err), "choose another address, such as 127.0.0.1:9102; ports below 1024 are root's")
+			e.fail("listener", l.String(), errCheck, "it cannot be listened at: "+reason(err), "choose another address, such as 127.0.0.1:9810; ports below 1024 are root's")
 			continue
 		}
 		_ = bound.Close()

@@ -40,14 +40,17 @@ func placeOf(p config.Problem) string {
 
 // configuration tells what there is to do, and what of the files has no effect.
 func (e *exam) configuration() {
-	what := plural(len(e.cfg.Drops), "drop")
+	var parts []string
+	if n := len(e.cfg.Drops); n > 0 {
+		parts = append(parts, plural(n, "drop"))
+	}
 	if n := len(e.cfg.Each); n > 0 {
-		what += ", and " + plural(n, "block") + " for each tenant"
+		parts = append(parts, plural(n, "block")+" for each tenant")
 	}
 	if e.cfg.Supervise != nil {
-		what += fmt.Sprintf(", and a command with %s", plural(len(e.cfg.Supervise.Env), "variable"))
+		parts = append(parts, "a command with "+plural(len(e.cfg.Supervise.Env), "variable"))
 	}
-	e.ok("config", cmp.Or(strings.Join(e.ownFiles(), ", "), "command line"), "valid, with %s", what)
+	e.ok("config", cmp.Or(strings.Join(e.ownFiles(), ", "), "command line"), "valid, with %s", strings.Join(parts, ", "))
 	for _, w := range e.cfg.Warnings {
 		detail, fix := cutFix(w.Text)
 		e.warn("config", placeOf(w), detail, cmp.Or(fix, "take it out, or leave it for another agent"))

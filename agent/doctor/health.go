@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -36,7 +35,11 @@ func (e *exam) health(ctx context.Context) string {
 	asked := time.Now()
 	h, header, err := e.askHealth(ctx)
 	if err != nil {
-		e.failBy("vault", e.shown, err, "is it Vault that listens there, and is what is between it and here healthy?")
+		fix := "is it Vault that listens there, and is what is between it and here healthy?"
+		if strings.Contains(err.Error(), "certificate required") {
+			fix = "set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY: Vault's listener wants a certificate of its clients"
+		}
+		e.failBy("vault", e.shown, err, fix)
 		return stop
 	}
 	subject := h.server()
@@ -47,7 +50,7 @@ func (e *exam) health(ctx context.Context) string {
 		return stop
 	case h.Sealed:
 		e.fail("vault", subject, session.ErrSealed, "it is sealed, and can serve nothing",
-			"unseal it: \"vault operator unseal\", once for each of the keys that are needed, or \"tenantctl setup --keys-file vault-keys.json\"")
+			"unseal it: \"vault operator unseal\", once for each of the keys that are needed, or \"tenantctl setup --unseal --keys-file vault-keys.json\"")
 		return stop
 	case h.DRMode == "secondary":
 		e.fail("vault", subject, session.ErrUnreachable, "it is a secondary for disaster recovery, and serves nobody", "set VAULT_ADDR to the primary cluster")
@@ -109,9 +112,4 @@ func (e *exam) clock(header http.Header, asked time.Time) {
 		which = "ahead of"
 	}
 	e.warn("clock", "", fmt.Sprintf("this machine's clock is %v %s Vault's", skew.Abs(), which), "set both by NTP: \"timedatectl set-ntp true\"")
-}
-
-// isContext tells whether the time for all of it is over.
-func isContext(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

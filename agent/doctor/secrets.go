@@ -137,8 +137,28 @@ func (e *exam) report(ctx context.Context) {
 			e.ok("secret", r.String(), "%s", whatIs(found))
 		}
 	}
+	e.allAbsent()
 	if len(untried) > 0 {
 		e.capabilities(ctx, untried)
+	}
+}
+
+// allAbsent warns where no tenant at all has the secret of a block.
+func (e *exam) allAbsent() {
+	for _, f := range e.cfg.Each {
+		all, absent := 0, 0
+		for _, s := range e.drops {
+			if s.of != f {
+				continue
+			}
+			all++
+			if slices.ContainsFunc(s.uses, e.isAbsent) {
+				absent++
+			}
+		}
+		if all > 0 && all == absent {
+			e.warn("tenants", f.Name, "no tenant has the secret", "is the path right? \"tenantctl tenant list\" shows which services each tenant has")
+		}
 	}
 }
 
@@ -171,15 +191,13 @@ func (e *exam) unread(name, subject string, r render.Request, found finding) {
 	switch {
 	case session.IsInvalidToken(err) && e.grant.Uses > 0:
 		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural(e.grant.Uses, "request")))
-	case isContext(err) || errors.Is(err, session.ErrUnreachable) && isContext(errors.Unwrap(err)):
-		e.fail(name, subject, session.ErrUnreachable, "Vault did not answer in time", "try again with a longer --timeout")
 	case errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err):
 		e.denied(name, subject, found)
 	case errors.Is(err, watch.ErrMissing):
 		detail, fix := explain(err)
 		e.fail(name, subject, err, strings.TrimPrefix(detail, fmt.Sprintf("secret %q: ", found.at.Path)), missingFix(r, fix))
 	default:
-		e.failBy(name, subject, err, "")
+		e.failBy(name, subject, err, "Vault has served until just now: its own log may say why; or give a longer --timeout")
 	}
 }
 

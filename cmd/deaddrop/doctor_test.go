@@ -306,6 +306,12 @@ drop "nexa" {
 	found.has("secret", doctor.OK, folder+"/one/nexa")
 	found.has("secret", doctor.Skipped, folder+"/three/nexa: its tenant has no such secret")
 	found.has("file", doctor.OK, "out/two/nexa.json")
+
+	r.write("deaddrop.hcl", strings.ReplaceAll(r.read("deaddrop.hcl"), "}/nexa\"", "}/nexus\""))
+	r.Allow("secret/data/" + r.ID + "/+/nexus")
+	found = r.doctor("--config", "deaddrop.hcl")
+	assert.Zero(t, found.ExitCode, found.text)
+	found.has("tenants", doctor.Warning, "nexa: no tenant has the secret")
 }
 
 func TestDoctorOfASealedVault(t *testing.T) {
