@@ -38,6 +38,8 @@ func (e *exam) reach(ctx context.Context) string {
 // source tells who says where Vault is.
 func (e *exam) source() string {
 	switch {
+	case os.Getenv("VAULT_AGENT_ADDR") != "":
+		return "VAULT_AGENT_ADDR"
 	case os.Getenv("VAULT_ADDR") != "":
 		return "VAULT_ADDR"
 	case e.cfg.Vault.Address != "":

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/harden"
 )
 
 // misconfigured is all that there is to say where the configuration is wrong.
@@ -51,10 +52,22 @@ func (e *exam) configuration() {
 		parts = append(parts, "a command with "+plural(len(e.cfg.Supervise.Env), "variable"))
 	}
 	e.ok("config", cmp.Or(strings.Join(e.ownFiles(), ", "), "command line"), "valid, with %s", strings.Join(parts, ", "))
+	if e.cfg.LockMemory {
+		e.lockMemory()
+	}
 	for _, w := range e.cfg.Warnings {
 		detail, fix := cutFix(w.Text)
 		e.warn("config", placeOf(w), detail, cmp.Or(fix, "take it out, or leave it for another agent"))
 	}
+}
+
+// lockMemory does what the agent would do at its start. It ends with this process.
+func (e *exam) lockMemory() {
+	if err := harden.LockMemory(); err != nil {
+		e.failBy("config", "mlock = true", err, "let it lock memory (Compose: ulimits: { memlock: -1 }; systemd: LimitMEMLOCK=infinity), or take mlock out")
+		return
+	}
+	e.ok("config", "mlock = true", "memory can be locked")
 }
 
 // ownFiles are the files of the configuration, without folders and templates.

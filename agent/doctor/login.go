@@ -29,26 +29,31 @@ func (e *exam) logIn(ctx context.Context) string {
 	e.secrets = watch.NewSecrets(e.vault)
 	switch {
 	case !e.vault.OwnsToken():
-		e.ok("login", howOf(auth), "the token is known to Vault")
+		e.ok("login", e.how(), "the token is known to Vault")
 	case auth.Method == config.MethodAppRole && auth.Remove:
-		e.ok("login", howOf(auth), "works; this was one use of the secret id, and its file was left where it is")
+		e.ok("login", e.how(), "works; this was one use of the secret id, and its file was left where it is")
 	case auth.Method == config.MethodAppRole:
-		e.ok("login", howOf(auth), "works; this was one use of the secret id, if its uses are limited")
+		e.ok("login", e.how(), "works; this was one use of the secret id, if its uses are limited")
 	default:
-		e.ok("login", howOf(auth), "works")
+		e.ok("login", e.how(), "works")
 	}
 	return ""
 }
 
-// howOf says how the login is done.
-func howOf(auth config.Auth) string {
+// how says how the login is done.
+func (e *exam) how() string {
+	auth := e.cfg.Auth
+	text := auth.Method + " at auth/" + auth.MountPath
 	switch auth.Method {
 	case config.MethodToken:
-		return "VAULT_TOKEN"
+		text = "VAULT_TOKEN"
 	case config.MethodTokenFile:
-		return "token in " + auth.File
+		text = "token in " + auth.File
 	}
-	return auth.Method + " at auth/" + auth.MountPath
+	if namespace := e.client.Namespace(); namespace != "" {
+		text += ", namespace " + namespace
+	}
+	return text
 }
 
 func (e *exam) failedLogin(err error) {
@@ -64,14 +69,14 @@ func (e *exam) failedLogin(err error) {
 			"  vault write -f " + role + "/secret-id\n" +
 			"or, for a tenant: tenantctl credentials issue TENANT --service SERVICE --env deaddrop.env"
 	}
-	e.fail("login", howOf(auth), err, detail, fix)
+	e.fail("login", e.how(), err, detail, fix)
 }
 
 // wrapped looks at a wrapping token without using it up: it can be used once, and
 // that is for the agent.
 func (e *exam) wrapped(ctx context.Context) {
 	auth := e.cfg.Auth
-	how := howOf(auth)
+	how := e.how()
 	const left = "the secret id is wrapped, and can be unwrapped once: that is left to the agent"
 	token, err := auth.SecretID.Read()
 	if err != nil {
@@ -163,11 +168,18 @@ func (e *exam) tokenWarnings(g session.Grant) {
 	}
 	if g.Uses > 0 && g.Uses < fewUses {
 		e.warn("token", subject, fmt.Sprintf("it is good for %s only, and then a new login follows", plural(g.Uses, "request")),
-			"\"vault write auth/"+e.cfg.Auth.MountPath+"/role/ROLE token_num_uses=0\"; leases end with a token that is used up")
+			e.usesFix())
 	}
 	if !e.vault.OwnsToken() && g.TTL > 0 && !g.Renewable {
 		e.warn("token", subject, fmt.Sprintf("it ends in %v, and cannot be renewed", g.TTL), "deliver another one before, or let deaddrop log in by itself with AppRole")
 	}
+}
+
+func (e *exam) usesFix() string {
+	if !e.vault.OwnsToken() {
+		return "deliver a token whose uses are not limited, or let deaddrop log in by itself with AppRole"
+	}
+	return "\"vault write auth/" + e.cfg.Auth.MountPath + "/role/ROLE token_num_uses=0\"; leases end with a token that is used up"
 }
 
 func policiesOf(g session.Grant) string {

@@ -1,0 +1,71 @@
+package doctor
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render"
+)
+
+// The answers are those of the servers, shortened.
+func TestTheServerIsNamed(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"version": "1.21.0", "enterprise": false, "echo_duration_ms": 0}`: "Vault 1.21.0",
+		`{"version": "1.13.2"}`:                        "Vault 1.13.2",
+		`{"version": "2.4.1"}`:                         "OpenBao 2.4.1",
+		`{"version": "2.0.0+ent", "enterprise": true}`: "Vault 2.0.0+ent",
+	} {
+		var h healthAnswer
+		require.NoError(t, json.Unmarshal([]byte(answer), &h))
+		assert.Equal(t, want, h.server())
+	}
+}
+
+// What is not harmless would leave a lease, a certificate or a key behind.
+func TestOnlyWhatLeavesNoTraceIsRead(t *testing.T) {
+	write, err := render.ParseRequest("kv/data/x", "a=b")
+	require.NoError(t, err)
+	for _, c := range []struct {
+		engine   watch.Engine
+		request  render.Request
+		harmless bool
+	}{
+		{watch.Engine{Path: "secret/", Kind: "kv", KV: 2}, render.Read("secret/data/x"), true},
+		{watch.Engine{Path: "kv/", Kind: "kv", KV: 1}, render.Read("kv/x"), true},
+		{watch.Engine{Path: "kv/", Kind: "kv", KV: 2}, write, false},
+		{watch.Engine{Path: "db/", Kind: "database"}, render.Read("db/creds/app"), false},
+		{watch.Engine{Path: "db/", Kind: "database"}, render.Read("db/static-creds/app"), true},
+		{watch.Engine{Path: "pki/", Kind: "pki"}, render.Read("pki/cert/ca"), true},
+		{watch.Engine{Path: "pki/", Kind: "pki"}, render.Read("pki/issue/web"), false},
+		{watch.Engine{Path: "aws/", Kind: "aws"}, render.Read("aws/creds/x"), false},
+		{watch.Engine{Path: "db/", Kind: "database"}, render.List("db/roles"), true},
+	} {
+		assert.Equal(t, c.harmless, isHarmless(c.engine, c.request), "%s", c.request)
+	}
+}
+
+func TestWhatToDoIsTakenOffAnError(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"it is gone; is the service running?":       {"it is gone", "is the service running?"},
+		"no socket x: mount it, or set DOCKER_HOST": {"no socket x", "mount it, or set DOCKER_HOST"},
+		"docker: permission denied":                 {"docker: permission denied", ""},
+		"reading pid file: run: input/output error": {"reading pid file: run: input/output error", ""},
+	} {
+		detail, fix := explain(errors.New(text))
+		assert.Equal(t, want, [2]string{detail, fix}, text)
+	}
+}
+
+func TestFoldersOfTheSystemAreNotGivenAway(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/": true, "/run": true, "/tmp": true, "/etc/nexa": true, "/var/run": true, "/dev/mqueue": true,
+		"/run/deaddrop": false, "/dev/shm/x": false, "/var/lib/nexa": false, "/srv/secrets": false,
+	} {
+		assert.Equal(t, want, isSystems(path), path)
+	}
+}
