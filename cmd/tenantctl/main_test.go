@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/smarteros/deaddrop/compose/leaktest"
 )
 
 // TestMain lets the test binary be tenantctl, so that the tests below deal with
@@ -29,7 +32,8 @@ func run(t *testing.T, env []string, args ...string) (stdout, stderr string, cod
 	return runWith(t, "", env, args...)
 }
 
-// runWith is run with this on standard input.
+// runWith is run with this on standard input. What it says is searched for secrets,
+// unless it was asked to reveal them.
 func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := command(t, env, args...)
@@ -38,6 +42,9 @@ func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, 
 	_ = cmd.Run() // Its code says the same.
 	if cmd.ProcessState == nil {
 		t.Fatalf("tenantctl did not start: %v", cmd.Args)
+	}
+	if !slices.Contains(args, "--reveal") {
+		leaktest.Output(t, "the output of "+strings.Join(args, " "), out.String()+errs.String())
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +27,8 @@ type operator struct {
 	env []string
 	id  string
 	dir string
+	// marked are the values that were given, with a marker behind each.
+	marked map[string]string
 }
 
 func newOperator(t *testing.T) *operator {
@@ -36,14 +40,14 @@ func newOperator(t *testing.T) *operator {
 func operatorOf(t *testing.T, s *vaulttest.Server) *operator {
 	t.Helper()
 	dir := t.TempDir()
-	return &operator{t: t, s: s, id: "rut-" + strings.ToLower(rand.Text()[:10]), dir: dir,
+	return &operator{t: t, s: s, id: "rut-" + strings.ToLower(rand.Text()[:10]), dir: dir, marked: map[string]string{},
 		env: []string{"VAULT_ADDR=" + s.Address, "VAULT_TOKEN=" + s.RootToken, "PWD=" + dir}}
 }
 
 // does runs tenantctl, which must succeed, and returns its answer.
 func (o *operator) does(args ...string) string {
 	o.t.Helper()
-	out, errs, code := run(o.t, o.env, args...)
+	out, errs, code := run(o.t, o.env, o.mark(args)...)
 	require.Zero(o.t, code, "%v: %s", args, errs)
 	return out
 }
@@ -51,17 +55,42 @@ func (o *operator) does(args ...string) string {
 // fails runs tenantctl, which must fail with this code, and returns what it said.
 func (o *operator) fails(code int, args ...string) string {
 	o.t.Helper()
-	out, errs, got := run(o.t, o.env, args...)
+	out, errs, got := run(o.t, o.env, o.mark(args)...)
 	require.Equal(o.t, code, got, "%v: %s", args, errs)
 	assert.Empty(o.t, out, args)
 	return errs
 }
 
-// reads returns what a service has now.
+// pair is an argument KEY=VALUE.
+var pair = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*=)([^@].*)$`)
+
+// marks are what is put behind values.
+var marks = regexp.MustCompile(`\.\.m4rker-[A-Z2-7]{26}`)
+
+// mark makes the values of a tenant's secrets random: a marker stands behind each.
+func (o *operator) mark(args []string) []string {
+	marked := slices.Clone(args)
+	for i, arg := range args {
+		if parts := pair.FindStringSubmatch(arg); parts != nil && args[0] == "tenant" {
+			if o.marked[arg] == "" {
+				o.marked[arg] = arg + ".." + vaulttest.Marker()
+			}
+			marked[i] = o.marked[arg]
+		}
+	}
+	return marked
+}
+
+// reads returns what a service has now, with values as they were given.
 func (o *operator) reads(service string) map[string]any {
 	o.t.Helper()
 	var secret tenants.Secret
 	o.json(&secret, "tenant", "show", o.id, service, "--reveal")
+	for key, value := range secret.Data {
+		if text, isText := value.(string); isText {
+			secret.Data[key] = marks.ReplaceAllString(text, "")
+		}
+	}
 	return secret.Data
 }
 
