@@ -14,3 +14,9 @@ drop "nexa" {
     action = "restart"
   }
 }
+
+# "deaddrop status --config /etc/deaddrop/nexa.hcl" asks here: root and the agent's user.
+listener "unix" {
+  address = "/run/deaddrop/nexa/status.sock"
+  role    = "status"
+}

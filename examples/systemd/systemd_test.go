@@ -128,13 +128,14 @@ func (m *machine) soon(what string, ok func() bool) {
 	require.Eventually(m.t, ok, time.Minute, 50*time.Millisecond, what)
 }
 
-// steps are what the README tells to do, a block each.
-func steps(t *testing.T) []string {
+// steps are what the README tells to do, a block each of this kind.
+func steps(t *testing.T, kind string) []string {
 	t.Helper()
 	var steps []string
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1) {
+	for _, block := range regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1) {
 		steps = append(steps, block[1])
 	}
+	require.NotEmpty(t, steps)
 	return steps
 }
 
@@ -178,7 +179,7 @@ const agent = "deaddrop@nexa.service"
 func TestUnderARealSystemd(t *testing.T) {
 	m := boot(t)
 	key := m.put()
-	for _, step := range steps(t) {
+	for _, step := range steps(t, "sh") {
 		m.sh("cd /src\n" + step)
 	}
 	for _, part := range []struct {
@@ -187,11 +188,13 @@ func TestUnderARealSystemd(t *testing.T) {
 	}{
 		{"the README brings agent and service up, in order", func() {
 			m.starts(key)
+			assert.Contains(m.t, m.sh("deaddrop status --address unix:///run/deaddrop/nexa/status.sock"), "the drop is current")
 			out := m.sh("systemctl status " + agent)
 			assert.Contains(m.t, out, `Status: "the drop is current"`)
 			assert.Contains(m.t, out, "active (running)")
 			ready, started := m.is("ActiveEnterTimestampMonotonic", agent), m.is("ExecMainStartTimestampMonotonic", "nexa")
 			assert.Less(m.t, number(m.t, ready), number(m.t, started), "in microseconds")
+			assert.Regexp(m.t, `(?s)CapBnd:\s+0000000000000000\n.*NoNewPrivs:\s+1\n`, m.sh("cat /proc/"+m.is("MainPID", agent)+"/status"))
 			assert.Equal(m.t, "640 deaddrop-nexa nexa", m.sh("stat -c '%a %U %G' /run/deaddrop/nexa/nexa.env"))
 			environ := m.sh("tr '\\0' '\\n' </proc/" + m.is("MainPID", agent) + "/environ")
 			assert.Contains(m.t, environ, "CREDENTIALS_DIRECTORY=/run/credentials/deaddrop@nexa.service")
@@ -208,6 +211,8 @@ func TestUnderARealSystemd(t *testing.T) {
 		{"a rotated secret restarts the service, as polkit allows it", func() {
 			m.starts(m.put())
 			m.becomes("nexa", "ActiveState", "active")
+			assert.Equal(m.t, "640 deaddrop-nexa nexa", m.sh("stat -c '%a %U %G' /run/deaddrop/nexa/nexa.env"))
+			assert.NotContains(m.t, m.sh("journalctl -u "+agent), `"level":"WARN"`)
 		}},
 		{"polkit allows the agent nothing else", func() {
 			for _, command := range []string{"stop nexa", "restart dbus", "start nexa"} {
@@ -221,13 +226,16 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.configure(`drop "slow" {
   secret      = "` + m.tenant.Path("nexa") + `"
   destination = "/run/deaddrop/nexa/slow.json"
-  check { command = ["/bin/sleep", "8"] }
+  check { command = ["/bin/sh", "-c", "env >/run/deaddrop/nexa/environ; sleep 8"] }
 }`)
 			m.sh("systemctl reload --no-block " + agent)
 			m.becomes(agent, "ActiveState", "reloading")
 			m.becomes(agent, "ActiveState", "active")
 			m.becomes(agent, "StatusText", "all 2 drops are current")
 			assert.Equal(m.t, "0", m.is("NRestarts", agent), "the check took longer than the watchdog waits")
+			environ := m.sh("cat /run/deaddrop/nexa/environ")
+			assert.Contains(m.t, environ, "INVOCATION_ID=")
+			assert.NotRegexp(m.t, "(?m)^(NOTIFY_|WATCHDOG_)", environ, "a check has nothing to say to systemd")
 		}},
 		{"a bad configuration is refused by a running agent", func() {
 			m.configure("nonsense = 1")
@@ -255,6 +263,17 @@ func TestUnderARealSystemd(t *testing.T) {
 			assert.NotEqual(m.t, before, m.is("MainPID", agent))
 			assert.Equal(m.t, service, m.is("MainPID", "nexa"), "the service goes on")
 			m.starts(m.put())
+		}},
+		{"an agent that may signal does", func() {
+			m.sh("mkdir -p /etc/systemd/system/deaddrop@nexa.service.d\ncat >/etc/systemd/system/deaddrop@nexa.service.d/signal.conf <<'END'\n" + steps(m.t, "ini")[0] + "END\n" +
+				`sed -i -e 's/unit  .*/process = "sleep"/' -e 's/action .*/signal = "USR1"/' /etc/deaddrop/nexa.hcl
+				systemctl daemon-reload
+				systemctl restart ` + agent)
+			m.starts(m.put()) // The signal ends sleep, and systemd restarts nexa.
+			assert.Contains(m.t, m.sh("journalctl -u nexa"), "status=10/USR1")
+			m.sh("rm /etc/systemd/system/deaddrop@nexa.service.d/signal.conf; systemctl daemon-reload")
+			m.configure("")
+			m.sh("systemctl restart " + agent)
 		}},
 		{"without Vault an agent with files of before is ready after a while", func() {
 			m.seal()
@@ -287,6 +306,12 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.starts(key)
 			assert.Equal(m.t, "active exited", m.is("ActiveState", "deaddrop-render@nexa")+" "+m.is("SubState", "deaddrop-render@nexa"))
 			assert.Equal(m.t, "inactive", m.is("ActiveState", agent))
+		}},
+		{"credentials may be encrypted", func() {
+			m.sh(steps(m.t, "sh encrypted")[0])
+			assert.Equal(m.t, "active", m.is("ActiveState", agent))
+			assert.NotContains(m.t, m.sh("cat /etc/deaddrop/*.cred"), m.tenant.SecretID)
+			m.starts(m.put())
 		}},
 		{"no secret is left anywhere but in files", func() {
 			said := m.sh("journalctl -a; systemctl show nexa " + agent + " deaddrop-render@nexa; systemctl status --no-pager nexa " + agent + " || true; ps -ef")
