@@ -420,7 +420,18 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 	if written > 10 {
 		d.log.Info("wrote files", "count", written)
 	}
+	wipe(units)
 	return all
+}
+
+// wipe overwrites content that is in files now. The secrets that it was made of stay,
+// for what is rendered next; but whole files are not to be found in memory.
+func wipe(units []drop.Unit) {
+	for _, unit := range units {
+		for _, file := range unit.Files {
+			clear(file.Content)
+		}
+	}
 }
 
 // units are that of the files, and one for each file that a template has written
