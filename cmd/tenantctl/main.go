@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smarteros/deaddrop/agent/harden"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
@@ -42,6 +43,9 @@ const exitCodes = `Exit codes:
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	syscall.Umask(0o077) // What is written here is nobody else's business.
+	if err := harden.Process("VAULT_TOKEN"); err != nil {
+		fmt.Fprintf(os.Stderr, "tenantctl: %v\n", err)
+	}
 	code := execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/compose/leaktest"
 )
 
 // Engine skips the test where no Docker engine can be used.
@@ -74,13 +76,14 @@ func Image(t testing.TB, programs ...string) string {
 }
 
 // Run starts a container in the background, by the arguments of docker run. It
-// is removed at the end of the test.
+// is removed at the end of the test, when what it has said is searched for secrets.
 func Run(t testing.TB, args ...string) (id string) {
 	t.Helper()
 	name := Name(t)
 	t.Cleanup(func() {
+		logs, _ := exec.Command("docker", "logs", name).CombinedOutput()
+		leaktest.Output(t, "the log of a container", string(logs))
 		if t.Failed() {
-			logs, _ := exec.Command("docker", "logs", name).CombinedOutput()
 			t.Logf("the container said: %s", logs)
 		}
 		_ = exec.Command("docker", "rm", "-f", "-v", name).Run()
