@@ -1,5 +1,6 @@
 # Everything needs Go alone, and the C compiler that -race wants; nothing needs root or Docker.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN = bin
 # Static, stripped and reproducible: no paths, no build id, no version control stamp.
 # And small, which is memory, too: with one HTTP/2 instead of two (vault/api brings
 # its own), and no inlining outside of the standard library, where the time goes.
@@ -18,19 +19,25 @@ CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 CREATED ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
 
+# goreleaser makes the release, cyclonedx-gomod says what is in it.
+TOOLS = $(CURDIR)/bin/tools
+GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
+CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+SNAPSHOT = $(shell git describe --exact-match --tags HEAD >/dev/null 2>&1 || echo --snapshot)
+
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build test demo bench lint fmt fuzz image images clean
+.PHONY: help build test demo bench lint fmt fuzz image images extras release release-check clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## build bin/deaddrop and bin/tenantctl
-	$(BUILD) -o bin/deaddrop ./cmd/deaddrop
-	$(LEAN) -o bin/tenantctl ./cmd/tenantctl
+	$(BUILD) -o $(BIN)/deaddrop ./cmd/deaddrop
+	$(LEAN) -o $(BIN)/tenantctl ./cmd/tenantctl
 
 test: ## run all tests, on a real Vault that is built once
-	go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
+	.ci/leaks go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
 	cd compose/devvault && go test ./...
 
 demo: build ## see it work: Vault, deaddrop, a service, a rotation
@@ -79,5 +86,26 @@ images: ## build images for amd64 and arm64: IMAGE-amd64, IMAGE-arm64
 	$(MAKE) image GOARCH=amd64 IMAGE=$(IMAGE)-amd64
 	$(MAKE) image GOARCH=arm64 IMAGE=$(IMAGE)-arm64
 
+release: extras ## make archives, packages, SBOMs and checksums in dist/ (a tag's, else a snapshot)
+	GOBIN=$(TOOLS) go install $(GORELEASER)
+	GOBIN=$(TOOLS) go install $(CYCLONEDX)
+	PATH="$(TOOLS):$$PATH" goreleaser release --clean $(SNAPSHOT)
+
+release-check: release ## make a release and look into all of it
+	DEADDROP_TEST_DIST=$(CURDIR)/dist go test -count=1 -run TestTheRelease ./cmd/deaddrop
+
+# What archives and packages have besides the programs. Units know where packages install.
+extras: build
+	rm -rf bin/extras
+	mkdir -p bin/extras/completions bin/extras/systemd
+	for p in deaddrop tenantctl; do \
+		bin/$$p completion bash >bin/extras/completions/$$p.bash && \
+		bin/$$p completion zsh >bin/extras/completions/_$$p && \
+		bin/$$p completion fish >bin/extras/completions/$$p.fish || exit 1; \
+	done
+	for f in deaddrop@.service deaddrop-render@.service deaddrop.rules; do \
+		sed -e 's|/usr/local/bin/|/usr/bin/|' -e 's|/etc/polkit-1/|/usr/share/polkit-1/|' examples/systemd/$$f >bin/extras/systemd/$$f || exit 1; \
+	done
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
