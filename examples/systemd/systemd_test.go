@@ -326,7 +326,7 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.t = t
 			part.test()
 		}) {
-			out, _ := m.Run("sh", "-c", "systemctl status --no-pager nexa "+agent+"; journalctl -u nexa -u "+agent+" | grep -v 'goroutine\\|/src/' | tail -n 100")
+			out, _ := m.Run("sh", "-c", "systemctl status --no-pager nexa "+agent+"; systemctl show "+agent+" | grep ExecMain; journalctl -o short-precise -u nexa -u "+agent+" | grep -v 'goroutine\\|/src/' | tail -n 100")
 			t.Fatal(out)
 		}
 	}
