@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,11 +82,12 @@ func TestTheUmaskIsClosedButNotForAService(t *testing.T) {
 
 	require.NoError(t, os.Remove(r.path("mask")))
 	r.env = append(r.env, "STAY=1")
-	own := syscall.Umask(0o022)
-	syscall.Umask(own)
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	own := regexp.MustCompile(`Umask:\t(\d+)`).FindStringSubmatch(string(status))[1]
 	p = r.start("run", "--config", r.write("x.hcl", r.Login(r.dir)+r.drop("nexa", "")+"exec {\n  "+tell+"\n}\n"))
 	r.eventually("it has told", func() bool { return r.read("mask") != "" })
-	assert.Equal(t, fmt.Sprintf("%04o\n", own), r.read("mask"))
+	assert.Equal(t, own+"\n", r.read("mask"))
 	p.stop()
 }
 
@@ -115,6 +117,7 @@ func TestAHardenedAgentWorksWithoutRoot(t *testing.T) {
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	require.NoError(t, os.MkdirAll(r.path("fixed"), 0o755))
+	require.NoError(t, os.Chmod(r.path("fixed"), 0o755))
 	r.write("fixed/nexa.json", "{}")
 	config := r.write("x.hcl", interval+"log_file = \"/dev/stderr\"\n"+r.drop("nexa", "  reload {\n    signal = \"HUP\"\n    process = \"program\"\n    command_line = \"a service\"\n  }\n")+
 		strings.Replace(r.drop("nexa", "  write = \"in_place\"\n  check { command = [\"grep\", \"-q\", \"KEY\", \"{{.Path}}\"] }\n"), "nexa.json", "fixed/nexa.json", 1))

@@ -650,6 +650,7 @@ func TestExecuteStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	t.Setenv("VAULT_TOKEN", "x")
+	defer syscall.Umask(syscall.Umask(0o022)) // Here it is that of all tests.
 	assert.Zero(t, execute(ctx, []string{"run", "--secret", "secret/x", "--out", filepath.Join(t.TempDir(), "x")}))
 }
 
