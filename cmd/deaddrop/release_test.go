@@ -51,7 +51,7 @@ func (r *release) unpacked(program, system, ending string) string {
 	command := map[string][]string{
 		"tar.gz": {"tar", "-xzf", file, "-C", dir, "--strip-components", "1"},
 		"deb":    {"dpkg-deb", "-x", file, dir},
-		"rpm":    {"sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio -id --quiet)`, "sh", file, dir},
+		"rpm":    {"sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio -id --quiet --no-absolute-filenames)`, "sh", file, dir},
 	}[ending]
 	if ending == "rpm" {
 		command[0] = need(r.t, "rpm2cpio", "cpio", command[0])
