@@ -38,11 +38,13 @@ type place struct {
 // destinations looks at the folders of all files, once each, and at the files.
 func (e *exam) destinations() {
 	targets, places := e.targets()
+	wrong := map[string]bool{}
 	for _, p := range places {
 		e.folder(p)
+		wrong[p.path] = e.Checks[len(e.Checks)-1].Status == Failed
 	}
 	for _, t := range targets {
-		e.file(t)
+		e.file(t, wrong[folderOf(t.path)])
 	}
 }
 
@@ -235,14 +237,19 @@ func isFull(dir string) bool {
 	return stat.Blocks > 0 && stat.Bavail == 0 && os.Geteuid() != 0 || stat.Blocks > 0 && stat.Bfree == 0 || stat.Files > 0 && stat.Ffree == 0
 }
 
-// file looks at what is at a destination now.
-func (e *exam) file(t target) {
+// file looks at what is at a destination now. Where its folder is wrong, only what
+// is wrong besides is worth a word.
+func (e *exam) file(t target, wrongFolder bool) {
 	if problem, fix := t.obstacle(); problem != "" {
 		e.fail("file", t.path, errCheck, problem, fix)
 		return
 	}
 	if problem, fix := t.ownership(); problem != "" {
 		e.fail("file", t.path, errCheck, problem, fix)
+		return
+	}
+	if wrongFolder {
+		e.skip("file", t.path, "not looked at, as its folder is wrong")
 		return
 	}
 	info, err := os.Stat(t.path)
