@@ -71,7 +71,7 @@ var marks = regexp.MustCompile(`\.\.m4rker-[A-Z2-7]{26}`)
 func (o *operator) mark(args []string) []string {
 	marked := slices.Clone(args)
 	for i, arg := range args {
-		if parts := pair.FindStringSubmatch(arg); parts != nil && args[0] == "tenant" {
+		if parts := pair.FindStringSubmatch(arg); parts != nil && args[0] == "tenant" && !strings.Contains(arg, "m4rker-") {
 			if o.marked[arg] == "" {
 				o.marked[arg] = arg + ".." + vaulttest.Marker()
 			}
