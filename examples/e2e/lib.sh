@@ -65,6 +65,7 @@ finish() {
   containers -a | xargs -r docker rm -f -v >/dev/null 2>&1
   of_run "docker network ls -q" | xargs -r docker network rm >/dev/null 2>&1
   of_run "docker volume ls -q" | xargs -r docker volume rm -f >/dev/null 2>&1
+  echo "${OWN_IMAGES:-}" | xargs -r docker rmi -f >/dev/null 2>&1
   [ -n "${SHARED_IMAGES:-}" ] || remove_images
   rm -rf "$WORK" 2>/dev/null
   exit "$status"
@@ -83,7 +84,7 @@ show_logs() {
   local id
   for id in $(containers -a); do
     echo "===== $(docker inspect -f '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, health {{if .State.Health}}{{json .State.Health.Status}}{{end}}' "$id")"
-    docker logs --tail 60 "$id" 2>&1
+    docker logs --tail 30 "$id" 2>&1 | grep -v "\"@level\":\"info\"" # of Vault's
   done
 }
 
@@ -174,6 +175,9 @@ remove_images() {
 # made NAME remembers an image, to remove it.
 made() { MADE_IMAGES="${MADE_IMAGES:-} $1"; }
 
+# own_image NAME remembers an image of this example alone, to remove it.
+own_image() { OWN_IMAGES="${OWN_IMAGES:-} $1"; }
+
 # use_deaddrop has DEADDROP_IMAGE, as "make image" builds it, and DEADDROP and TENANTCTL,
 # the programs. One at a time: the folder bin/ is shared.
 use_deaddrop() {
@@ -181,7 +185,7 @@ use_deaddrop() {
   [ -n "${DEADDROP_IMAGE:-}" ] && return
   mkdir -p "$(cache)"
   DEADDROP_IMAGE=deaddrop:e2e-$(random 4)
-  flock "$(cache)/e2e.lock" make -s -C "$REPO" image VERSION="${DEADDROP_IMAGE#*:}" >"$WORK/build" 2>&1 ||
+  flock "$(cache)/e2e.lock" make -s -C "$REPO" build image VERSION="${DEADDROP_IMAGE#*:}" >"$WORK/build" 2>&1 ||
     { cat "$WORK/build"; fail "the image of deaddrop cannot be built"; }
   made "$DEADDROP_IMAGE"
   export DEADDROP_IMAGE
@@ -255,7 +259,7 @@ tools() {
 imported() {
   chmod -R a+rX "$1"
   chmod 1777 "$1/tmp"
-  tar -C "$1" --owner=0 --group=0 -c . | docker import -c 'ENV PATH=/usr/bin' -c 'CMD ["sh"]' - "$2" >/dev/null
+  tar -C "$1" --owner=0 --group=0 -c . | docker import -c 'ENV PATH=/usr/local/bin:/usr/bin:/bin' -c 'CMD ["sh"]' - "$2" >/dev/null
   rm -rf "$1"
   made "$2"
 }
@@ -345,17 +349,19 @@ use_example() {
 # compose runs the user's Compose on the example.
 compose() { $COMPOSE "$@"; }
 
-# up starts the example.
-up() { compose up -d "$@" >"$WORK/up" 2>&1 || { cat "$WORK/up"; fail "the example does not come up"; }; }
+# up OPTION... starts the example.
+up() { compose up "$@" >"$WORK/up" 2>&1 || { cat "$WORK/up"; fail "the example does not come up"; }; }
 
 # id_of SERVICE is the id of a service's container, running or not.
-id_of() { compose ps -q "$1" | head -n 1; }
+id_of() {
+  docker ps -aq --filter "label=com.docker.compose.project=$RUN" --filter "label=com.docker.compose.service=$1" | head -n 1
+}
 
 # field SERVICE TEMPLATE is one thing that Docker knows of a service's container.
 field() { docker inspect -f "$2" "$(id_of "$1")"; }
 
 # address_of SERVICE is where this machine reaches it.
-address_of() { field "$1" '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}'; }
+address_of() { field "$1" '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' | cut -d ' ' -f 1; }
 
 # get SERVICE PORT PATH asks a service by HTTP.
 get() { curl -sS --noproxy '*' --max-time 5 "http://$(address_of "$1"):$2$3"; }
@@ -366,4 +372,12 @@ healthy() {
   for service in "$@"; do
     is healthy field "$service" '{{.State.Health.Status}}' || return 1
   done
+}
+
+# inside SERVICE COMMAND... runs a command in a service's container. Where the container
+# ends meanwhile, Docker may not notice.
+inside() {
+  local service=$1
+  shift
+  timeout 30 docker exec "$(id_of "$service")" "$@"
 }

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec n8n "$@"
