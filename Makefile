@@ -27,10 +27,10 @@ SNAPSHOT = $(shell git describe --exact-match --tags HEAD >/dev/null 2>&1 || ech
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build test demo bench lint fmt fuzz image images extras release release-check clean
+.PHONY: help build test e2e demo bench lint fmt fuzz image images extras release release-check clean
 
 help: ## show this
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 build: ## build bin/deaddrop and bin/tenantctl
 	$(BUILD) -o $(BIN)/deaddrop ./cmd/deaddrop
@@ -39,6 +39,9 @@ build: ## build bin/deaddrop and bin/tenantctl
 test: ## run all tests, on a real Vault that is built once
 	.ci/leaks go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
 	cd compose/devvault && go test ./...
+
+e2e: ## run the examples on a Docker engine (EXAMPLES="nexa n8n" for these alone)
+	@examples/e2e/run.sh $(EXAMPLES)
 
 demo: build ## see it work: Vault, deaddrop, a service, a rotation
 	$(BUILD) -o bin/service ./examples/service

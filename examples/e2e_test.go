@@ -2,6 +2,7 @@ package examples_test
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,9 @@ func TestTheExamplesDoWhatTheirReadmesSay(t *testing.T) {
 	require.NotEmpty(t, scripts)
 	for _, script := range scripts {
 		t.Run(filepath.Dir(script), func(t *testing.T) {
-			out, err := exec.Command("timeout", "--kill-after=60", "600", "./"+script).CombinedOutput()
+			run := exec.Command("timeout", "--kill-after=60", "600", "./"+script)
+			run.Env = append(os.Environ(), "WAIT=180") // other tests run beside it
+			out, err := run.CombinedOutput()
 			var exit *exec.ExitError
 			if errors.As(err, &exit) && exit.ExitCode() == skipped {
 				lines := strings.Split(strings.TrimSpace(string(out)), "\n")
