@@ -120,6 +120,9 @@ has() {
   case $got in *"$want"*) ;; *) echo "$got"; return 1 ;; esac
 }
 
+# fails COMMAND... is whether a command does not succeed.
+fails() { ! "$@"; }
+
 # expect TEXT COMMAND... is wait_for for what has to be so already.
 expect() {
   local text=$1
