@@ -114,11 +114,16 @@ expect "it can get none" is 1 of_process NoNewPrivs
 expect "its calls are filtered" is 2 of_process Seccomp
 expect "the secret is its user's alone" is "600 65532" stat -c '%a %u' "$memory"/root/volumes/*/_data/nexa/nexa.env
 echo "resident: $(of_process VmRSS) kB; the limit is 64 MiB"
-# Podman has timers of systemd for it; here it is asked once.
-expect "the liveness probe passes" pods healthcheck run nexa-deaddrop
+
+step "the probes"
+# As the kubelet runs them: Podman 4.3 wants a shell for that.
+expect "it is alive" pods exec nexa-deaddrop /deaddrop status --alive
+expect "the files are current" pods exec nexa-deaddrop /deaddrop status --check
+pods exec nexa-deaddrop /deaddrop status
+pods exec nexa-deaddrop /deaddrop status -o json >"$WORK/status"
 
 step "no secret where it should not be"
-{ pods logs nexa-nexa; pods logs nexa-deaddrop; pods inspect nexa-nexa nexa-deaddrop; tr '\0' ' ' <"/proc/$pid/cmdline"; tr '\0' '\n' <"/proc/$pid/environ"; } >"$WORK/said" 2>&1
+{ pods logs nexa-nexa; pods logs nexa-deaddrop; pods inspect nexa-nexa nexa-deaddrop; tr '\0' ' ' <"/proc/$pid/cmdline"; tr '\0' '\n' <"/proc/$pid/environ"; cat "$WORK/status"; } >"$WORK/said" 2>&1
 sed -i '/^$/d' "$WORK/markers"
 if grep -n -F -f "$WORK/markers" "$WORK/said"; then fail "secrets are where they should not be"; fi
 leak_check
