@@ -67,7 +67,7 @@ ENTRYPOINT ["/nexa", "/run/deaddrop/nexa/nexa.env", "/dev/null"]
 END
 NEXA_IMAGE=deaddrop-e2e-nexa:$(random 4)
 docker build -q -t "$NEXA_IMAGE" "$WORK/nexa" >/dev/null 2>&1
-made "$NEXA_IMAGE"
+own_image "$NEXA_IMAGE"
 docker save "$DEADDROP_IMAGE" "$NEXA_IMAGE" | pods load -q >/dev/null || skip "podman cannot load an image here"
 pods run --rm --network none "localhost/$DEADDROP_IMAGE" version >"$WORK/podman-works" 2>&1 ||
   skip "podman cannot run containers here: $(tail -n 1 "$WORK/podman-works"); the manifests were validated, and not run"
