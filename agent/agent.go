@@ -234,8 +234,8 @@ type keeper struct {
 const retryWrites = 5 * time.Second
 
 // trimAfter is when the memory that reading the configuration and the first
-// answers took is given back: an agent that then mostly sleeps would else keep
-// it for minutes.
+// answers took, or a report to whoever asks, is given back: an agent that then mostly
+// sleeps would else keep it for minutes.
 const trimAfter = 2 * time.Second
 
 // Run works until the context ends, or until a secret is gone that must not be.
@@ -274,6 +274,9 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.logStatus(ctx)
 		case answer := <-k.board.Asked():
 			answer <- k.report(ctx)
+			if k.trim == nil {
+				k.trim = time.After(trimAfter)
+			}
 		case <-k.board.Pinged():
 		case <-retry:
 		case <-due:
@@ -283,6 +286,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.look = nil
 			k.lookAtFiles()
 		case <-k.trim:
+			k.trim = nil
 			footprint.Trim()
 		}
 	}
