@@ -28,7 +28,7 @@ template {
   perms       = "0640"
   backup      = true
 
-  # Not at the start, and only when the file has changed. "exec" is understood, too.
+  # When the file has changed, not when it first appears. "exec" is understood, too.
   reload {
     pid_file = "/run/nexa/nexa.pid"
     signal   = "HUP"
