@@ -142,7 +142,17 @@ func (s *Server) ask(ctx context.Context) *Report {
 		return nil
 	}
 	report.Version = s.version
+	// Scripts go through lists without asking whether there are any.
+	report.Secrets, report.Drops, report.Reloads = listed(report.Secrets), listed(report.Drops), listed(report.Reloads)
 	return report
+}
+
+// listed is a list that JSON shows as one where it is empty, too.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func text(w http.ResponseWriter, code int, lines string) {
