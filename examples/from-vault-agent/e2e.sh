@@ -114,6 +114,7 @@ step "a rotation"
 put demo nexa "API_KEY=$second" MODEL=Small
 wait_for "the service is told" grep -q "reloaded: MODEL=Small API_KEY=…${second: -4}" "$WORK/service.log"
 cat "$WORK/service.log"
+echo "resident a rotation later: $(resident "$after")"
 if [ -n "$VAULT_BINARY" ]; then
   rm -r "$WORK/b/run"
   mkdir "$WORK/b/run"
