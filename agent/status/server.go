@@ -109,7 +109,7 @@ func addressOf(at config.Listener, bound net.Listener) string {
 }
 
 // goodbye is how long answers under way may take when a listener is closed.
-const goodbye = time.Second
+const goodbye = 500 * time.Millisecond
 
 func (s *Server) serve(ctx context.Context, at config.Listener, bound net.Listener) {
 	server := &http.Server{
