@@ -356,7 +356,7 @@ func TestAsProcessOneItReapsOrphansHandsOnSignalsAndEndsWithTheCode(t *testing.T
 	config := r.write("x.hcl", r.Login(r.dir)+interval+`
 env_template "VALUE" { contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.v }}{{ end }}" }
 exec {
-  command                   = ["/usr/bin/sh", "-c", "trap 'echo usr2' USR2; trap 'echo stopped; exit 9' TERM; echo up $VALUE; i=0; while [ $i -lt 20 ]; do (/usr/bin/sleep 0.1 &); i=$((i+1)); done; while :; do /usr/bin/sleep 0.05; done"]
+  command                   = ["/usr/bin/sh", "-c", "trap 'echo usr2' USR2; trap 'echo stopped; exit 9' TERM; echo up $${VALUE%%.*}; i=0; while [ $i -lt 20 ]; do (/usr/bin/sleep 0.1 &); i=$((i+1)); done; while :; do /usr/bin/sleep 0.05; done"]
   restart_on_secret_changes = "always"
 }
 `)
