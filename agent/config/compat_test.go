@@ -175,6 +175,7 @@ func TestLoadSaysWhatToWriteInstead(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"an HCL 1 dollar":            {login + "template {\n  destination = \"x\"\n  contents = \"${HOME}\"\n}", `deaddrop.hcl:8:17: there is no variable "HOME"; write $${ for the text ${`},
 		"a dollar in a heredoc":      {login + "template {\n  destination = \"x\"\n  contents = <<E\na ${x} b\nE\n}", `write $${ for the text ${`},
+		"a block of two on a line":   {login + "listener \"unix\" { address = \"/s\" role = \"status\" }", `deaddrop.hcl:6:34: Invalid single-argument block definition: A single-line block definition must end with a closing brace immediately after its single argument definition. Write each argument on a line of its own.`},
 		"an HCL 1 percent":           {login + "template {\n  destination = \"x\"\n  contents = \"%{x}\"\n}", `write %%{ for the text %{`},
 		"a lone backslash":           {login + "template {\n  destination = \"x\"\n  contents = \"\\d\"\n}", `write \\ for a backslash`},
 		"nothing but a proxy":        {login + "listener \"tcp\" {}\n", `there is nothing to write: add a "drop" or a "template" block; listener, api_proxy and cache are not supported here`},

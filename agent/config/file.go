@@ -210,11 +210,14 @@ func last[T any](into **T, more *T) bool {
 	return more != nil
 }
 
-// hint tells what to write where a file was meant for HCL 1, or "".
+// hint tells what to write where HCL 2 wants it otherwise than users expect, or "".
 func (l *loader) hint(d *hcl.Diagnostic) string {
 	src := l.sources[d.Subject.Filename]
-	if strings.Contains(strings.ToLower(d.Summary), "escape sequence") {
+	switch summary := strings.ToLower(d.Summary); {
+	case strings.Contains(summary, "escape sequence"):
 		return `; write \\ for a backslash`
+	case strings.Contains(summary, "single-argument block"):
+		return " Write each argument on a line of its own."
 	}
 	if !d.Subject.CanSliceBytes(src) {
 		return ""
