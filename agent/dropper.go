@@ -503,11 +503,11 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []
 	return told, written
 }
 
-// warn tells what is not as one would expect of a written file, once.
+// warn tells what is not as one would expect of a file that is current, once.
 func (d *dropper) warn(s *state, warnings []string) {
 	text := strings.Join(warnings, "; ")
 	if text != "" && text != s.said {
-		d.log.Warn("file is written, but "+text, "drop", s.drop.Name, "destination", s.drop.Destination)
+		d.log.Warn("the file is current, but "+text, "drop", s.drop.Name, "destination", s.drop.Destination)
 	}
 	s.said = text
 }

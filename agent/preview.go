@@ -19,6 +19,7 @@ type FilePreview struct {
 	Destination string
 	Format      render.Format
 	Mode        fs.FileMode
+	OldMode     fs.FileMode // of the file now
 	// Old is the content now, nil where there is no file; New is the content
 	// after it, nil where the file would be removed.
 	Old, New []byte
@@ -103,7 +104,11 @@ func preview(path string, format render.Format, mode fs.FileMode, content []byte
 	if content == nil {
 		content = []byte{}
 	}
-	return FilePreview{path, format, mode, contentOf(path), content}
+	f := FilePreview{Destination: path, Format: format, Mode: mode.Perm(), Old: contentOf(path), New: content}
+	if info, err := os.Stat(path); err == nil {
+		f.OldMode = info.Mode().Perm()
+	}
+	return f
 }
 
 func contentOf(path string) []byte {

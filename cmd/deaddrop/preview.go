@@ -33,9 +33,13 @@ func (p preview) files(files []agent.FilePreview) error {
 }
 
 func (p preview) file(out *strings.Builder, f agent.FilePreview) {
+	mode := ""
+	if f.Old != nil && f.New != nil && f.OldMode != f.Mode {
+		mode = fmt.Sprintf("; mode %04o becomes %04o", f.OldMode, f.Mode)
+	}
 	switch {
 	case f.New == nil && f.Old == nil, bytes.Equal(f.Old, f.New) && f.Old != nil:
-		fmt.Fprintf(out, "%s: unchanged\n", f.Destination)
+		fmt.Fprintf(out, "%s: unchanged%s\n", f.Destination, mode)
 		return
 	case f.New == nil:
 		fmt.Fprintf(out, "%s: would be removed, as its secret or tenant is gone\n", f.Destination)
@@ -43,7 +47,7 @@ func (p preview) file(out *strings.Builder, f agent.FilePreview) {
 	case f.Old == nil:
 		fmt.Fprintf(out, "%s: would be created with mode %04o\n", f.Destination, f.Mode)
 	default:
-		fmt.Fprintf(out, "%s: would be changed\n", f.Destination)
+		fmt.Fprintf(out, "%s: would be changed%s\n", f.Destination, mode)
 	}
 	if p.diff {
 		p.difference(out, f)

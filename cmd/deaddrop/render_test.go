@@ -311,14 +311,24 @@ drop "missing" {
 	require.FileExists(t, r.path("nexa.env"))
 	out, _ = r.deaddrop("render", "--config", config, "--diff")
 	assert.Contains(t, out, "nexa.env: unchanged\ntext: unchanged\n")
+	for _, name := range []string{"nexa.env", "text"} {
+		require.NoError(t, os.Chmod(r.path(name), 0o644))
+	}
+	out, _ = r.deaddrop("render", "--config", config, "--diff")
+	assert.Contains(t, out, "nexa.env: unchanged; mode 0644 becomes 0600\ntext: unchanged; mode 0644 becomes 0600\n")
 	r.Put("nexa", map[string]any{"KEY": marker + "2", "NEW": "1", "SAME": "s"})
 	out, _ = r.deaddrop("render", "--config", config, "--diff")
-	assert.Contains(t, out, "nexa.env: would be changed\n  ~ KEY=****** -> ******\n  + NEW=******\n  - OLD=******\ntext: would be changed\n  1 lines in place of 1, which have no keys to tell\n")
+	assert.Contains(t, out, "nexa.env: would be changed; mode 0644 becomes 0600\n  ~ KEY=****** -> ******\n  + NEW=******\n  - OLD=******\ntext: would be changed; mode 0644 becomes 0600\n  1 lines in place of 1, which have no keys to tell\n")
 	assert.NotContains(t, out, marker)
 	out, _ = r.showing().deaddrop("render", "--config", config, "--diff", "--show-secrets")
 	assert.Contains(t, out, "  ~ KEY="+marker+" -> "+marker+"2\n")
 	assert.Contains(t, out, "  - "+marker+"\n  + "+marker+"2\n")
 	assert.Contains(t, r.read("nexa.env"), "OLD=1", "it is as it was")
+
+	for _, told := range []int{2, 0} { // of the two files
+		out, _ = r.deaddrop("render", "--config", config)
+		assert.Equal(t, told, strings.Count(out, `its mode was 0644, and is 0600 now: write perms = \"0644\" to keep it`), out)
+	}
 }
 
 func TestValidatePrintsWhatTheFilesComeTo(t *testing.T) {

@@ -72,8 +72,35 @@ func TestWriteSetsTheModeWhateverTheUmask(t *testing.T) {
 func TestWriteMendsTheModeOfAnUnchangedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	require.NoError(t, os.WriteFile(path, []byte("x"), 0o644))
-	assert.Equal(t, Result{Outcome: Unchanged}, write(t, File{Path: path, Content: []byte("x"), Mode: 0o600}))
+	r := write(t, File{Path: path, Content: []byte("x"), Mode: 0o600})
+	assert.Equal(t, Result{Outcome: Unchanged, Warnings: []string{"its mode was 0644, and is 0600 now: write perms = \"0644\" to keep it"}}, r)
 	assert.Equal(t, fs.FileMode(0o600), mode(t, path))
+}
+
+func TestAModeThatIsAnotherOneNowIsToldOnce(t *testing.T) {
+	dir := t.TempDir()
+	const told = "its mode was 0644, and is 0600 now: write perms = \"0644\" to keep it"
+	for name, write := range map[string]func(content string) []string{
+		"of a file": func(content string) []string {
+			return write(t, File{Path: filepath.Join(dir, "file"), Content: []byte(content), Mode: 0o600}).Warnings
+		},
+		"in place": func(content string) []string {
+			return write(t, File{Path: filepath.Join(dir, "in place"), Content: []byte(content), Mode: 0o600, InPlace: true}).Warnings
+		},
+		"in a set": func(content string) []string {
+			return Stage([]Unit{setOf(dir, "in a set", content)}).Commit()[0][0].Warnings
+		},
+	} {
+		path := filepath.Join(dir, strings.TrimPrefix(name, "of a "))
+		require.NoError(t, os.WriteFile(path, []byte("x"), 0o644))
+		assert.Equal(t, []string{told}, write("y"), name)
+		assert.Empty(t, write("z"), name)
+		require.NoError(t, os.Chmod(path, 0o644))
+		assert.Equal(t, []string{told}, write("z"), name)
+		assert.Empty(t, write("z"), name)
+		assert.Equal(t, fs.FileMode(0o600), mode(t, path), name)
+	}
+	assert.Empty(t, write(t, File{Path: filepath.Join(dir, "new"), Mode: 0o600}).Warnings)
 }
 
 func TestWriteMakesMissingFoldersPrivate(t *testing.T) {

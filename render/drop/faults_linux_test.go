@@ -507,7 +507,7 @@ func TestInPlaceWritesIntoABindMountedFile(t *testing.T) {
 	require.EqualError(t, res.Err, "writing "+path+`: it is a mount of its own, which cannot be replaced; mount its folder instead, or set write = "in_place"`)
 	before, err := os.Stat(source)
 	require.NoError(t, err)
-	assert.Equal(t, Result{Outcome: Changed}, write(t, File{Path: path, Content: []byte("new"), Mode: 0o600, InPlace: true}))
+	assert.Equal(t, Result{Outcome: Changed, Warnings: []string{"its mode was 0640, and is 0600 now: write perms = \"0640\" to keep it"}}, write(t, File{Path: path, Content: []byte("new"), Mode: 0o600, InPlace: true}))
 	assert.Equal(t, Result{Outcome: Unchanged}, write(t, File{Path: path, Content: []byte("new"), Mode: 0o600, InPlace: true}))
 	after, err := os.Stat(source)
 	require.NoError(t, err)

@@ -45,7 +45,7 @@ func (fs folders) stageFile(f File) (staged, []Result, error) {
 	case err != nil:
 		return fail(err)
 	case same:
-		return nil, []Result{{Outcome: Unchanged}}, nil
+		return nil, []Result{{Outcome: Unchanged, Warnings: dir.modeWarning(base, f, old)}}, nil
 	case old != nil && !f.InPlace && dir.isMount(base):
 		return fail(fmt.Errorf("%w, which cannot be replaced; mount its folder instead, or set write = \"in_place\"", errMount))
 	}
@@ -103,6 +103,19 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 		}
 	}
 	return info, true, nil
+}
+
+// modeWarning tells of a mode that is another one now: who could read the file before
+// may not be able to any more. That of another's file may have stayed.
+func (d *folder) modeWarning(base string, f File, old fs.FileInfo) []string {
+	if old == nil || old.Mode().Perm() == f.Mode.Perm() {
+		return nil
+	}
+	now, err := d.root.Stat(base) // A name of a set is a link.
+	if err != nil || now.Mode().Perm() != f.Mode.Perm() {
+		return nil
+	}
+	return []string{fmt.Sprintf("its mode was %04o, and is %04o now: write perms = \"%04o\" to keep it", old.Mode().Perm(), f.Mode.Perm(), old.Mode().Perm())}
 }
 
 // id is what chown wants for an owner that is not to change.
@@ -202,7 +215,9 @@ func (s *stagedFile) commit() ([]Result, error) {
 	}
 	if s.old != nil && s.file.InPlace {
 		defer s.discard()
-		return []Result{result}, bare(s.overwrite())
+		err := s.overwrite()
+		result.Warnings = append(result.Warnings, s.dir.modeWarning(s.base, s.file, s.old)...)
+		return []Result{result}, bare(err)
 	}
 	if err := s.backup(); err != nil {
 		s.discard()
@@ -213,6 +228,7 @@ func (s *stagedFile) commit() ([]Result, error) {
 		return nil, bare(err)
 	}
 	_ = s.open.Close() // It was synced.
+	result.Warnings = append(result.Warnings, s.dir.modeWarning(s.base, s.file, s.old)...)
 	return []Result{result}, nil
 }
 

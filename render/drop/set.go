@@ -26,6 +26,7 @@ type stagedSet struct {
 	generation string
 	open       *os.File // holds the lock that tells a cleaner to leave it alone
 	results    []Result
+	old        []fs.FileInfo // nil where there was no file
 }
 
 // stageSet returns nil where there is nothing to put in place.
@@ -47,6 +48,10 @@ func (fs folders) stageSet(u Unit) (staged, []Result, error) {
 		return nil, results, nil
 	}
 	s := &stagedSet{dir: dir, unit: u, generation: generationPrefix + rand.Text(), results: results}
+	for _, f := range u.Files {
+		info, _ := dir.root.Stat(filepath.Base(f.Path))
+		s.old = append(s.old, info)
+	}
 	if err := s.fill(); err != nil {
 		s.discard()
 		return fail(bare(err))
@@ -172,6 +177,9 @@ func (s *stagedSet) commit() ([]Result, error) {
 			return nil, bare(err)
 		}
 		made = append(made, name)
+	}
+	for i, f := range s.unit.Files {
+		s.results[i].Warnings = s.dir.modeWarning(filepath.Base(f.Path), f, s.old[i])
 	}
 	s.dir.unlinkOthers(names)
 	if strings.HasPrefix(before, generationPrefix) {
