@@ -15,8 +15,17 @@ import (
 // Programs that the process starts are not kept from being looked into; but the soft
 // limit for the size of core files, which is 0 now, is theirs, too. They may raise it.
 //
+// Where there can be no core dump, a panic ends the process by SIGABRT instead of exit
+// code 2, which tells of a bad configuration here: what starts agents must not take one
+// for the other. As process 1 of a container it ends with 2 still, as Linux drops the
+// signal. What a panic prints are the stacks of all goroutines: addresses, no texts.
+//
 // What fails does not keep the rest from being done.
 func Process(variables ...string) error {
 	// In this order: who is not root may not write to its memory afterwards.
-	return errors.Join(hideEnviron(variables), noCoreFiles(), notDumpable())
+	hidden, undumpable := hideEnviron(variables), errors.Join(noCoreFiles(), notDumpable())
+	if undumpable == nil {
+		abortOnPanic()
+	}
+	return errors.Join(hidden, undumpable)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 
@@ -32,6 +33,10 @@ func notDumpable() error {
 	}
 	return nil
 }
+
+// abortOnPanic is what GOTRACEBACK=crash does; but programs that are started, which may
+// be written in Go, too, would inherit that.
+func abortOnPanic() { debug.SetTraceback("crash") }
 
 // hideEnviron overwrites values in the memory that the kernel has put the environment
 // in, and that /proc/PID/environ shows. Go has copied all of it before main.

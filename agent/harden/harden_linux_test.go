@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -23,6 +24,9 @@ func TestMain(m *testing.M) {
 		fmt.Println(Process("SECRET", "EMPTY", "UNSET"))
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		fmt.Println(os.Getenv("SECRET"), os.Getenv("OTHER"))
+	case "panicking":
+		_ = Process("SECRET")
+		_ = at(os.Getenv("SECRET"), 1000)
 	case "locked":
 		fmt.Println(LockMemory())
 		_, _ = os.Stdin.Read(make([]byte, 1))
@@ -31,6 +35,11 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 }
+
+// at panics where a text is too short.
+//
+//go:noinline
+func at(text string, i int) byte { return text[i] }
 
 // nobody is a user that is not root.
 const nobody = 65534
@@ -119,6 +128,21 @@ func TestAHardenedProcessMakesNoCoreDump(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, info.Sys().(*syscall.Stat_t).Uid, "what is not dumpable belongs to root")
 	end()
+}
+
+func TestAPanicIsNoBadConfigurationAndShowsNoSecret(t *testing.T) {
+	marker := vaulttest.Marker()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{"TEST_BE=panicking", "SECRET=" + marker}
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	assert.Equal(t, syscall.SIGABRT, status.Signal(), "exit code 2 is that of a bad configuration")
+	assert.False(t, status.CoreDump())
+	assert.Contains(t, string(out), "index out of range [1000] with length")
+	assert.Contains(t, string(out), "harden.at(")
+	leaktest.Output(t, "what a panic says", string(out))
 }
 
 func TestAnotherProcessOfTheSameUserCannotLookIntoIt(t *testing.T) {
