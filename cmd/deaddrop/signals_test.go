@@ -294,3 +294,18 @@ func TestACommandThatDoesNotEndIsKilledAfterItsTime(t *testing.T) {
 	p.ends(exitOK)
 	assert.Contains(t, p.log(), "the command has not ended; killing it")
 }
+
+// The command is stopped already, for the sake of new secrets, and has its time once.
+func TestTermEndsACommandThatIsBeingStartedAnew(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"KEY": "one"})
+	p := r.start("run", "--config", r.write("x.hcl", r.Login(r.dir)+interval+"env_template \"KEY\" {\n  contents = <<E\n{{ with secret \""+r.Path("nexa")+"\" }}{{ .Data.data.KEY }}{{ end }}\nE\n}\n"+
+		"exec {\n  "+hanging("started")+"\n  kill_timeout = \"6s\"\n}\n"))
+	r.appears("started")
+	r.Put("nexa", map[string]any{"KEY": "two"})
+	r.eventually("it is stopped", func() bool { return strings.Contains(p.log(), "starting it anew") })
+	p.ends(exitOK)
+	assert.Equal(t, 1, strings.Count(p.log(), "the command has not ended; killing it"))
+	assert.Equal(t, 1, strings.Count(p.log(), "started the command"), "it is not started again, only to be stopped")
+}
