@@ -269,7 +269,6 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.sh("systemctl kill -s SEGV --kill-whom=main " + agent) // Go takes it like a panic.
 			m.soon("it is started again", func() bool { return m.is("NRestarts", agent) != before })
 			m.becomes(agent, "ActiveState", "active")
-			assert.Contains(m.t, m.sh("journalctl -u "+agent), "status=6/ABRT")
 		}},
 		{"an agent that may signal does", func() {
 			m.sh("mkdir -p /etc/systemd/system/deaddrop@nexa.service.d\ncat >/etc/systemd/system/deaddrop@nexa.service.d/signal.conf <<'END'\n" + steps(m.t, "ini")[0] + "END\n" +
