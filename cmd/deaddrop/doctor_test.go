@@ -31,7 +31,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/doctor"
-	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -55,7 +54,6 @@ func (r *rig) diagnose(cmd *exec.Cmd) diagnosis {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run()
-	leaktest.Output(r.t, "the output of doctor", out.String()+errs.String())
 	d := diagnosis{t: r.t, text: out.String()}
 	require.NoError(r.t, json.Unmarshal(out.Bytes(), &d), "%s%s", out.String(), errs.String())
 	assert.Equal(r.t, d.ExitCode, cmd.ProcessState.ExitCode())

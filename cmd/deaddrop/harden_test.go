@@ -131,7 +131,7 @@ func TestAHardenedAgentWorksWithoutRoot(t *testing.T) {
 	require.NoError(t, service.Start())
 	t.Cleanup(func() { _ = service.Process.Kill(); _ = service.Wait() })
 	r.eventually("the service is up", func() bool { return r.read("service.pid") != "" })
-	log, err := os.Create(r.path("output"))
+	log, err := os.Create(r.path("output.log")) // Such files are searched for secrets.
 	require.NoError(t, err)
 	require.NoError(t, log.Chown(65534, 65534))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -139,7 +139,7 @@ func TestAHardenedAgentWorksWithoutRoot(t *testing.T) {
 	t.Cleanup(func() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() })
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(r.read("output"))
+			t.Log(r.read("output.log"))
 		}
 	})
 	r.eventually("the files", func() bool {
@@ -158,7 +158,7 @@ func TestAHardenedAgentWorksWithoutRoot(t *testing.T) {
 	}
 	r.Put("nexa", map[string]any{"KEY": "two"})
 	r.eventually("the service is told", func() bool { return r.read("hups") == "x" })
-	assert.Contains(t, r.read("output"), "logged in to Vault")
+	assert.Contains(t, r.read("output.log"), "logged in to Vault")
 	p.stop()
 }
 

@@ -123,6 +123,9 @@ func (r *rig) mark(value any) any {
 
 func (r *rig) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
+	if !r.shows {
+		leaktest.Command(r.t, cmd, r.secretIDs()...)
+	}
 	cmd.Env = append([]string{"TEST_BE=deaddrop"}, r.env...)
 	cmd.Dir = r.dir
 	return cmd
@@ -135,9 +138,6 @@ func (r *rig) deaddrop(args ...string) (string, int) {
 	cmd := r.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	_ = cmd.Run()
-	if !r.shows {
-		leaktest.Output(r.t, "the output of "+strings.Join(args, " "), out.String(), r.secretIDs()...)
-	}
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
@@ -170,11 +170,14 @@ func (p *running) Write(b []byte) (int, error) {
 	return p.logs.Write(b)
 }
 
-func (p *running) log() string {
+// String is all that it has said.
+func (p *running) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.logs.String()
 }
+
+func (p *running) log() string { return p.String() }
 
 func (r *rig) start(args ...string) *running {
 	r.t.Helper()
@@ -186,9 +189,6 @@ func (r *rig) start(args ...string) *running {
 			leaktest.Process(r.t, p.cmd.Process.Pid, r.secretIDs()...)
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait()
-		}
-		if !r.shows {
-			leaktest.Output(r.t, "the log", p.log(), r.secretIDs()...)
 		}
 		if r.t.Failed() {
 			r.t.Log(p.log())

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -19,6 +20,7 @@ import (
 // hung. A busy machine is given more time than a user has.
 func (p *running) ends(code int) {
 	p.r.t.Helper()
+	leaktest.Process(p.r.t, p.cmd.Process.Pid, p.r.secretIDs()...)
 	require.NoError(p.r.t, p.cmd.Process.Signal(syscall.SIGTERM))
 	p.ended(code)
 }

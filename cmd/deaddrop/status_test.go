@@ -41,7 +41,6 @@ func (r *rig) output(args ...string) (stdout, stderr string, code int) {
 	cmd := r.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	_ = cmd.Run()
-	leaktest.Output(r.t, "the output of "+strings.Join(args, " "), out.String()+complaints.String(), r.secretIDs()...)
 	return out.String(), complaints.String(), cmd.ProcessState.ExitCode()
 }
 

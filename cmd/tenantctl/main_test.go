@@ -32,8 +32,7 @@ func run(t *testing.T, env []string, args ...string) (stdout, stderr string, cod
 	return runWith(t, "", env, args...)
 }
 
-// runWith is run with this on standard input. What it says is searched for secrets,
-// unless it was asked to reveal them.
+// runWith is run with this on standard input.
 func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := command(t, env, args...)
@@ -43,16 +42,17 @@ func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, 
 	if cmd.ProcessState == nil {
 		t.Fatalf("tenantctl did not start: %v", cmd.Args)
 	}
-	if !slices.Contains(args, "--reveal") {
-		leaktest.Output(t, "the output of "+strings.Join(args, " "), out.String()+errs.String())
-	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// command is tenantctl, not yet started. It has no controlling terminal.
+// command is tenantctl, not yet started. It has no controlling terminal. What it says is
+// searched for secrets, unless it was asked to reveal them.
 func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	if !slices.Contains(args, "--reveal") {
+		leaktest.Command(t, cmd)
+	}
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{"TEST_BE=tenantctl", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	for _, each := range env {

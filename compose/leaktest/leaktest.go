@@ -7,8 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -59,6 +61,22 @@ func Output(t testing.TB, what, text string, more ...string) {
 			assert.Fail(t, "a secret has leaked", "%s holds %s", what, each)
 		}
 	}
+}
+
+// Command fails the test at its end where a program has said a secret, or one of more
+// that are no markers, to a buffer (what can be asked for its text).
+func Command(t testing.TB, cmd *exec.Cmd, more ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			return // It was not started, or may be writing still.
+		}
+		for _, to := range []io.Writer{cmd.Stdout, cmd.Stderr} {
+			if text, is := to.(fmt.Stringer); is {
+				Output(t, "the output of "+strings.Join(cmd.Args[1:], " "), text.String(), more...)
+			}
+		}
+	})
 }
 
 // Process fails the test where the process list shows a secret in the arguments or

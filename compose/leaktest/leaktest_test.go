@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -57,4 +58,20 @@ func TestProcessesAndLeftoversAreSearched(t *testing.T) {
 		Leftovers(s, dir)
 		assert.Equal(t, own, s.failed, name)
 	}
+}
+
+func TestWhatProgramsSayIsSearched(t *testing.T) {
+	for name, leaks := range map[string]bool{"echo m": true, "echo m >&2": true, "true m": false} {
+		var out, errs strings.Builder
+		s := &seen{TB: t}
+		t.Run(name, func(t *testing.T) {
+			s.TB = t
+			cmd := exec.Command("sh", "-c", strings.Replace(name, "m", vaulttest.Marker(), 1))
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			Command(s, cmd)
+			require.NoError(t, cmd.Run())
+		})
+		assert.Equal(t, leaks, s.failed, name)
+	}
+	Command(t, exec.Command("sh", vaulttest.Marker())) // It is never started.
 }
