@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -61,7 +62,7 @@ func (e *exam) reload(ctx context.Context, r config.Reload) {
 		e.ok("reload", r.String(), "could be told now; not done")
 		return
 	}
-	detail, fix := cutFix(err.Error())
+	detail, fix := cutFix(strings.TrimPrefix(err.Error(), r.String()+": "))
 	if errors.As(err, &absent) {
 		e.warn("reload", r.String(), detail, cmp.Or(fix, "is the service running?")+" If it is only to be started later, this is in order.")
 		return

@@ -258,7 +258,11 @@ func (e *exam) file(t target, wrongFolder bool) {
 		return
 	}
 	if differs := t.differs(info); differs != "" {
-		e.warn("file", t.path, differs, "the next render sets it right; it is so until then: "+t.mend())
+		fix := "the next render sets it right; it is so until then: " + t.mend()
+		if was := info.Mode().Perm(); was&^t.mode.Perm() != 0 {
+			fix += fmt.Sprintf("\nOr, if others are to read it: perms = \"%04o\"", was)
+		}
+		e.warn("file", t.path, differs, fix)
 		return
 	}
 	e.ok("file", t.path, "is there, with mode %04o%s", t.mode.Perm(), t.owner())

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func (e *exam) failedLogin(err error) {
 			"  vault write -f " + role + "/secret-id\n" +
 			"or, for a tenant: tenantctl credentials issue TENANT --service SERVICE --env deaddrop.env"
 	}
-	e.fail("login", e.how(), err, detail, fix)
+	e.fail("login", e.how(), err, detail, cmp.Or(fix, servedFix))
 }
 
 // wrapped looks at a wrapping token without using it up: it can be used once, and

@@ -201,9 +201,12 @@ func (e *exam) unread(name, subject string, r render.Request, found finding) {
 		detail, fix := explain(err)
 		e.fail(name, subject, err, strings.TrimPrefix(detail, fmt.Sprintf("secret %q: ", found.at.Path)), missingFix(r, fix))
 	default:
-		e.failBy(name, subject, err, "Vault has served until just now: its own log may say why; or give a longer --timeout")
+		e.failBy(name, subject, err, servedFix)
 	}
 }
+
+// servedFix is for requests that fail though Vault is up.
+const servedFix = "Vault has served until just now: its own log may say why; or give a longer --timeout"
 
 // denied says which right is missing. Where no policy covers a path at all, Vault does
 // not even tell what is mounted there.
