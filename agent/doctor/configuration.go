@@ -1,13 +1,13 @@
 package doctor
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent/config"
@@ -118,9 +118,11 @@ func (e *exam) credential(what string, id config.ID, variable string, isSecret b
 		e.credentialFile(what, id.File, isSecret)
 		return
 	}
+	// The same text may stand there for something else, such as a service.
+	setting := regexp.MustCompile(`\b` + strings.ReplaceAll(what, " ", "_") + `"?\s*[=:]\s*"` + regexp.QuoteMeta(id.Value.Reveal()) + `"`)
 	for _, file := range e.ownFiles() {
 		content, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(content, []byte(id.Value.Reveal())) {
+		if err != nil || !setting.Match(content) {
 			continue
 		}
 		if isSecret && othersMayRead(file) {

@@ -580,6 +580,12 @@ func TestDoctorWarnsOfIDsThatAllMayRead(t *testing.T) {
 	found = r.doctor("--config", "deaddrop.hcl")
 	assert.Contains(t, found.has("credentials", doctor.Warning, "it stands in deaddrop.hcl, which every user").Fix, "chmod 0600 deaddrop.hcl")
 	assert.NotContains(t, found.text, r.SecretID)
+
+	r.write("deaddrop.hcl", r.plainDrop("nexa", "nexa.env", ""))
+	r.env = append(r.env, "VAULT_ROLE_ID=nexa", "VAULT_SECRET_ID=tenant") // which are words of the configuration, too
+	found = r.doctor("--config", "deaddrop.hcl")
+	found.has("credentials", doctor.OK, "from VAULT_ROLE_ID")
+	found.has("credentials", doctor.OK, "from VAULT_SECRET_ID")
 }
 
 func TestDoctorLooksAtDestinations(t *testing.T) {
