@@ -212,10 +212,11 @@ func (p *Process) attend(ctx context.Context, r *running, signals <-chan os.Sign
 			default:
 				p.log.Info("secrets of the command have changed; starting it anew")
 				p.stop(r)
-				order.done <- nil
-				if ctx.Err() != nil {
-					return false, p.exit(r, true) // It took so long that the agent is to end.
+				if ctx.Err() != nil { // It took so long that the agent is to end.
+					order.done <- &reload.Unneeded{Why: "the command is not started again, as the agent ends"}
+					return false, p.exit(r, true)
 				}
+				order.done <- nil
 				return true, nil
 			}
 		}

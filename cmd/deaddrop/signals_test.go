@@ -310,4 +310,5 @@ func TestTermEndsACommandThatIsBeingStartedAnew(t *testing.T) {
 	p.ends(exitOK)
 	assert.Equal(t, 1, strings.Count(p.log(), "the command has not ended; killing it"))
 	assert.Equal(t, 1, strings.Count(p.log(), "started the command"), "it is not started again, only to be stopped")
+	assert.NotContains(t, p.log(), "\"reloaded\"", "nor is that claimed")
 }
