@@ -172,6 +172,7 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"interval too short":        {login + "template_config {\n  static_secret_render_interval = \"1ms\"\n}\n" + drop + "}", `deaddrop.hcl:7:35: "1ms" is too short`},
 		"nothing to do":             {login, `deaddrop.hcl: there is nothing to write: add a "drop" or a "template" block`},
 		"a variable":                {login + "drop \"n\" {\n  secret = \"secret/${x}\"\n  destination = \"x\"\n}", `deaddrop.hcl:7:22: there is no variable "x"`},
+		"an unquoted secret id":     {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\", secret_id = " + marker + " }\n  }\n}\n" + drop + "}", `deaddrop.hcl:3:43: there is no variable of this name; if it is a text, put quotes around it`},
 		"an inline secret id shown": {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\", secret_id = \"" + marker + "\", secret_id_file_path = \"secret_id\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:3:43: secret_id and secret_id_file_path exclude each other`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,7 +61,7 @@ func (l *loader) hcl(diags hcl.Diagnostics) {
 			continue // The consequence of a diagnostic that says why.
 		}
 		text := strings.TrimSuffix(d.Summary, ".") + ": " + d.Detail
-		switch unknown := unknownVariable(d); {
+		switch unknown := l.unknownVariable(d); {
 		case d.Subject == nil:
 			*ps = append(*ps, Problem{Text: text})
 		case unknown != "":

@@ -66,7 +66,7 @@ func envFunction() function.Function {
 
 // unknownVariable tells what to do about a name that expressions do not know, or
 // "" where the diagnostic is about something else.
-func unknownVariable(d *hcl.Diagnostic) string {
+func (l *loader) unknownVariable(d *hcl.Diagnostic) string {
 	if d.Summary != "Unknown variable" || d.Expression == nil {
 		return ""
 	}
@@ -77,6 +77,8 @@ func unknownVariable(d *hcl.Diagnostic) string {
 			return fmt.Sprintf("no %s is set: write %s = \"…\" at the top of the file, or set DEADDROP_%s", name, name, strings.ToUpper(name))
 		case name == "each":
 			return "each.key is for blocks with for_each"
+		case d.Subject != nil && l.hint(d) == "": // It is not shown: it may be a secret id without quotes.
+			return "there is no variable of this name; if it is a text, put quotes around it"
 		default:
 			return fmt.Sprintf("there is no variable %q%s; write $${ for the text ${", name, didYouMean(name, []string{"tenant", "service", "each"}))
 		}
