@@ -2,6 +2,8 @@ package footprint
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,4 +53,40 @@ func TestOnlyWhatCannotBeWrittenToIsLetGo(t *testing.T) {
 		_, _, ok := readOnly(tc.line, "/bin/dead drop")
 		assert.Equal(t, tc.ok, ok, name)
 	}
+}
+
+func TestWhatWasFilledInAsTheProgramStartedIsKept(t *testing.T) {
+	const smaps = `00400000-00a1b000 r-xp 00000000 00:1b 12      /bin/deaddrop
+Rss:                4096 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd ex mr mw me
+00a1b000-00b00000 r--p 0061b000 00:1b 12      /bin/deaddrop
+Rss:                 900 kB
+Anonymous:             4 kB
+Swap:                  0 kB
+00b00000-00b08000 r--p 00700000 00:1b 12      /bin/deaddrop
+Rss:                   0 kB
+Anonymous:             0 kB
+Swap:                 32 kB
+00b08000-00b10000 r--p 00708000 00:1b 12      /bin/deaddrop
+Rss:                  32 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+00b10000-00b40000 rw-p 00710000 00:1b 12      /bin/deaddrop
+Rss:                  64 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+`
+	assert.Equal(t, []mapping{{0x400000, 0xa1b000}, {0xb08000, 0xb10000}}, untouched(strings.NewReader(smaps), "/bin/deaddrop"))
+}
+
+// Distributions build their programs so.
+func TestAProgramThatIsLoadedAnywhereGoesOn(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "footprint.test")
+	if out, err := exec.Command("go", "test", "-c", "-buildmode=pie", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Skipf("such a program cannot be built here: %v: %s", err, out)
+	}
+	out, err := exec.Command(program, "-test.run", "^TestTrim").CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
