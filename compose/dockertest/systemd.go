@@ -60,13 +60,23 @@ func Boot(t testing.TB, files map[string]string, masked []string, args ...string
 		"--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec", "-v", "/usr:/usr:ro", "-v", shared + ":/run/dbus", "-e", "container=docker"}, args...),
 		image, "/bin/sh", "-c", "mount -o remount,bind,rw /sys/fs/cgroup/systemd 2>/dev/null || mount -o remount,rw /sys/fs/cgroup; "+
 			"mount --make-rshared / && exec /usr/lib/systemd/systemd --unit=test.target")...)
+	state := ""
 	if !waitFor(func() bool {
-		state, _ := m.Run("systemctl", "is-system-running")
+		state, _ = m.Run("systemctl", "is-system-running")
 		return state == "running" || state == "degraded"
 	}) {
-		t.Skipf("systemd does not come up in a container here: %s", Docker(t, "logs", m.ID))
+		t.Skipf("systemd does not come up in a container here: %s", m.ails(t, state))
 	}
 	return m
+}
+
+// ails is what a machine that does not come up waits for and says, in a line. Its
+// container's log alone would be empty: systemd writes to its journal.
+func (m *Machine) ails(t testing.TB, state string) string {
+	jobs, _ := m.Run("systemctl", "list-jobs", "--no-legend")
+	journal, _ := m.Run("journalctl", "-q", "-n", "10", "-o", "cat")
+	said := strings.Join([]string{"it is " + state, "jobs: " + jobs, "journal: " + journal, "log: " + Docker(t, "logs", m.ID)}, "; ")
+	return strings.Join(strings.Fields(said), " ")
 }
 
 // machineImage is an image of a system that has little besides /usr.
@@ -96,7 +106,9 @@ func machineImage(t testing.TB, files map[string]string, masked []string) (name 
 		require.NoError(t, os.WriteFile(filepath.Join(root, path), []byte(text), 0o644))
 	}
 	name = Name(t)
-	out, err := exec.Command("sh", "-c", `tar -C "$1" -c . | docker import - "$2"`, "sh", root, name).CombinedOutput()
+	// Services of other users read it, too, whatever the umask of the tests: under 077
+	// the bus would never start, and systemd never come up.
+	out, err := exec.Command("sh", "-c", `tar -C "$1" --mode=a+rX -c . | docker import - "$2"`, "sh", root, name).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", name).Run() })
 	return name
