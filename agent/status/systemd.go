@@ -15,6 +15,9 @@ import (
 // only files of an earlier run: they may be old, and Vault may just be slow.
 const patience = 10 * time.Second
 
+// tellAgain is how soon systemd is told again what it could not be told.
+const tellAgain = time.Second
+
 // Systemd tells systemd how the agent is: a line for "systemctl status", when it is
 // ready, reloads and stops, and that it is alive where systemd watches over that. A
 // nil one tells nobody, at no cost.
@@ -61,31 +64,36 @@ func (s *Systemd) Run(ctx context.Context) {
 	patience := time.After(s.patience)
 	for {
 		summary := s.board.Summary()
-		news := s.isFirst(summary.Ready || contentWithOld && summary.Served)
+		news := ""
+		if !s.isReady() && (summary.Ready || contentWithOld && summary.Served) {
+			news = daemon.SdNotifyReady + "\n"
+		}
+		var again <-chan time.Time
 		if line := statusLine(summary); line != said || news != "" {
-			s.tell(news + line)
-			said = line
+			if s.tell(news + line) {
+				said = line
+				s.noteReady(news != "")
+			} else { // It may be that which systemd waits for.
+				again = time.After(tellAgain)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			s.tell(daemon.SdNotifyStopping)
 			return
 		case <-s.board.Changed():
+		case <-again:
 		case <-patience:
 			contentWithOld = true
 		}
 	}
 }
 
-// isFirst is what to tell when the agent is ready for the first time, or "".
-func (s *Systemd) isFirst(ready bool) string {
+// noteReady notes that systemd was told so.
+func (s *Systemd) noteReady(told bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !ready || s.ready {
-		return ""
-	}
-	s.ready = true
-	return daemon.SdNotifyReady + "\n"
+	s.ready = s.ready || told
 }
 
 func statusLine(summary Summary) string {
@@ -144,8 +152,11 @@ func (s *Systemd) isReady() bool {
 	return s.ready
 }
 
-func (s *Systemd) tell(news string) {
-	if _, err := daemon.SdNotify(false, news); err != nil {
+// tell returns whether systemd has been told.
+func (s *Systemd) tell(news string) bool {
+	_, err := daemon.SdNotify(false, news)
+	if err != nil {
 		s.complain.Do(func() { s.log.Warn("systemd cannot be told how the agent is", "error", err) })
 	}
+	return err == nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,10 +20,16 @@ import (
 func manager(t *testing.T) <-chan string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
+	t.Setenv("NOTIFY_SOCKET", socket)
+	return hearing(t, socket)
+}
+
+// hearing is what is said at a socket, from now on.
+func hearing(t *testing.T, socket string) <-chan string {
+	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	t.Setenv("NOTIFY_SOCKET", socket)
 	heard := make(chan string, 1000)
 	go func() {
 		for message := make([]byte, 4096); ; {
@@ -179,4 +186,33 @@ func TestASystemdThatCannotBeToldIsLoggedOnce(t *testing.T) {
 	stop := listening(t, NewSystemd(board, slog.New(slog.NewTextHandler(&log, nil))))
 	stop()
 	assert.Equal(t, 1, strings.Count(log.String(), "systemd cannot be told how the agent is"))
+}
+
+func TestWhatSystemdCouldNotBeToldItIsToldLater(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	t.Setenv("NOTIFY_SOCKET", socket)
+	var log synced
+	board := NewBoard()
+	board.Note(Summarize(1, 1, ""))
+	listening(t, NewSystemd(board, slog.New(slog.NewTextHandler(&log, nil))))
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "systemd cannot be told") }, time.Minute, time.Millisecond)
+	assert.Equal(t, "READY=1\nSTATUS=the drop is current", next(t, hearing(t, socket)))
+}
+
+// synced is a log that may be read while it is written.
+type synced struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *synced) Write(line []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(line)
+}
+
+func (s *synced) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
