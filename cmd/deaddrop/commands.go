@@ -57,6 +57,7 @@ exec block its command is waited for, up to kill_timeout.`,
 			if err != nil {
 				return err
 			}
+			defer sayWhyItEnds(cmd.Context(), log)()
 			return failure(log, run(cmd.Context(), cfg, load, log))
 		},
 	}

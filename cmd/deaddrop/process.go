@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -59,4 +60,19 @@ func endInTime(ctx context.Context) (disarm func()) {
 		}
 	}()
 	return sync.OnceFunc(func() { close(done) })
+}
+
+// sayWhyItEnds logs that the process was asked to end, and by which signal: else an agent
+// that someone has ended looks like one that has ended by itself.
+func sayWhyItEnds(ctx context.Context, log *slog.Logger) (done func()) {
+	said := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(said)
+		log.Info("ending, as it was asked to", "cause", context.Cause(ctx))
+	})
+	return func() {
+		if !stop() {
+			<-said
+		}
+	}
 }

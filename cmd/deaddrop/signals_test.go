@@ -150,6 +150,7 @@ func TestTermEndsAnAgentOfASealedVault(t *testing.T) {
 	require.NoError(t, s.Client.Sys().Seal())
 	r.eventually("it says so", func() bool { return strings.Contains(p.log(), "Vault is sealed") })
 	p.ends(exitOK)
+	assert.Contains(t, p.log(), "terminated signal received")
 	r.leftNothing()
 }
 

@@ -270,6 +270,13 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.soon("it is started again", func() bool { return m.is("NRestarts", agent) != before })
 			m.becomes(agent, "ActiveState", "active")
 		}},
+		{"an agent that someone has ended comes back, too", func() {
+			before := m.is("NRestarts", agent)
+			m.sh("kill $(systemctl show --value -p MainPID " + agent + ")")
+			m.becomes(agent, "NRestarts", strconv.Itoa(number(m.t, before)+1))
+			m.becomes(agent, "ActiveState", "active")
+			assert.Contains(m.t, m.sh("journalctl -u "+agent), "terminated signal received")
+		}},
 		{"an agent that may signal does", func() {
 			m.sh("mkdir -p /etc/systemd/system/deaddrop@nexa.service.d\ncat >/etc/systemd/system/deaddrop@nexa.service.d/signal.conf <<'END'\n" + steps(m.t, "ini")[0] + "END\n" +
 				`sed -i -e 's/unit  .*/process = "sleep"/' -e 's/action .*/signal = "USR1"/' /etc/deaddrop/nexa.hcl
