@@ -67,16 +67,26 @@ func (m *metrics) report(r *Report) {
 }
 
 func (m *metrics) secrets(r *Report) {
-	failing := 0
+	states := map[string]int{"ok": 0, "failing": 0, "waiting": 0}
 	var worst time.Duration
 	for _, s := range r.Secrets {
-		if s.Error != "" {
-			failing++
-		}
+		states[s.state()]++
 		worst = max(worst, s.staleness(r.At))
 	}
-	m.states("deaddrop_secrets", "Secrets that are watched; failing are those that cannot be read, or are not there.", map[string]int{"ok": len(r.Secrets) - failing, "failing": failing})
+	m.states("deaddrop_secrets", "Secrets that are watched; failing are those that cannot be read, or are not there; waiting those that were not read yet.", states)
 	m.one("deaddrop_secrets_max_staleness_seconds", gauge, "How long ago Vault last answered for the secret that is worst off. Leases and certificates count from when they could not be had.", worst.Seconds())
+}
+
+// state is how it goes with reading it. What was found in files of an earlier run was
+// not read, and is there.
+func (s Secret) state() string {
+	switch {
+	case s.Error != "":
+		return "failing"
+	case s.Checked.IsZero() && s.Ends.IsZero():
+		return "waiting"
+	}
+	return "ok"
 }
 
 // staleness is how old what is known of the secret is. What has a life of its own

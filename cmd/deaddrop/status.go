@@ -101,7 +101,7 @@ func (a asked) listener() (config.Listener, error) {
 				return at, nil
 			}
 		}
-		return config.Listener{}, fmt.Errorf("%s has no listener with role = \"status\"", strings.Join(a.config, ", "))
+		return config.Listener{}, fmt.Errorf("%s has no listener with role = \"status\"; give --address with what the agent has as --status-address, or add one", strings.Join(a.config, ", "))
 	}
 	source, address := "--address", a.address
 	if address == "" {

@@ -390,7 +390,7 @@ func TestStatusHasToBeToldWhichAgent(t *testing.T) {
 		say  string
 	}{
 		"no address":        {nil, 2, "which agent? Give --address"},
-		"no listener":       {[]string{"--config", "none.hcl"}, 2, `none.hcl has no listener with role = "status"`},
+		"no listener":       {[]string{"--config", "none.hcl"}, 2, `none.hcl has no listener with role = "status"; give --address`},
 		"no file":           {[]string{"--config", "nowhere.hcl"}, 2, "nowhere.hcl: cannot be read"},
 		"a bad address":     {[]string{"--address", "agent"}, 2, `--address "agent" is no address`},
 		"nobody there":      {[]string{"--address", "127.0.0.1:1"}, 3, "the agent cannot be reached at 127.0.0.1:1: "},
