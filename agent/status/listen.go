@@ -74,16 +74,16 @@ func bindSocket(ctx context.Context, at config.Listener) (net.Listener, error) {
 	if err := makeWay(ctx, at.Address); err != nil {
 		return nil, err
 	}
-	private, err := os.MkdirTemp(folder, ".s") // Short: the path of a socket has 107 bytes.
+	private, err := os.MkdirTemp(folder, ".s") // Short: see [config.Listener].
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the folder %s: %w; let the agent's user write to it, or choose another address", folder, bare(err))
 	}
 	defer func() { _ = os.RemoveAll(private) }()
 	path := filepath.Join(private, "s")
 	var settings net.ListenConfig
 	bound, err := settings.Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making a socket in %s: %w", folder, bare(err))
 	}
 	unix := bound.(*net.UnixListener)
 	unix.SetUnlinkOnClose(false)
@@ -106,17 +106,27 @@ func place(path string, at config.Listener) (os.FileInfo, error) {
 	}
 	if uid >= 0 || gid >= 0 {
 		if err := os.Chown(path, uid, gid); err != nil {
-			return nil, fmt.Errorf("socket_user and socket_group: %w; only root may give it to others", err)
+			return nil, fmt.Errorf("socket_user and socket_group: %w; only root may give it to others", bare(err))
 		}
 	}
 	if err := os.Chmod(path, at.Mode); err != nil {
-		return nil, err
+		return nil, bare(err)
 	}
 	file, err := os.Lstat(path)
 	if err != nil {
-		return nil, err
+		return nil, bare(err)
 	}
-	return file, os.Rename(path, at.Address)
+	return file, bare(os.Rename(path, at.Address))
+}
+
+// bare is an error without the name of the private folder, which is another one at each
+// try: what fails for the same reason again is logged once.
+func bare(err error) error {
+	var reason syscall.Errno
+	if errors.As(err, &reason) {
+		return reason
+	}
+	return err
 }
 
 // makeWay refuses to take the place of anything but a socket that nobody answers at.
