@@ -222,14 +222,17 @@ use_vault_image() {
   export VAULT_IMAGE
 }
 
+# has_python is whether this machine has a Python that use_python finds its way in.
+has_python() { [ -x /usr/bin/python3 ] && [ -d "/usr/lib/$(basename "$(readlink -f /usr/bin/python3)")" ]; }
+
 # use_python has PYTHON_IMAGE: this machine's Python with its standard library, and a
 # shell with the usual tools, in the places where Debian has them.
 use_python() {
   [ -n "${PYTHON_IMAGE:-}" ] && return
+  has_python || skip "there is no Python of Debian's packages here"
   local python libraries root=$WORK/python-image
-  python=$(readlink -f /usr/bin/python3) || true
-  libraries=/usr/lib/$(basename "${python:-none}")
-  [ -d "$libraries" ] || skip "there is no Python of Debian's packages here"
+  python=$(readlink -f /usr/bin/python3)
+  libraries=/usr/lib/$(basename "$python")
   tools "$root"
   ln -s "$(basename "$python")" "$root/usr/bin/python3"
   PYTHON_IMAGE=deaddrop-e2e-python:$(random 4)
