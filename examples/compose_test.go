@@ -2,7 +2,11 @@ package examples_test
 
 import (
 	"context"
+	"maps"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -35,6 +39,13 @@ func TestComposeV2ReadsTheExamplesAndTheirEnvExamplesAreTheDefaults(t *testing.T
 		t.Run(dir, func(t *testing.T) {
 			env, err := godotenv.Read(filepath.Join(dir, ".env.example"))
 			require.NoError(t, err)
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			used := map[string]bool{}
+			for _, variable := range regexp.MustCompile(`\$\{(\w+)`).FindAllStringSubmatch(string(text), -1) {
+				used[variable[1]] = true
+			}
+			assert.ElementsMatch(t, slices.Collect(maps.Keys(used)), slices.Collect(maps.Keys(env)))
 			p := project(t, dir, nil)
 			given := project(t, dir, env)
 			given.Environment = p.Environment
