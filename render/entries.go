@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/smarteros/deaddrop/render/dotenv"
@@ -80,7 +79,7 @@ func assignments(text string, names bool) (map[string]string, bool) {
 			continue
 		}
 		name, value, found := strings.Cut(line, "=")
-		if !found || names && !dotenv.IsName(name) || !names && !plainName.MatchString(name) || looksEncoded(name) || opensQuote(value) || strings.HasSuffix(value, `\`) {
+		if !found || names && !dotenv.IsName(name) || !names && !plainName().MatchString(name) || looksEncoded(name) || opensQuote(value) || strings.HasSuffix(value, `\`) {
 			return nil, false
 		}
 		entries[name] = value
@@ -89,7 +88,7 @@ func assignments(text string, names bool) (map[string]string, bool) {
 }
 
 // plainName is a name in properties whose end is certain.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+var plainName = lazily(`^[A-Za-z0-9_.-]+$`)
 
 // looksEncoded is true for what is rather the end of a key in base64, which has
 // signs of equality, too, than a name.

@@ -2,7 +2,6 @@ package render
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -180,13 +179,13 @@ func errorAt(tree *parse.Tree, n parse.Node, problem string) *ParseError {
 }
 
 var (
-	parseLocation = regexp.MustCompile(`(?s)^template: .*?:(\d+): (.*)$`)
-	quoted        = regexp.MustCompile(`["<]([^"<>]+)[">]`)
+	parseLocation = lazily(`(?s)^template: .*?:(\d+): (.*)$`)
+	quoted        = lazily(`["<]([^"<>]+)[">]`)
 )
 
 func parseError(name, text string, err error) *ParseError {
 	e := &ParseError{Name: name, Line: 1, Column: 1, Problem: err.Error()}
-	m := parseLocation.FindStringSubmatch(err.Error())
+	m := parseLocation().FindStringSubmatch(err.Error())
 	if m == nil {
 		return e
 	}
@@ -201,7 +200,7 @@ func parseError(name, text string, err error) *ParseError {
 // column looks for what the parser complains of, since the parser only knows
 // the line: the word it quotes, or else the first action on that line.
 func column(line, problem string) int {
-	if m := quoted.FindStringSubmatch(problem); m != nil {
+	if m := quoted().FindStringSubmatch(problem); m != nil {
 		if i := strings.Index(line, m[1]); i >= 0 {
 			return i + 1
 		}

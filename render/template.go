@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 	"time"
@@ -211,22 +212,28 @@ func guard(node parse.Node) {
 	}
 }
 
+// lazily compiles a pattern when it is first used: most runs have no error to take apart,
+// and it would make every start longer.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // execLocation finds place and problem in text/template's message, which has
 // no structured form: "template: NAME:LINE:COL: executing NAME at <…>: …".
-var execLocation = regexp.MustCompile(`(?s)^template: (.*?:\d+:\d+): executing .*? at <(.*?)>: (.*)$`)
+var execLocation = lazily(`(?s)^template: (.*?:\d+:\d+): executing .*? at <(.*?)>: (.*)$`)
 
-var noEntry = regexp.MustCompile(`map has no entry for key "(.*)"$`)
+var noEntry = lazily(`map has no entry for key "(.*)"$`)
 
 // harmless are the problems of text/template that tell names and types, but no
 // value. The others may hold one, which may be a secret.
-var harmless = regexp.MustCompile(`^(wrong type for value; expected .*; got .*|wrong number of args for \w+: .*|can't evaluate field \w+ in type \S+( \{\})?|nil pointer evaluating .*|nil data; no entry for key.*|template "[^"]*" not defined|exceeded maximum template depth.*|\w+ is not a method but has arguments|\w+ has arguments but cannot be invoked as function|invalid value; expected .*)$`)
+var harmless = lazily(`^(wrong type for value; expected .*; got .*|wrong number of args for \w+: .*|can't evaluate field \w+ in type \S+( \{\})?|nil pointer evaluating .*|nil data; no entry for key.*|template "[^"]*" not defined|exceeded maximum template depth.*|\w+ is not a method but has arguments|\w+ has arguments but cannot be invoked as function|invalid value; expected .*)$`)
 
-var calling = regexp.MustCompile(`(?s)^error calling (\w+): `)
+var calling = lazily(`(?s)^error calling (\w+): `)
 
 // withoutValues replaces what text/template says of a value. The functions of
 // this package take care of that themselves.
 func withoutValues(problem string) string {
-	if m := calling.FindStringSubmatch(problem); m != nil {
+	if m := calling().FindStringSubmatch(problem); m != nil {
 		_, ours := functionNamed(m[1])
 		if ours && !builtins[m[1]] || strings.HasPrefix(m[1], "Map") { // Methods of scratch.
 			return problem
@@ -234,7 +241,7 @@ func withoutValues(problem string) string {
 		return m[0] + "it does not take such values"
 	}
 	switch {
-	case harmless.MatchString(problem):
+	case harmless().MatchString(problem):
 		return problem
 	case strings.HasPrefix(problem, "range can't iterate over"):
 		return "range can't iterate over a value of this type"
@@ -243,7 +250,7 @@ func withoutValues(problem string) string {
 }
 
 func (t *Template) execError(err error, in Input, uses []Request) error {
-	m := execLocation.FindStringSubmatch(err.Error())
+	m := execLocation().FindStringSubmatch(err.Error())
 	if m == nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "template: "))
 	}
@@ -253,7 +260,7 @@ func (t *Template) execError(err error, in Input, uses []Request) error {
 		expr = from.expr
 	}
 	missing := &MissingKeyError{Where: where, Expr: expr, Key: from.key}
-	switch entry := noEntry.FindStringSubmatch(problem); {
+	switch entry := noEntry().FindStringSubmatch(problem); {
 	case entry != nil:
 		missing.Key = entry[1]
 	case errors.Is(err, errNoKey):
