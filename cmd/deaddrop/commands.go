@@ -131,12 +131,32 @@ issues for a template, such as a certificate, is issued.
 	}
 	opts.bind(cmd)
 	cmd.Flags().Bool("once", true, "render once, which is all that render does")
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up after this long")
+	bindTimeout(cmd, &timeout, time.Minute)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "write nothing, and show what would be written, with values masked")
 	cmd.Flags().BoolVar(&diff, "diff", false, "write nothing, and show which keys would change, with values masked")
 	cmd.Flags().BoolVar(&showSecrets, "show-secrets", false, "with --dry-run or --diff: show the values, too")
 	cmd.Flags().BoolVar(&keepToken, "keep-token", false, "do not revoke the token of this run at the end")
 	return cmd
+}
+
+// limit is a flag for how long something may take.
+type limit time.Duration
+
+func (l *limit) String() string { return time.Duration(*l).String() }
+func (l *limit) Type() string   { return "duration" }
+
+func (l *limit) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return errors.New("it has to be a duration of more than 0, such as 30s or 5m")
+	}
+	*l = limit(d)
+	return nil
+}
+
+func bindTimeout(cmd *cobra.Command, timeout *time.Duration, otherwise time.Duration) {
+	*timeout = otherwise
+	cmd.Flags().Var((*limit)(timeout), "timeout", "give up after this long")
 }
 
 // version is set by the linker.

@@ -71,7 +71,7 @@ When several fail, 3 goes before 4, 4 before 5 and 5 before 1.`,
 	f.StringVar(&opts.simple.Interval, "interval", config.DefaultInterval.String(), "how often the agent is to look at the secret")
 	f.StringVar(&opts.statusAddress, "status-address", "", "`address` at which the agent is to tell how it is (default $"+config.StatusAddressVariable+")")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
-	f.DurationVar(&timeout, "timeout", 30*time.Second, "give up after this long")
+	bindTimeout(cmd, &timeout, 30*time.Second)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	for _, name := range []string{"log-level", "log-format"} {
 		_ = f.MarkHidden(name) // It logs nothing; but the flags of run are to work.

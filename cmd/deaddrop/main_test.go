@@ -334,6 +334,7 @@ func TestRenderOnceExitCodes(t *testing.T) {
 		"no login":                       {env: []string{"VAULT_ROLE_ID=", "VAULT_SECRET_ID="}, args: good, code: 2, say: "no way to log in"},
 		"bad CA":                         {env: []string{"VAULT_CACERT=/nowhere.pem"}, args: good, code: 2, say: "/nowhere.pem"},
 		"bad address":                    {env: []string{"VAULT_ADDR=vault"}, args: good, code: 2, say: `VAULT_ADDR "vault" is not a URL`},
+		"no time at all":                 {args: append([]string{"--timeout", "0s"}, good...), code: 2, say: `invalid argument "0s" for "--timeout" flag: it has to be a duration of more than 0, such as 30s or 5m`},
 		"nobody there":                   {env: []string{"VAULT_ADDR=http://127.0.0.1:1"}, args: append([]string{"--timeout", "1s"}, good...), code: 3, say: "is Vault running at http://127.0.0.1:1?"},
 		"no such host":                   {env: []string{"VAULT_ADDR=http://vault.invalid"}, args: append([]string{"--timeout", "1s"}, good...), code: 3, say: "is the address http://vault.invalid right?"},
 		"TLS where there is none":        {env: []string{"VAULT_ADDR=" + strings.Replace(s.Address, "http://", "https://", 1)}, args: good, code: 3, say: "does not speak TLS"},
