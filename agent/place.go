@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 )
@@ -139,13 +140,10 @@ func pathsOf(files []drop.File) []string {
 // readFile is one that a template has read, as it was then.
 type readFile struct{ path, version string }
 
-// versionOf tells whether a file was replaced or written to.
+// versionOf tells whether a file was replaced or written to. It is "" for none.
 func versionOf(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+	state, _, _ := filestate.Of(path)
+	return state
 }
 
 // readFile reads a file for a template, from the sandbox where there is one.

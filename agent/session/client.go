@@ -2,7 +2,6 @@ package session
 
 import (
 	"cmp"
-	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/filestate"
 )
 
 // newClient applies the file to what the client library took from VAULT_*
@@ -131,12 +131,12 @@ func tlsFiles(vault config.Vault) []string {
 func signature(files []string) string {
 	var text string
 	for _, file := range files {
-		info, err := os.Stat(file)
+		state, info, err := filestate.Of(file)
 		if err != nil {
 			text += err.Error() + "\n"
 			continue
 		}
-		text += fmt.Sprintln(file, info.Size(), info.ModTime().UnixNano())
+		text += file + " " + state + "\n"
 		if info.IsDir() {
 			inside, _ := filepath.Glob(filepath.Join(file, "*"))
 			text += signature(inside)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -165,16 +167,18 @@ func TestTheNameInTheCertificateCanBeSet(t *testing.T) {
 
 func TestAnAuthorityThatChangesIsReadAgain(t *testing.T) {
 	server, other := own(t, "-tls"), own(t, "-tls")
-	read := func(file string) []byte {
-		content, err := os.ReadFile(file)
+	// Both are as long, and of the same tick of the clock: that happens.
+	install := func(from, to string) {
+		content, err := os.ReadFile(from)
 		require.NoError(t, err)
-		return content
+		require.NoError(t, os.WriteFile(to, append(content, bytes.Repeat([]byte("\n"), 8192-len(content))...), 0o600))
+		require.NoError(t, os.Chtimes(to, time.Unix(1, 0), time.Unix(1, 0)))
 	}
 	for name, folder := range map[string]bool{"file": false, "folder": true} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			file := filepath.Join(dir, "ca.pem")
-			require.NoError(t, os.WriteFile(file, read(other.CAFile), 0o600))
+			install(other.CAFile, file)
 			vault := config.Vault{Address: server.Address, CACert: file}
 			if folder {
 				vault = config.Vault{Address: server.Address, CAPath: dir}
@@ -182,7 +186,7 @@ func TestAnAuthorityThatChangesIsReadAgain(t *testing.T) {
 			s, log := newSession(t, vault, asRoot(server))
 			require.Error(t, reach(t, s))
 			// As a secrets operator does it: a new file in the place of the old.
-			require.NoError(t, os.WriteFile(file+".new", read(server.CAFile), 0o600))
+			install(server.CAFile, file+".new")
 			require.NoError(t, os.Rename(file+".new", file))
 			eventually(t, func() bool { return reach(t, s) == nil }, "the new one is trusted")
 			assert.Contains(t, log.String(), "certificate files have changed and were read again")
