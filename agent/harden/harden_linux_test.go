@@ -86,14 +86,13 @@ func (w write) Write(p []byte) (int, error) { w(p); return len(p), nil }
 // programFor is the test binary where every user may run it.
 func programFor(t *testing.T) string {
 	t.Helper()
-	content, err := os.ReadFile(os.Args[0])
-	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "harden")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755))
 	program := filepath.Join(dir, "program")
-	require.NoError(t, os.WriteFile(program, content, 0o755))
+	// Another program writes it: a process that is forked here meanwhile would have it open.
+	require.NoError(t, exec.Command("install", "-m", "755", os.Args[0], program).Run())
 	return program
 }
 

@@ -647,9 +647,7 @@ func TestDoctorAsAnotherUser(t *testing.T) {
 	require.NoError(t, os.Chmod(r.path("deaddrop.hcl"), 0o644))
 	cmd := r.command("doctor", "-o", "json", "--config", "deaddrop.hcl")
 	binary := filepath.Join(memory, "doctor.test") // That of the tests is in a closed folder.
-	content, err := os.ReadFile(os.Args[0])
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(binary, content, 0o755))
+	installSelf(t, binary)
 	cmd.Path = binary
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
 	found := r.diagnose(cmd)

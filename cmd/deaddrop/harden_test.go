@@ -103,12 +103,16 @@ func (r *rig) asNobody(cmd *exec.Cmd) {
 		require.NoError(r.t, err)
 		return os.Chown(path, nobody, nobody)
 	}))
-	content, err := os.ReadFile(os.Args[0])
-	require.NoError(r.t, err)
-	require.NoError(r.t, os.WriteFile(r.path("program"), content, 0o755))
-	require.NoError(r.t, os.Chmod(r.path("program"), 0o755))
+	installSelf(r.t, r.path("program"))
 	cmd.Path = r.path("program")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+}
+
+// installSelf makes a program of the tests that every user may run. Another program writes
+// it: a process that a test forks meanwhile would have it open, and it could not be run.
+func installSelf(t *testing.T, path string) {
+	t.Helper()
+	require.NoError(t, exec.Command("install", "-m", "755", os.Args[0], path).Run())
 }
 
 // Much of /proc/self belongs to root then.

@@ -438,9 +438,8 @@ func TestAnAgentThatIsNotRootKeepsTheGroupWhereItMay(t *testing.T) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	require.NoError(t, os.Chmod(dir, 0o755))
 	program := filepath.Join(dir, "program")
-	text, err := os.ReadFile(os.Args[0])
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(program, text, 0o755))
+	// Another program writes it: a process that is forked here meanwhile would have it open.
+	require.NoError(t, exec.Command("install", "-m", "755", os.Args[0], program).Run())
 	for name, tc := range map[string]struct {
 		uid, gid, wantGID int
 		says              string
