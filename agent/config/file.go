@@ -17,6 +17,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // expand turns folders into the configuration files in them.
@@ -32,7 +33,7 @@ func (l *loader) expand(paths []string) []string {
 		found, err := inFolder(path)
 		switch {
 		case err != nil:
-			l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + reason(err)})
+			l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
 		case len(found) == 0:
 			l.problems = append(l.problems, Problem{File: path, Text: "there is no file *.hcl or *.json in this folder"})
 		}
@@ -57,7 +58,7 @@ func inFolder(folder string) ([]string, error) {
 func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
 	src, err := os.ReadFile(path)
 	if err != nil {
-		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + reason(err)})
+		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
 		return nil, false
 	}
 	l.sources[path] = src

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -239,13 +237,4 @@ func (l *loader) duration(text string, at hcl.Range) (time.Duration, bool) {
 		return 0, false
 	}
 	return d, true
-}
-
-// reason is an error without the path, for messages that name the file anyway.
-func reason(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err.Error()
-	}
-	return err.Error()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/templates"
 )
 
@@ -70,7 +71,7 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 		return nil
 	}
 	if err != nil {
-		l.at(b.SourceRange, "template %s cannot be read: %s", b.Source, reason(err))
+		l.at(b.SourceRange, "template %s cannot be read: %s", b.Source, drop.Bare(err))
 		return nil
 	}
 	l.addFile(b.Source)

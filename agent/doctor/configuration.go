@@ -12,6 +12,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // misconfigured is all that there is to say where the configuration is wrong.
@@ -147,7 +148,7 @@ func (e *exam) credentialFile(what, file string, isSecret bool) {
 	case errors.Is(err, fs.ErrPermission):
 		e.fail("credentials", what, errCheck, file+" may not be read by user "+me(), fmt.Sprintf("chown %s %s && chmod 0400 %s", me(), file, file))
 	case err != nil:
-		e.fail("credentials", what, errCheck, file+" cannot be read: "+bare(err), "deliver the "+what+" there anew")
+		e.fail("credentials", what, errCheck, file+" cannot be read: "+drop.Bare(err).Error(), "deliver the "+what+" there anew")
 	case isSecret && othersMayRead(file) && !strings.HasPrefix(file, dockerSecrets):
 		e.warn("credentials", what, "every user of this machine may read "+file, "chmod 0400 "+file)
 	default:
@@ -162,12 +163,3 @@ func othersMayRead(file string) bool {
 
 // me is the user that deaddrop runs as.
 func me() string { return fmt.Sprint(os.Geteuid()) }
-
-// bare is an error of the file system without the path, which stands elsewhere.
-func bare(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err.Error()
-	}
-	return err.Error()
-}

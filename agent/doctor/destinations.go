@@ -100,7 +100,7 @@ func (e *exam) folder(p place) {
 	dir, info, err := nearest(p.path)
 	switch missing := dir != p.path; {
 	case err != nil:
-		e.fail("folder", p.path, errCheck, dir+" cannot be looked at: "+bare(err), "let user "+me()+" enter the folders above it (chmod o+x)")
+		e.fail("folder", p.path, errCheck, dir+" cannot be looked at: "+drop.Bare(err).Error(), "let user "+me()+" enter the folders above it (chmod o+x)")
 	case !info.IsDir():
 		e.fail("folder", p.path, errCheck, dir+" is not a folder", "choose another destination, or move "+dir+" away")
 	case missing && !p.create:
@@ -197,7 +197,7 @@ func firstBelowRun(path string) string {
 func (e *exam) safety(p place, dir string, missing bool) {
 	is, err := drop.Inspect(p.path)
 	if err != nil {
-		e.fail("folder", p.path, err, bare(err), "")
+		e.fail("folder", p.path, err, drop.Bare(err).Error(), "")
 		return
 	}
 	good := true

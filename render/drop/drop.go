@@ -244,9 +244,9 @@ func split(path string) (dir, base string) {
 	return filepath.Clean(dir), base // Clean makes "." of "".
 }
 
-// bare takes away the operation and path that package os puts before an error:
-// ours name the destination, and temporary names only confuse.
-func bare(err error) error {
+// Bare takes away the operation and path that package os puts before an error, for
+// messages that name the file anyway, and where temporary names would only confuse.
+func Bare(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError
 	switch {

@@ -53,12 +53,12 @@ func (fs folders) stageFile(f File) (staged, []Result, error) {
 	if err := s.fill(); err != nil {
 		s.discard()
 		if old == nil || !f.InPlace || !isUnwritable(err) {
-			return fail(bare(err))
+			return fail(Bare(err))
 		}
 		// Nothing can be made beside it: a check then looks at memory.
 		s.temp = ""
 		if s.open, err = memory(f.Content); err != nil {
-			return fail(bare(err))
+			return fail(Bare(err))
 		}
 	}
 	return s, nil, nil
@@ -79,7 +79,7 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 	case errors.Is(err, os.ErrNotExist):
 		return nil, false, nil
 	case err != nil:
-		return nil, false, bare(err)
+		return nil, false, Bare(err)
 	}
 	if err := checkKind(f.Path, info); err != nil {
 		return nil, false, err
@@ -94,7 +94,7 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 	uid, gid := ownerOf(info)
 	if f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
 		if err := d.root.Chown(base, id(f.UID), id(f.GID)); err != nil {
-			return info, false, chownError(f, bare(err))
+			return info, false, chownError(f, Bare(err))
 		}
 	}
 	if info.Mode().Perm() != f.Mode.Perm() {
@@ -174,7 +174,7 @@ func fillWith(to *os.File, f File) error {
 func own(to *os.File, f File, old fs.FileInfo) (warnings []string, err error) {
 	if f.UID != nil || f.GID != nil {
 		if err := to.Chown(id(f.UID), id(f.GID)); err != nil {
-			return nil, chownError(f, bare(err))
+			return nil, chownError(f, Bare(err))
 		}
 		return nil, nil
 	}
@@ -217,15 +217,15 @@ func (s *stagedFile) commit() ([]Result, error) {
 		defer s.discard()
 		err := s.overwrite()
 		result.Warnings = append(result.Warnings, s.dir.modeWarning(s.base, s.file, s.old)...)
-		return []Result{result}, bare(err)
+		return []Result{result}, Bare(err)
 	}
 	if err := s.backup(); err != nil {
 		s.discard()
-		return nil, fmt.Errorf("keeping a backup: %w", bare(err))
+		return nil, fmt.Errorf("keeping a backup: %w", Bare(err))
 	}
 	if err := s.dir.root.Rename(s.temp, s.base); err != nil {
 		s.discard()
-		return nil, bare(err)
+		return nil, Bare(err)
 	}
 	_ = s.open.Close() // It was synced.
 	result.Warnings = append(result.Warnings, s.dir.modeWarning(s.base, s.file, s.old)...)
@@ -266,7 +266,7 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	_ = f.Chmod(s.file.Mode.Perm())
 	if s.file.UID != nil || s.file.GID != nil {
 		if err := f.Chown(id(s.file.UID), id(s.file.GID)); err != nil {
-			return chownError(s.file, bare(err))
+			return chownError(s.file, Bare(err))
 		}
 	}
 	before, err := io.ReadAll(f)
@@ -274,7 +274,7 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 		return err
 	}
 	if err := rewrite(f, s.file.Content); err != nil {
-		return errors.Join(bare(err), bare(rewrite(f, before)))
+		return errors.Join(Bare(err), Bare(rewrite(f, before)))
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (fs folders) open(path string, create bool) (*folder, error) {
 	}
 	if create {
 		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, fmt.Errorf("creating folder %s: %w", path, bare(err))
+			return nil, fmt.Errorf("creating folder %s: %w", path, Bare(err))
 		}
 	}
 	root, err := os.OpenRoot(path)
@@ -48,7 +48,7 @@ func (fs folders) open(path string, create bool) (*folder, error) {
 		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening folder %s: %w", path, bare(err))
+		return nil, fmt.Errorf("opening folder %s: %w", path, Bare(err))
 	}
 	fs[path] = &folder{root, path}
 	return fs[path], nil
@@ -64,7 +64,7 @@ func (fs folders) close() {
 func (d *folder) stillThere() error {
 	opened, err := d.root.Stat(".")
 	if err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	now, err := os.Stat(d.path)
 	if err != nil || !os.SameFile(opened, now) {
@@ -78,9 +78,9 @@ func (d *folder) sync() error { return syncFolder(d.root) }
 func syncFolder(root *os.Root) error {
 	dir, err := root.Open(".")
 	if err != nil {
-		return bare(err)
+		return Bare(err)
 	}
-	return bare(errors.Join(dir.Sync(), dir.Close()))
+	return Bare(errors.Join(dir.Sync(), dir.Close()))
 }
 
 // lock marks a temporary file or folder as one that is being written. The lock
@@ -96,12 +96,12 @@ func Clean(path string) (removed int, err error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cleaning folder %s: %w", path, bare(err))
+		return 0, fmt.Errorf("cleaning folder %s: %w", path, Bare(err))
 	}
 	defer func() { _ = root.Close() }()
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return 0, fmt.Errorf("cleaning folder %s: %w", path, bare(err))
+		return 0, fmt.Errorf("cleaning folder %s: %w", path, Bare(err))
 	}
 	for _, e := range entries {
 		if isLeftover(e) && stale(root, e) && root.RemoveAll(e.Name()) == nil {
@@ -186,7 +186,7 @@ func Inspect(path string) (Folder, error) {
 		info, err = os.Stat(dir)
 	}
 	if err != nil {
-		return Folder{}, fmt.Errorf("folder %s: %w", dir, bare(err))
+		return Folder{}, fmt.Errorf("folder %s: %w", dir, Bare(err))
 	}
 	return Folder{OthersMayWrite: !made && info.Mode().Perm()&0o002 != 0, OnDisk: onDisk(dir)}, nil
 }

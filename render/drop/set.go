@@ -54,7 +54,7 @@ func (fs folders) stageSet(u Unit) (staged, []Result, error) {
 	}
 	if err := s.fill(); err != nil {
 		s.discard()
-		return fail(bare(err))
+		return fail(Bare(err))
 	}
 	return s, nil, nil
 }
@@ -124,7 +124,7 @@ func (s *stagedSet) fill() error {
 	}
 	for _, f := range s.unit.Files {
 		if err := fillInSet(folder, f); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(f.Path), bare(err))
+			return fmt.Errorf("%s: %w", filepath.Base(f.Path), Bare(err))
 		}
 	}
 	// The folder of the set is what keeps others out.
@@ -162,7 +162,7 @@ func (s *stagedSet) commit() ([]Result, error) {
 	before, _ := s.dir.root.Readlink(dataLink)
 	if err := s.dir.link(s.generation, dataLink); err != nil {
 		s.discard()
-		return nil, bare(err)
+		return nil, Bare(err)
 	}
 	names := map[string]bool{}
 	var made []string
@@ -174,7 +174,7 @@ func (s *stagedSet) commit() ([]Result, error) {
 		}
 		if err := s.dir.link(dataLink+"/"+name, name); err != nil {
 			s.undo(before, made)
-			return nil, bare(err)
+			return nil, Bare(err)
 		}
 		made = append(made, name)
 	}
@@ -229,7 +229,7 @@ func RemoveSet(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("removing %s: %w", path, bare(err))
+		return fmt.Errorf("removing %s: %w", path, Bare(err))
 	}
 	defer func() { _ = root.Close() }()
 	d := &folder{root, path}
@@ -238,11 +238,11 @@ func RemoveSet(path string) error {
 		return nil // There is none.
 	}
 	if err := root.Remove(dataLink); err != nil {
-		return fmt.Errorf("removing %s: %w", path, bare(err))
+		return fmt.Errorf("removing %s: %w", path, Bare(err))
 	}
 	d.unlinkOthers(nil)
 	if strings.HasPrefix(generation, generationPrefix) {
 		err = root.RemoveAll(generation)
 	}
-	return bare(err)
+	return Bare(err)
 }
