@@ -55,12 +55,16 @@ begin() {
   trap 'exit 130' INT TERM
 }
 
+# running are processes that end with the run. Their logs are $WORK/*.log.
+running=()
+
 # finish shows the logs if something has failed, and removes what the run has made:
 # all that has its label, or that of its compose project, whatever has become of it.
 finish() {
   local status=$?
   trap - EXIT
   set +e
+  kill "${running[@]}" 2>/dev/null
   if [ "$status" != 0 ] && [ "$status" != 77 ]; then show_logs; fi
   containers -a | xargs -r docker rm -f -v >/dev/null 2>&1
   of_run "docker network ls -q" | xargs -r docker network rm >/dev/null 2>&1
@@ -82,6 +86,7 @@ containers() { of_run "docker ps -q ${1:-}"; }
 # show_logs is for whoever has to find out why it failed.
 show_logs() {
   local id
+  tail -n 20 "$WORK"/*.log 2>/dev/null
   for id in $(containers -a); do
     echo "===== $(docker inspect -f '{{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}, health {{if .State.Health}}{{json .State.Health.Status}}{{end}}' "$id")"
     docker logs --tail 30 "$id" 2>&1 | grep -v "\"@level\":\"info\"" # of Vault's

@@ -43,17 +43,6 @@ token() {
 }
 token >"$WORK/run/vault-token"
 secrets_of "$WORK/run/vault-token"
-running=()
-stop_all() {
-  local status=$?
-  set +e
-  kill "${running[@]}" 2>/dev/null
-  if [ "$status" != 0 ] && [ "$status" != 77 ]; then tail -n 20 "$WORK"/*.log; fi
-  (exit "$status")
-  finish
-}
-trap stop_all EXIT
-
 step "consul-template serves the service"
 "${clean[@]}" "$CONSUL_TEMPLATE" -config "$WORK/etc/consul-template.hcl" >"$WORK/consul-template.log" 2>&1 &
 running+=($!) incumbent=$!

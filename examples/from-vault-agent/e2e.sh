@@ -37,17 +37,6 @@ here "$WORK/b"
 clean=(env -i "PATH=$PATH" "HOME=$WORK" NEXA_REGION=cl)
 all=(nexa.env nexa.json nexa.yaml)
 
-running=()
-stop_all() {
-  local status=$?
-  set +e
-  kill "${running[@]}" 2>/dev/null
-  if [ "$status" != 0 ] && [ "$status" != 77 ]; then tail -n 20 "$WORK"/*.log; fi
-  (exit "$status")
-  finish
-}
-trap stop_all EXIT
-
 # incumbent DIR writes the files in a folder, and ends.
 incumbent() {
   sed 's|^pid_file|exit_after_auth = true\n&|' "$1/vault-agent.hcl" >"$1/once.hcl"
