@@ -142,10 +142,7 @@ func (e *exam) unwritable(p place, dir string, info fs.FileInfo, missing bool) {
 		what = fmt.Sprintf("it does not exist, and user %s may not make it in %s, which belongs to %d:%d with mode %04o", me(), dir, uid, gid, info.Mode().Perm())
 	}
 	fix := fmt.Sprintf("install -d -m 0700 -o %s %s   (as root; or run deaddrop as user %d)", me(), p.path, uid)
-	if isSystems(p.path) {
-		fix = "write to a folder of its own, such as " + ownFolder
-	}
-	e.fail("folder", p.path, errCheck, what, fix+"\n"+e.howToMount(p.path))
+	e.fail("folder", p.path, errCheck, what, unlessSystems(p.path, fix)+"\n"+e.howToMount(p.path))
 }
 
 // howToMount gives a folder in memory that the agent may write to. It is told once:
@@ -184,6 +181,14 @@ func isSystems(path string) bool {
 	}) || path == "/var/run" || path == "/var/lib" || path == "/var/tmp"
 }
 
+// unlessSystems is how to change a folder, or where to write to instead of that.
+func unlessSystems(path, fix string) string {
+	if isSystems(path) {
+		return "write to a folder of its own, such as " + ownFolder
+	}
+	return fix
+}
+
 // firstBelowRun is a name for RuntimeDirectory=.
 func firstBelowRun(path string) string {
 	if inside, is := strings.CutPrefix(path, "/run/"); is {
@@ -210,11 +215,7 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		e.warn("folder", p.path, detail, fix)
 	}
 	if is.OthersMayWrite {
-		fix := "chmod o-w " + p.path
-		if isSystems(p.path) {
-			fix = "write to a folder of its own, such as " + ownFolder
-		}
-		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", fix)
+		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", unlessSystems(p.path, "chmod o-w "+p.path))
 	}
 	if is.OnDisk {
 		bad(p.requireTmpfs, "require_tmpfs = true", "it is on a disk, where secrets stay after the file is gone", e.howToMount(p.path))

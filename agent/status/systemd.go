@@ -72,7 +72,9 @@ func (s *Systemd) Run(ctx context.Context) {
 		if line := statusLine(summary); line != said || news != "" {
 			if s.tell(news + line) {
 				said = line
-				s.noteReady(news != "")
+				if news != "" {
+					s.noteReady()
+				}
 			} else { // It may be that which systemd waits for.
 				again = time.After(tellAgain)
 			}
@@ -90,10 +92,10 @@ func (s *Systemd) Run(ctx context.Context) {
 }
 
 // noteReady notes that systemd was told so.
-func (s *Systemd) noteReady(told bool) {
+func (s *Systemd) noteReady() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready = s.ready || told
+	s.ready = true
 }
 
 func statusLine(summary Summary) string {
