@@ -71,7 +71,7 @@ func (e *exam) proxy() *url.URL {
 }
 
 func (e *exam) transport() *http.Transport {
-	return e.client.CloneConfig().HttpClient.Transport.(*http.Transport)
+	return session.Transport(e.client)
 }
 
 // proxyVariables are those that a proxy is taken from.

@@ -48,6 +48,7 @@ func newClient(vault config.Vault) (*api.Client, error) {
 		client.SetNamespace(vault.Namespace)
 	}
 	client.ClearToken()
+	Bound(cfg)
 	return client, nil
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -63,11 +65,13 @@ type Fault struct {
 // invalidToken is how Vault says that a token is not, or no longer, valid.
 // lastUse is how it says that a lease cannot be had for a token's last use; the
 // token has ended with it. pastMaxTTL is how it says, with a 500, that no more
-// time is to be had.
+// time is to be had. upgradingKV is how a KV engine says, with a 400, that it is being
+// converted to version 2.
 const (
 	invalidToken = "invalid token"
 	lastUse      = "token had one use left"
 	pastMaxTTL   = "past the max TTL"
+	upgradingKV  = "Upgrading from non-versioned to versioned"
 )
 
 func (f *Fault) Error() string {
@@ -97,10 +101,29 @@ func Explain(op, address string, err error) error { return classify(op, address,
 // classify makes a Fault of an error of the API client.
 func classify(op, address string, err error) *Fault {
 	var answer *api.ResponseError
-	if errors.As(err, &answer) {
+	switch {
+	case errors.As(err, &answer):
 		return fromAnswer(op, answer)
+	case isNotVault(err):
+		return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: notVaultDetail(err),
+			Hint: "is the address " + address + " right, and is what is between it and here healthy? (VAULT_ADDR)"}
 	}
 	return fromNetwork(op, address, err)
+}
+
+// isNotVault reports whether an answer came that Vault cannot have given: a balancer's
+// page, say, or the start of an endless body.
+func isNotVault(err error) bool {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	return errors.Is(err, errNotVault) || errors.As(err, &syntax) || errors.As(err, &kind) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func notVaultDetail(err error) string {
+	if errors.Is(err, errNotVault) {
+		return err.Error()
+	}
+	return errNotVault.Error() + ": its answer is not of Vault's form"
 }
 
 func fromAnswer(op string, answer *api.ResponseError) *Fault {
@@ -115,6 +138,8 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 		f.Hint = `unseal it with "vault operator unseal"`
 	case answer.RawError && strings.Contains(strings.Join(answer.Errors, ""), "HTTP request to an HTTPS server"):
 		f.Kind, f.Hint = ErrUnreachable, "Vault speaks TLS there; write https:// in the address"
+	case strings.Contains(text, upgradingKV):
+		f.Kind, f.Transient = errBusy, true
 	case strings.Contains(text, pastMaxTTL):
 		f.Kind = ErrRejected
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:

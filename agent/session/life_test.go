@@ -299,7 +299,15 @@ func TestADenialByAPolicyIsNoReasonToLogInAgainAndAgain(t *testing.T) {
 	for range 3 {
 		denied()
 	}
-	assert.Equal(t, 2, log.count("logged in to Vault"), "it is doubted once")
+	assert.Equal(t, 1, log.count("logged in to Vault"), "it was new when it was denied this")
+
+	s.mu.Lock()
+	s.denials = newDenials()
+	s.mu.Unlock()
+	for range 3 {
+		denied()
+	}
+	assert.Equal(t, 2, log.count("logged in to Vault"), "a token that was not new is doubted once")
 }
 
 func TestANewLoginThatFailsIsTriedUntilItWorksWhileTheOldTokenIsInUse(t *testing.T) {

@@ -1,10 +1,7 @@
 package session
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"io"
 	"log/slog"
 	"time"
 
@@ -54,27 +51,10 @@ type noting struct {
 
 func (n *noting) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
 	uses := 0
-	answer, err := n.method.login(ctx, client.WithResponseCallbacks(func(r *api.Response) { uses = usesOf(r) }))
+	answer, err := n.method.login(ctx, client.WithResponseCallbacks(func(r *api.Response) { uses = usesOf(bodyOf(r)) }))
 	if answer != nil && answer.Auth != nil {
 		a := answer.Auth
 		*n.grant = Grant{time.Duration(a.LeaseDuration) * time.Second, a.Renewable, a.Policies, uses}
 	}
 	return answer, err
-}
-
-// usesOf reads what the client library leaves out of the answer to a login, and
-// leaves the answer to be read.
-func usesOf(r *api.Response) int {
-	body, err := io.ReadAll(r.Body)
-	_ = r.Body.Close()
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	var answer struct {
-		Auth struct {
-			Uses int `json:"num_uses"`
-		} `json:"auth"`
-	}
-	if err != nil || json.Unmarshal(body, &answer) != nil {
-		return 0
-	}
-	return answer.Auth.Uses
 }

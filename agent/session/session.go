@@ -26,14 +26,9 @@ const (
 	// MaxConcurrent is how many requests are worth sending at a time; as many
 	// connections are kept open between them.
 	MaxConcurrent = 8
-	// newToken is how long a token that is denied something is not suspected of
-	// having been revoked.
-	newToken = 10 * time.Second
 	// maxTokens is how many tokens one request may wear out. More than one is
 	// needed only where tokens have few uses and others use them too.
 	maxTokens = 10
-	// retryLogin is how soon another denied request may try to log in again.
-	retryLogin = 2 * time.Second
 )
 
 // Session is a connection to Vault. Requests wait until it is logged in.
@@ -48,6 +43,7 @@ type Session struct {
 
 	changing  sync.Mutex // one login or renewal at a time; requests go on with the old token
 	replacing sync.Mutex // one denied request at a time looks for another token
+	denials   denials    // what Vault has denied, and when a login may answer that; guarded by mu
 
 	shared func(token string) // who else gets every token, or nil
 	counts *Counts
@@ -80,7 +76,7 @@ func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, erro
 	own := auth.Method != config.MethodToken && auth.Method != config.MethodTokenFile
 	return &Session{
 		conn: conn, method: methodOf(auth), own: own, fixed: auth.Method == config.MethodToken,
-		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1), counts: &Counts{},
+		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1), counts: &Counts{}, denials: newDenials(),
 	}, nil
 }
 
@@ -166,14 +162,14 @@ func (s *Session) TokenEnds() (ends time.Time, loggedIn bool) {
 }
 
 // Login logs in once. Errors are of type [*Fault].
-func (s *Session) Login(ctx context.Context) error { return s.login(ctx, s.current(), false) }
+func (s *Session) Login(ctx context.Context) error { return s.login(ctx, s.current()) }
 
 // extend renews the token where it may be, and else logs in anew. Either may
 // have been done by someone else meanwhile.
 func (s *Session) extend(ctx context.Context) error {
 	old := s.current()
 	if old == nil || !s.renewable(old) {
-		return s.login(ctx, old, false)
+		return s.login(ctx, old)
 	}
 	err := s.renew(ctx, old)
 	if err == nil || IsTransient(err) {
@@ -184,7 +180,7 @@ func (s *Session) extend(ctx context.Context) error {
 	old.renewable = false
 	s.noRenewal = s.noRenewal || errors.Is(err, ErrDenied) && !IsInvalidToken(err)
 	s.mu.Unlock()
-	return s.login(ctx, old, false)
+	return s.login(ctx, old)
 }
 
 // renewable tells whether to renew a token. Where that has not worked until its
@@ -228,14 +224,14 @@ func (s *Session) renew(ctx context.Context, t *Token) error {
 
 // login replaces the token old; it does nothing where someone else has done so
 // meanwhile. Errors are of type [*Fault].
-func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
+func (s *Session) login(ctx context.Context, old *Token) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if s.current() != old {
 		return nil
 	}
 	asked := time.Now()
-	err := s.loginOnce(ctx, asked, doubted)
+	err := s.loginOnce(ctx, asked)
 	s.counts.Logins.Note(asked, err)
 	s.mu.Lock()
 	s.failed = err
@@ -244,27 +240,30 @@ func (s *Session) login(ctx context.Context, old *Token, doubted bool) error {
 }
 
 // loginOnce logs in. Errors are of type [*Fault].
-func (s *Session) loginOnce(ctx context.Context, asked time.Time, doubted bool) error {
-	var pause time.Duration
-	answer, err := s.method.login(ctx, heedful(s.client(), "", &pause))
+func (s *Session) loginOnce(ctx context.Context, asked time.Time) error {
+	var seen inspection
+	answer, err := s.method.login(ctx, inspected(s.client(), "", &seen))
 	var left errNotRemoved
 	if errors.As(err, &left) {
 		s.log.Warn("logged in, but the file cannot be removed after reading it; mount it writable or take the setting out", "error", left)
 	} else if err != nil {
-		return s.loginFault(err, pause)
+		return s.loginFault(err, seen.pause)
+	} else if s.own && answer != nil && !isOfVault(answer) {
+		return s.loginFault(errNotVault, seen.pause)
 	}
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
 		return s.badLogin("Vault answered without a token")
 	}
 	s.counts.contact(nil)
-	s.adopt(answer.Auth, asked, doubted)
+	s.adopt(answer.Auth, asked, seen.uses)
 	return nil
 }
 
-// adopt makes a token the present one.
-func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, doubted bool) {
+// adopt makes a token the present one. uses is how many requests it is good for; 0 for
+// any number, or where that is not known.
+func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, uses int) {
 	ttl := time.Duration(auth.LeaseDuration) * time.Second
-	t := &Token{s: s, value: auth.ClientToken, own: s.own, since: time.Now(), doubted: doubted}
+	t := &Token{s: s, value: auth.ClientToken, own: s.own, since: time.Now(), uses: uses, allowed: map[uint64]struct{}{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.granted(asked, ttl, auth.Renewable)
@@ -281,7 +280,7 @@ func (s *Session) adopt(auth *api.SecretAuth, asked time.Time, doubted bool) {
 		if soon := asked.Add(lookAgain); old.due.Before(soon) && !old.due.IsZero() {
 			old.due = soon // Nothing better has been delivered yet.
 		}
-		old.since, old.doubted = t.since, doubted
+		old.since = t.since
 		s.token = old
 		return
 	default:
@@ -302,12 +301,15 @@ func (s *Session) retire(t *Token) {
 }
 
 // revokeRetired revokes the tokens that were replaced and that nothing depends
-// on any more. One try each: they end by themselves, too.
+// on any more. One try each: they end by themselves, too. A token that was given up
+// because it was not known where requests landed is tried again later: it may be known
+// by then.
 func (s *Session) revokeRetired(ctx context.Context) {
+	now := time.Now()
 	s.mu.Lock()
 	var idle []*Token
 	s.retired = slices.DeleteFunc(s.retired, func(t *Token) bool {
-		if t.holds > 0 {
+		if t.holds > 0 || t.revokeAt.After(now) {
 			return false
 		}
 		idle = append(idle, t)
@@ -315,31 +317,42 @@ func (s *Session) revokeRetired(ctx context.Context) {
 	})
 	s.mu.Unlock()
 	for _, t := range idle {
-		s.revoke(ctx, t)
+		if s.revoke(ctx, t) || len(t.revokeLater) == 0 {
+			continue
+		}
+		s.mu.Lock()
+		pause := t.revokeLater[0]
+		t.revokeAt, t.revokeLater = time.Now().Add(pause), t.revokeLater[1:]
+		s.retired = append(s.retired, t)
+		s.mu.Unlock()
+		time.AfterFunc(pause, s.nudge)
 	}
 }
 
-func (s *Session) revoke(ctx context.Context, t *Token) {
+// revoke reports whether there is nothing left to do about the token.
+func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 	s.mu.Lock()
 	pointless := s.noRevocation || strings.HasPrefix(t.value, "hvb.") || // Batch tokens cannot be revoked.
-		!t.ends.IsZero() && time.Now().After(t.ends)
+		!t.ends.IsZero() && time.Now().After(t.ends) && !t.givenUp
+	givenUp := t.givenUp
 	s.mu.Unlock()
 	if pointless {
-		return
+		return true
 	}
 	_, err := s.ask("revoking a token", t, func(c *api.Client) (*api.Secret, error) {
 		return nil, c.Auth().Token().RevokeSelfWithContext(ctx, "")
 	})
 	if err == nil {
 		s.log.Debug("revoked a token that is not needed any more")
-		return
+		return true
 	}
 	s.log.Debug("a token that is not needed any more was not revoked; it ends by itself", "error", err)
-	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) {
+	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) && !givenUp {
 		s.mu.Lock()
 		s.noRevocation = true
 		s.mu.Unlock()
 	}
+	return false
 }
 
 // Close revokes what tokens it may, unless keep is set. Those under which a
@@ -350,6 +363,9 @@ func (s *Session) Close(ctx context.Context, keep bool) {
 	s.token = nil
 	if t != nil {
 		s.retire(t)
+	}
+	for _, t := range s.retired {
+		t.revokeAt, t.revokeLater = time.Time{}, nil // This is the last chance.
 	}
 	s.mu.Unlock()
 	if !keep {
@@ -394,11 +410,13 @@ func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	return f
 }
 
-// isFileError tells errors of a method that have not to do with the network.
+// isFileError reports whether the error of a method has to do with a file of ids, rather
+// than with the network or with what has answered.
 func isFileError(err error) bool {
 	var answer *api.ResponseError
 	var inURL *url.Error
-	return !errors.As(err, &answer) && !errors.As(err, &inURL) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
+	return !errors.As(err, &answer) && !errors.As(err, &inURL) && !errors.Is(err, context.DeadlineExceeded) &&
+		!errors.Is(err, context.Canceled) && !isNotVault(err)
 }
 
 // Read reads a path of the API, with the parameters of its query. It waits for
@@ -431,50 +449,50 @@ func (s *Session) do(ctx context.Context, op string, f func(*api.Client) (*api.S
 	case <-ctx.Done():
 		return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "not logged in yet", Transient: true}
 	}
-	for tokens := 1; ; tokens++ {
+	pause := Backoff(200*time.Millisecond, 2*time.Second)
+	for tokens := 1; ; {
 		t := s.hold()
 		if t == nil {
 			return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "the session is closed"}
 		}
 		answer, err := s.ask(op, t, f)
 		if err == nil && answer != nil && answer.LeaseID != "" {
+			s.allow(t, op)
 			return Answer{answer, t}, nil
 		}
 		t.Release()
 		if err == nil {
+			s.allow(t, op)
 			return Answer{Secret: answer}, nil
 		}
-		if tokens == maxTokens || !s.mayBeTheToken(t, err) {
+		switch v := s.judge(t, op, err); {
+		case v == notTheToken:
 			return Answer{}, err
-		}
-		if failed := s.replace(ctx, t, err); IsTransient(failed) {
-			return Answer{}, failed
-		} else if failed != nil {
+		case tokens == maxTokens && errors.Is(err, ErrDenied): // Others use them up, too.
+			return Answer{}, later(err, 0)
+		case tokens == maxTokens:
 			return Answer{}, err
+		case v == tokenNotKnownYet:
+			if !sleep(ctx, pause.NextBackOff()+50*time.Millisecond) {
+				return Answer{}, later(err, 0)
+			}
+		default:
+			if err := s.replace(ctx, t, op, v, err); err != nil {
+				return Answer{}, err
+			}
+			tokens++
 		}
 	}
 }
 
-// replace logs in anew after a denial. Where that fails, Run goes on trying, and
-// who else is denied meanwhile does not add to Vault's troubles.
-func (s *Session) replace(ctx context.Context, t *Token, denial error) error {
-	s.replacing.Lock()
-	defer s.replacing.Unlock()
-	if s.current() != t {
-		return nil
+// sleep reports whether the time has passed before the context has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
-	if time.Since(t.tried) < retryLogin {
-		return denial
-	}
-	t.tried = time.Now()
-	err := s.login(ctx, t, !IsInvalidToken(denial))
-	if err != nil && IsInvalidToken(denial) {
-		s.mu.Lock()
-		t.due, t.renewable = time.Now(), false
-		s.mu.Unlock()
-		s.nudge()
-	}
-	return err
 }
 
 func (s *Session) hold() *Token {
@@ -488,25 +506,26 @@ func (s *Session) hold() *Token {
 
 // ask makes one request with a token. Errors are of type [*Fault].
 func (s *Session) ask(op string, t *Token, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
-	var pause time.Duration
+	var seen inspection
 	begun := time.Now()
-	answer, err := f(heedful(s.client(), t.value, &pause))
+	s.mu.Lock()
+	t.used++
+	s.mu.Unlock()
+	answer, err := f(inspected(s.client(), t.value, &seen))
+	if err == nil {
+		err = seen.check(answer)
+	}
 	s.counts.Requests.Note(begun, err)
 	if err == nil {
 		s.counts.contact(nil)
 		return answer, nil
 	}
 	fault := classify(op, s.Address(), err)
-	fault.RetryAfter = pause
+	fault.RetryAfter = seen.pause
 	s.counts.contact(fault)
 	s.lostContact(fault)
-	if fault.invalidToken {
-		s.mu.Lock()
-		t.ends = time.Now() // And so have its leases.
-		s.mu.Unlock()
-		if !s.own {
-			fault.Hint = s.method.advice()
-		}
+	if fault.invalidToken && !s.own {
+		fault.Hint = s.method.advice()
 	}
 	return nil, fault
 }
@@ -517,33 +536,6 @@ func (s *Session) lostContact(f *Fault) {
 	if f.Kind == ErrUnreachable {
 		s.conn.hangUp()
 	}
-}
-
-// heedful is the client with a token, and notes how long Vault asks to wait.
-func heedful(client *api.Client, token string, pause *time.Duration) *api.Client {
-	return client.
-		WithRequestCallbacks(func(r *api.Request) {
-			if r.ClientToken == "" {
-				r.ClientToken = token
-			}
-		}).
-		WithResponseCallbacks(func(r *api.Response) {
-			*pause = retryAfter(r.Header.Get("Retry-After"))
-		})
-}
-
-// mayBeTheToken tells whether a new login could help. Vault says so when a
-// token is invalid, but other servers only say that permission is denied: then
-// a token is doubted once, not at every read that a policy forbids, and not
-// when it is new.
-func (s *Session) mayBeTheToken(t *Token, err error) bool {
-	var f *Fault
-	if s.fixed || !errors.As(err, &f) {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return f.invalidToken || errors.Is(f, ErrDenied) && !t.doubted && time.Since(t.since) > newToken
 }
 
 // IsInvalidToken tells whether Vault said that the token itself is not valid.

@@ -22,12 +22,23 @@ type Token struct {
 	due       time.Time // to be renewed or replaced
 	holds     int       // requests under way and leases in use
 	retired   bool      // replaced by another
-	// doubted says that this token was taken in exchange for one that was
-	// denied something. If it is denied as well, the token is not the reason.
-	doubted bool
-	// tried is when a denied request last looked for another token; it is
-	// guarded by Session.replacing.
-	tried time.Time
+	uses      int       // requests that it is good for; 0 for any number, or not known
+	used      int       // requests made with it
+	// allowed has a hash of each request that it was good for.
+	allowed map[uint64]struct{}
+	// givenUp says that it was replaced because Vault did not know it, which may have
+	// been too early.
+	givenUp bool
+	// revokeAt is when to revoke it at the earliest, revokeLater the pauses before
+	// further tries.
+	revokeAt    time.Time
+	revokeLater []time.Duration
+}
+
+// isOver reports whether the token is past its known life or uses. The session's lock
+// must be held.
+func (t *Token) isOver(now time.Time) bool {
+	return !t.ends.IsZero() && !now.Before(t.ends) || t.uses > 0 && t.used >= t.uses
 }
 
 // Life tells when the token ends, zero for never, and whether another token has

@@ -53,6 +53,9 @@ func Connect() (*Client, error) {
 	if err := checkAddress(client.Address()); err != nil {
 		return nil, err
 	}
+	if !strings.HasPrefix(cfg.Address, "unix://") { // Of those a bounded client cannot be cloned.
+		session.Bound(cfg)
+	}
 	// VAULT_WRAP_TTL would have every answer wrapped, which nobody here unwraps.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
