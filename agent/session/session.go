@@ -93,6 +93,9 @@ func (s *Session) Share(f func(token string)) {
 // Address is where Vault is, without any password.
 func (s *Session) Address() string { return s.conn.address }
 
+// Namespace is the one that all requests are made in; "" for the root.
+func (s *Session) Namespace() string { return s.client().Namespace() }
+
 // client is the present connection, without a token.
 func (s *Session) client() *api.Client {
 	client, changed, err := s.conn.current()

@@ -14,7 +14,10 @@ type Engine struct {
 
 // Engine asks Vault which engine a path of the API is on, once for each engine.
 func (ss *Secrets) Engine(ctx context.Context, path string) (Engine, error) {
-	m, err := ss.mountOf(ctx, path)
+	m, err := ss.mounts.of(ctx, path)
+	if err == nil {
+		err = m.denied
+	}
 	if err != nil {
 		return Engine{}, err
 	}

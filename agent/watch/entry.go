@@ -22,12 +22,13 @@ type job interface {
 // entry is one watched secret: one request as made before its API path is
 // known, and all the spellings of a secret after that.
 type entry struct {
-	name  render.Request   // the request to resolve; it never changes
+	name  render.Request   // the request to resolve
 	asked []render.Request // the requests as made
 	api   render.Request   // with the API path, once that is resolved
 	busy  bool             // queued or in the hands of a worker
 	again bool             // wanted again while busy
 	gone  bool             // not wanted any more
+	moved bool             // to be resolved anew when it is not busy any more
 	last  Reading
 	plan  schedule
 	now   bool                        // act now, whatever the schedule says
@@ -35,6 +36,7 @@ type entry struct {
 	after time.Time                   // when to retry
 
 	answered time.Time // when Vault last did
+	tried    time.Time // when Vault was last asked
 	failing  time.Time // since when it cannot be read; zero when all is well
 
 	task   task
@@ -104,17 +106,21 @@ func (e *entry) do(ctx context.Context, reader Reader) {
 // absorb takes the result in and tells whether it is news.
 func (e *entry) absorb(s *sweep, now time.Time) bool {
 	r := e.result
-	e.result, e.now = result{}, false
+	e.result, e.now = result{}, e.now && e.task == resolve && e.result.err == nil
 	e.count(r, s.w.reads, now)
 	switch {
+	case errors.Is(r.err, errRemounted):
+		e.pause(r.err, s.interval, now) // Nothing is known of the secret yet.
+		s.unresolveAll()
+		return false
 	case r.err != nil && e.task == renew && !session.IsTransient(r.err):
 		e.retry = nil
 		e.renewalIsOver(r.err)
 		return false
 	case r.err != nil:
 		return e.fail(r.err, s, now)
-	case e.task == resolve:
-		e.api, e.retry = r.api, nil
+	case e.task == resolve: // A pause before a retry was that of the read that follows.
+		e.api = r.api
 		return false
 	case e.task == renew:
 		e.retry = nil
@@ -144,6 +150,7 @@ func (e *entry) count(r result, reads *tally.Tally, now time.Time) {
 	case e.task != renew && !isAnswer:
 		reads.Note(r.asked, r.err)
 	}
+	e.tried = r.asked
 	switch {
 	case r.err != nil && e.failing.IsZero():
 		e.failing = now
@@ -155,11 +162,16 @@ func (e *entry) count(r result, reads *tally.Tally, now time.Time) {
 	}
 }
 
-func (e *entry) fail(err error, s *sweep, now time.Time) bool {
+// pause sets when to try again after an error.
+func (e *entry) pause(err error, interval time.Duration, now time.Time) {
 	if e.retry == nil {
-		e.retry = session.Backoff(min(time.Second, s.interval), s.interval)
+		e.retry = session.Backoff(min(time.Second, interval), interval)
 	}
 	e.after = now.Add(max(e.retry.NextBackOff(), shortestRetry, session.RetryAfter(err)))
+}
+
+func (e *entry) fail(err error, s *sweep, now time.Time) bool {
+	e.pause(err, s.interval, now)
 	if errors.Is(err, ErrMissing) && e.retry.GetElapsedTime() > s.interval && s.tick.After(now) {
 		e.after = s.tick // That there is none is an answer, looked at as others are.
 	}

@@ -59,6 +59,8 @@ func (e *engine) Read(context.Context, render.Request) (*render.Secret, Life, er
 	return &render.Secret{Path: a, Data: secret.Of(map[string]any{"n": n})}, life, nil
 }
 
+func (e *engine) Forget() {}
+
 func (e *engine) Renew(_ context.Context, l *Lease) (time.Duration, bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -30,35 +30,41 @@ type Vault interface {
 	Read(ctx context.Context, path string, query url.Values) (session.Answer, error)
 	Write(ctx context.Context, path string, data map[string]any) (session.Answer, error)
 	List(ctx context.Context, path string) (session.Answer, error)
+	// Namespace is the one that all paths are in; "" for the root.
+	Namespace() string
 }
 
 // Secrets reads secrets of all engines. KV is found by logical path
 // (secret/tenant/demo/nexa) or API path (secret/data/tenant/demo/nexa).
+//
+// A secret is called missing ([ErrMissing]) only on Vault's own word: for the path it
+// answered that nothing is there, or that the version was deleted, and asked again it
+// said that the engine is still the one which the path was made for. Everything else is
+// a read that has failed. Files are removed, and the agent ends, for missing secrets
+// only.
 type Secrets struct {
-	vault Vault
+	vault  Vault
+	mounts mounts
 
 	mu     sync.Mutex
-	mounts []mount
 	absent map[string]error // what was found out of secrets that are not there
 }
 
 // mostAbsent is how many secrets are remembered that are not there.
 const mostAbsent = 20_000
 
-// mount is an engine that is mounted at path, which ends in a slash.
-type mount struct {
-	path    string
-	kind    string // of the engine
-	version string // of KV
-}
-
-func (m mount) isKV() bool { return m.kind == "kv" || m.kind == "generic" }
-
-func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
-
 // NewSecrets returns a reader that knows no mounts yet.
 func NewSecrets(vault Vault) *Secrets {
-	return &Secrets{vault: vault, absent: map[string]error{}}
+	return &Secrets{vault: vault, mounts: mounts{vault: vault}, absent: map[string]error{}}
+}
+
+// Forget has Vault asked again for each mount. What was resolved has to be resolved
+// again.
+func (ss *Secrets) Forget() {
+	ss.mounts.forget()
+	ss.mu.Lock()
+	clear(ss.absent)
+	ss.mu.Unlock()
 }
 
 // Resolve returns the request with the API path of the secret. It asks Vault for
@@ -68,15 +74,12 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 	if r.Lists() {
 		return ss.resolveList(ctx, r, path)
 	}
-	m, err := ss.mountOf(ctx, path)
+	m, err := ss.mounts.of(ctx, path)
 	if err != nil {
 		return r, err
 	}
 	rest := strings.TrimPrefix(path, m.path)
-	switch {
-	case m.isKV2() && strings.HasPrefix(rest, "metadata/"):
-		return r, fmt.Errorf("secret %q: reading metadata: %w; name the secret itself, %s", path, ErrUnsupported, m.path+strings.TrimPrefix(rest, "metadata/"))
-	case m.isKV2() && !strings.HasPrefix(rest, "data/"):
+	if m.isKV2() && !m.hasAPIPath(path) {
 		path = m.path + "data/" + rest
 	}
 	if query != "" {
@@ -88,7 +91,7 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 // resolveList returns the API path of a folder, which of KV v2 lists metadata,
 // however the folder is spelled.
 func (ss *Secrets) resolveList(ctx context.Context, r render.Request, path string) (render.Request, error) {
-	m, err := ss.mountOf(ctx, path+"/")
+	m, err := ss.mounts.of(ctx, path+"/")
 	if err != nil || !m.isKV2() {
 		return r.At(path), err
 	}
@@ -109,9 +112,12 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 		return s, Life{}, err
 	}
 	path, rawQuery, _ := strings.Cut(r.Path, "?")
-	m, err := ss.mountOf(ctx, path)
+	m, err := ss.mounts.of(ctx, path)
 	if err != nil {
 		return nil, Life{}, err
+	}
+	if m.isKV2() && !m.hasAPIPath(path) { // It was not known when the path was resolved.
+		return nil, Life{}, remounted(path)
 	}
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
@@ -120,12 +126,20 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	answer, err := ss.ask(ctx, r, path, m, query)
 	switch {
 	case err != nil:
-		return nil, Life{}, err
-	case m.isKV2():
-		s, err := ss.version2(ctx, r, path, m, answer.Secret)
-		return s, Life{}, err
+		return nil, Life{}, ss.failed(ctx, path, m, err)
 	case answer.Secret == nil || answer.Data == nil:
-		return nil, Life{}, ss.missing(ctx, path, m)
+		return nil, Life{}, ss.missing(ctx, r, path, m)
+	case m.denied != nil:
+		ss.mounts.readAsWritten(path, m.denied)
+	case m.isKV() && isVersioned(answer.Data) != m.hasEnvelope(path):
+		if err := ss.mounts.confirm(ctx, path, m, time.Now()); errors.Is(err, errRemounted) {
+			return nil, Life{}, remounted(path)
+		}
+	}
+	ss.found(r.Path)
+	if m.hasEnvelope(path) || m.denied != nil && isVersioned(answer.Data) {
+		s, err := version2(r, path, m, answer.Secret)
+		return s, Life{}, err
 	}
 	s := &render.Secret{
 		Path: r.Path, LeaseID: answer.LeaseID, LeaseDuration: answer.LeaseDuration, Renewable: answer.Renewable,
@@ -134,31 +148,64 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	return s, ss.life(r, s, m, answer), nil
 }
 
+// failed returns the error of a read that Vault has refused, or that the engine is
+// another one by now, so that the path was the wrong one.
+func (ss *Secrets) failed(ctx context.Context, path string, m mount, err error) error {
+	isAnswer := isPolicyDenial(err) || errors.Is(err, session.ErrRejected)
+	switch {
+	case !isAnswer:
+		return err
+	case m.denied != nil:
+		return m.denied
+	case errors.Is(ss.mounts.confirm(ctx, path, m, time.Now().Add(-recheck)), errRemounted):
+		return remounted(path)
+	}
+	return err
+}
+
+func remounted(path string) error {
+	return fmt.Errorf("reading %s: %w", path, errRemounted)
+}
+
 // readList lists a folder. One that is not there is like an empty one to Vault; one
-// whose engine is gone is not: drops that follow tenants would lose their files.
+// whose engine is another by now is not: drops that follow tenants would lose their
+// files.
 func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secret, error) {
-	answer, err := ss.vault.List(ctx, r.Path)
+	path := r.Path + "/"
+	m, err := ss.mounts.of(ctx, path)
 	if err != nil {
-		return nil, withPolicy(err, "the login's policies need: path %q { capabilities = [\"list\"] }", r.Path+"/")
+		return nil, err
+	}
+	if m.isKV2() && !strings.HasPrefix(path, m.path+"metadata/") {
+		return nil, remounted(r.Path)
+	}
+	answer, err := ss.vault.List(ctx, unescaped(r.Path))
+	if err != nil {
+		err = withPolicy(err, "the login's policies need: path %q { capabilities = [\"list\"] }", path)
+		return nil, ss.failed(ctx, path, m, err)
 	}
 	data := map[string]any{"keys": []any{}}
 	if answer.Secret != nil && answer.Data["keys"] != nil {
 		data["keys"] = answer.Data["keys"]
-	} else if err := ss.stillMounted(ctx, r.Path); err != nil {
-		return nil, err
+		if m.denied != nil {
+			ss.mounts.readAsWritten(path, m.denied)
+		}
+	} else if err := ss.mounts.confirm(ctx, path, m, time.Now()); errors.Is(err, errRemounted) {
+		return nil, remounted(r.Path)
+	} else if err != nil {
+		return nil, fmt.Errorf("listing %s: it is empty, and what it was on may be gone: %w", r.Path, err)
 	}
 	return &render.Secret{Path: r.Path, Data: secret.Of(data)}, nil
 }
 
-// stillMounted asks anew for the engine that a path is on.
-func (ss *Secrets) stillMounted(ctx context.Context, path string) error {
-	if _, err := ss.askMount(ctx, path+"/"); err != nil {
-		return fmt.Errorf("listing %s: it is empty, and what it was on may be gone: %w", path, err)
-	}
-	return nil
+// unescaped is a path as Vault gets it: %3F stands for a question mark in the name of a
+// secret, since what follows a plain one are parameters.
+func unescaped(path string) string {
+	return strings.NewReplacer("%3F", "?", "%3f", "?").Replace(path)
 }
 
 func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mount, query url.Values) (session.Answer, error) {
+	path = unescaped(path)
 	if !r.Writes() {
 		hint := "the login's policies need: path %q { capabilities = [\"read\"] }"
 		if m.isKV() {
@@ -213,10 +260,7 @@ func (ss *Secrets) Revoke(ctx context.Context, l *Lease) error {
 
 // version2 reads the envelope of KV v2. A deleted version comes as an answer
 // without pairs.
-func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, m mount, answer *api.Secret) (*render.Secret, error) {
-	if answer == nil || answer.Data == nil {
-		return nil, ss.missing(ctx, path, m)
-	}
+func version2(r render.Request, path string, m mount, answer *api.Secret) (*render.Secret, error) {
 	meta, _ := answer.Data["metadata"].(map[string]any)
 	number, _ := meta["version"].(json.Number)
 	version, err := number.Int64()
@@ -224,7 +268,7 @@ func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, 
 		return nil, fmt.Errorf("secret %q: the answer holds no version; is it a secret?", path)
 	}
 	if _, there := answer.Data["data"].(map[string]any); !there {
-		how, undo := "deleted", fmt.Sprintf("; \"vault kv undelete -versions=%d %s\" brings it back", version, m.logical(path))
+		how, undo := "deleted", fmt.Sprintf("; \"vault kv undelete -versions=%d %s\" brings it back", version, unescaped(m.logical(path)))
 		if destroyed, _ := meta["destroyed"].(bool); destroyed {
 			how, undo = "destroyed", ""
 		}
@@ -235,41 +279,76 @@ func (ss *Secrets) version2(ctx context.Context, r render.Request, path string, 
 }
 
 // missing says that nothing is at a path, or what is below it, where the login
-// may list that. It looks once: many tenants lack many secrets for long.
-func (ss *Secrets) missing(ctx context.Context, path string, m mount) error {
+// may list that, once Vault has said that the engine is the one that the path was made
+// for. Of a secret that is known to be missing it asks for the engine now and then
+// only: many tenants lack many secrets for long.
+func (ss *Secrets) missing(ctx context.Context, r render.Request, path string, m mount) error {
 	ss.mu.Lock()
-	err := ss.absent[path]
+	known := ss.absent[r.Path]
 	ss.mu.Unlock()
-	if err == nil {
-		err = ss.explainMissing(ctx, path, m)
-		ss.mu.Lock()
-		if len(ss.absent) >= mostAbsent { // Of tenants that came and went.
-			clear(ss.absent)
-		}
-		if ctx.Err() == nil {
-			ss.absent[path] = err
-		}
-		ss.mu.Unlock()
+	since := time.Now()
+	if known != nil {
+		since = since.Add(-recheck)
+	}
+	switch err := ss.mounts.confirm(ctx, path, m, since); {
+	case errors.Is(err, errRemounted):
+		return remounted(path)
+	case err != nil:
+		return fmt.Errorf("reading %s: nothing is there, but what it was on may be gone: %w", path, err)
+	case known != nil:
+		return known
+	}
+	err := ss.explainMissing(ctx, r, path, m)
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if len(ss.absent) >= mostAbsent { // Of tenants that came and went.
+		clear(ss.absent)
+	}
+	if ctx.Err() == nil {
+		ss.absent[r.Path] = err
 	}
 	return err
 }
 
-func (ss *Secrets) explainMissing(ctx context.Context, path string, m mount) error {
+// found forgets that a secret was missing.
+func (ss *Secrets) found(path string) {
+	ss.mu.Lock()
+	delete(ss.absent, path)
+	ss.mu.Unlock()
+}
+
+func (ss *Secrets) explainMissing(ctx context.Context, r render.Request, path string, m mount) error {
 	if !m.isKV() {
 		return fmt.Errorf("%q: %w; the %s engine has answered nothing", path, ErrMissing, m.kind)
 	}
-	logical := m.logical(path)
+	logical := unescaped(m.logical(path))
+	if newest := ss.newest(ctx, r, path, m); newest > 0 {
+		return fmt.Errorf("secret %q: %w: there is no such version, the newest is %d; \"vault kv metadata get %s\" lists them", r.Path, ErrMissing, newest, logical)
+	}
 	if inside := ss.list(ctx, path, m); len(inside) > 0 {
 		return fmt.Errorf("secret %q: %w: it is a folder; name a secret in it, such as %s", path, ErrMissing, logical+"/"+inside[0])
 	}
 	return fmt.Errorf("secret %q: %w; write one with \"vault kv put %s\"", path, ErrMissing, logical)
 }
 
+// newest is the newest version of a secret of which another one was asked for, or 0.
+func (ss *Secrets) newest(ctx context.Context, r render.Request, path string, m mount) int64 {
+	if !m.hasEnvelope(path) || path == r.Path {
+		return 0
+	}
+	answer, err := ss.vault.Read(ctx, unescaped(path), nil)
+	if err != nil || answer.Secret == nil || !isVersioned(answer.Data) {
+		return 0
+	}
+	newest, _ := answer.Data["metadata"].(map[string]any)["version"].(json.Number).Int64()
+	return newest
+}
+
 func (ss *Secrets) list(ctx context.Context, path string, m mount) []string {
 	if m.isKV2() {
 		path = m.path + "metadata/" + strings.TrimPrefix(m.logical(path), m.path)
 	}
-	answer, err := ss.vault.List(ctx, path)
+	answer, err := ss.vault.List(ctx, unescaped(path))
 	if err != nil || answer.Secret == nil {
 		return nil
 	}
@@ -282,67 +361,4 @@ func (ss *Secrets) list(ctx context.Context, path string, m mount) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-func (m mount) logical(path string) string {
-	if !m.isKV2() {
-		return path
-	}
-	return m.path + strings.TrimPrefix(strings.TrimPrefix(path, m.path), "data/")
-}
-
-// mountOf holds the lock while it asks Vault, so that a thousand secrets which
-// start together ask once. Mounts never lie within each other.
-func (ss *Secrets) mountOf(ctx context.Context, path string) (mount, error) {
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	for _, m := range ss.mounts {
-		if strings.HasPrefix(path, m.path) {
-			return m, nil
-		}
-	}
-	m, err := ss.askMount(ctx, path)
-	if err == nil {
-		ss.mounts = append(ss.mounts, m)
-	}
-	return m, err
-}
-
-// askMount asks Vault for the engine that a path is on.
-func (ss *Secrets) askMount(ctx context.Context, path string) (mount, error) {
-	answer, err := ss.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
-	if err != nil {
-		return mount{}, withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
-	}
-	return parseMount(path, answer.Secret)
-}
-
-func parseMount(path string, answer *api.Secret) (mount, error) {
-	if answer == nil {
-		return mount{}, fmt.Errorf("secret %q: %w: nothing is mounted there", path, ErrMissing)
-	}
-	at, _ := answer.Data["path"].(string)
-	kind, _ := answer.Data["type"].(string)
-	options, _ := answer.Data["options"].(map[string]any)
-	version, _ := options["version"].(string)
-	if at == "" || !strings.HasPrefix(path, at) {
-		return mount{}, fmt.Errorf("secret %q: Vault does not tell what is mounted there", path)
-	}
-	return mount{path: at, kind: kind, version: version}, nil
-}
-
-// denied adds to a denial what a policy would have to say.
-type denied struct {
-	err  error
-	hint string
-}
-
-func (e *denied) Error() string { return e.err.Error() + "; " + e.hint }
-func (e *denied) Unwrap() error { return e.err }
-
-func withPolicy(err error, format string, args ...any) error {
-	if errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err) {
-		return &denied{err, fmt.Sprintf(format, args...)}
-	}
-	return err
 }

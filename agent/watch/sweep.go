@@ -192,10 +192,41 @@ func (s *sweep) setInterval(interval time.Duration) {
 
 func (s *sweep) refresh() {
 	s.lookAtAll()
+	s.unresolveAll()
 	for _, e := range s.entries {
 		if e.last.Secret == nil || !e.plan.look.IsZero() || e.retry != nil {
 			e.now, e.again = true, e.busy
 		}
+	}
+}
+
+// unresolveAll has every request resolved anew, since mounts have changed or may have.
+// Spellings that stood for one secret may stand for several now.
+func (s *sweep) unresolveAll() {
+	s.lookAtAll()
+	for _, e := range slices.Clone(s.entries) {
+		if e.moved = e.busy; !e.busy {
+			s.unresolve(e)
+		}
+	}
+}
+
+func (s *sweep) unresolve(e *entry) {
+	e.moved = false
+	if !e.resolved() {
+		return
+	}
+	if s.byAPI[e.api] == e {
+		delete(s.byAPI, e.api)
+	}
+	e.api = render.Request{}
+	others := e.asked[1:]
+	e.name, e.asked = e.asked[0], e.asked[:1:1]
+	for _, r := range others {
+		s.entries = append(s.entries, &entry{
+			name: r, asked: []render.Request{r}, last: e.last, plan: e.plan,
+			answered: e.answered, tried: e.tried, failing: e.failing,
+		})
 	}
 }
 
@@ -218,7 +249,10 @@ func (s *sweep) finish(j job) {
 	if news {
 		s.tell(e, e.asked)
 	}
-	if fresh && e.resolved() {
+	switch {
+	case e.moved:
+		s.unresolve(e)
+	case fresh && e.resolved():
 		s.merge(e)
 	}
 	if !e.gone {

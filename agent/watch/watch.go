@@ -4,6 +4,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -28,6 +29,9 @@ type Reader interface {
 	Renew(ctx context.Context, l *Lease) (time.Duration, bool, error)
 	// Revoke ends a lease.
 	Revoke(ctx context.Context, l *Lease) error
+	// Forget has what is known of Vault's mounts found out anew, by which requests are
+	// resolved.
+	Forget()
 }
 
 // Reading is what is known of a secret. After a failure Secret is still the
@@ -159,6 +163,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case answer := <-w.asked:
 			answer <- s.states(time.Now())
 		case <-w.refresh:
+			w.reader.Forget()
 			s.refresh()
 		case send <- next:
 			s.sent()
@@ -213,11 +218,18 @@ func Fetch(ctx context.Context, reader Reader, requests []render.Request, log *s
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(session.MaxConcurrent)
+	worth := func(err error) bool {
+		return session.IsTransient(err) || errors.Is(err, errRemounted) || errors.Is(err, errFilling)
+	}
 	for resolved, asked := range spellings {
 		group.Go(func() error {
 			var got Reading
-			got.Err = session.Retry(ctx, log, session.IsTransient, func() (err error) {
-				got.Secret, got.Life, err = reader.Read(ctx, resolved)
+			got.Err = session.Retry(ctx, log, worth, func() (err error) {
+				if got.Secret, got.Life, err = reader.Read(ctx, resolved); errors.Is(err, errRemounted) {
+					if again, failed := reader.Resolve(ctx, asked[0]); failed == nil {
+						resolved = again
+					}
+				}
 				return err
 			})
 			mu.Lock()

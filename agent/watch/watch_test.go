@@ -64,6 +64,8 @@ func (v *vault) Renew(context.Context, *Lease) (time.Duration, bool, error) {
 	return 0, false, errors.New("there are no leases here")
 }
 
+func (v *vault) Forget() {}
+
 func (v *vault) Revoke(context.Context, *Lease) error { return errors.New("there are no leases here") }
 
 func (v *vault) Read(ctx context.Context, r render.Request) (*render.Secret, Life, error) {

@@ -1,0 +1,263 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/smarteros/deaddrop/agent/session"
+)
+
+// errRemounted is the error of a read whose path was made for an engine that Vault does
+// not have there any more: the request has to be resolved anew. errFilling is that of
+// one that finds nothing in an engine which has just taken the place of another one.
+var (
+	errRemounted = errors.New("the engine there was replaced or converted")
+	errFilling   = errors.New("the engine there has taken the place of another one, and may not be filled yet")
+)
+
+const (
+	// recheck is how often, at most, a mount is asked for on account of secrets that
+	// are known to be missing or denied.
+	recheck = 10 * time.Second
+	// filling is how long nothing is called missing in an engine that has just taken
+	// the place of another one: it may still be filled.
+	filling = time.Minute
+)
+
+// mount is an engine that is mounted at path, which ends in a slash.
+type mount struct {
+	path     string
+	kind     string // of the engine
+	version  string // of KV
+	accessor string // another one for each engine that was ever mounted
+	// denied is why Vault does not say what is mounted. Such a path is read as it is
+	// written.
+	denied error
+}
+
+func (m mount) isKV() bool { return m.kind == "kv" || m.kind == "generic" }
+
+func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
+
+// apiPrefixes are the paths of KV v2 that can be read, below the mount.
+var apiPrefixes = []string{"data/", "metadata/", "subkeys/"}
+
+// hasAPIPath reports whether a path is one of the API of KV v2, and not one as the
+// command "vault kv" takes it.
+func (m mount) hasAPIPath(path string) bool {
+	rest := strings.TrimPrefix(path, m.path)
+	return slices.ContainsFunc(apiPrefixes, func(prefix string) bool { return strings.HasPrefix(rest, prefix) })
+}
+
+// hasEnvelope reports whether what is read at a path holds a version of a secret.
+func (m mount) hasEnvelope(path string) bool {
+	return m.isKV2() && strings.HasPrefix(strings.TrimPrefix(path, m.path), "data/")
+}
+
+// logical is the path of a secret as the command "vault kv" takes it.
+func (m mount) logical(path string) string {
+	if !m.isKV2() {
+		return path
+	}
+	rest := strings.TrimPrefix(path, m.path)
+	for _, prefix := range apiPrefixes {
+		if name, is := strings.CutPrefix(rest, prefix); is {
+			return m.path + name
+		}
+	}
+	return m.path + rest
+}
+
+// mounts are the engines of Vault, as far as it was asked for them.
+type mounts struct {
+	vault Vault
+
+	mu    sync.Mutex
+	known []*knownMount
+	// asWritten are paths that could be read though Vault does not say what is
+	// mounted there.
+	asWritten map[string]error
+}
+
+type knownMount struct {
+	mount
+	asked   time.Time // when Vault was last asked for it, before its answer
+	changed time.Time // when it took the place of another one; zero where it has not
+	former  string    // the kind of the first one that was known there
+	stale   bool      // to be asked for again before it is used
+}
+
+// of returns the mount of a path. It holds the lock while it asks Vault, so that a
+// thousand secrets which start together ask once.
+func (ms *mounts) of(ctx context.Context, path string) (mount, error) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	known := ms.find(path)
+	if known != nil && !known.stale {
+		return known.mount, nil
+	}
+	if denied := ms.asWritten[path]; denied != nil {
+		return mount{denied: denied}, nil
+	}
+	now := knownMount{asked: time.Now()}
+	var err error
+	if now.mount, err = ms.ask(ctx, path); err != nil || now.denied != nil {
+		return now.mount, err
+	}
+	ms.note(known, &now)
+	return now.mount, nil
+}
+
+// note takes in what Vault has said of a mount, where another one was known or none.
+func (ms *mounts) note(known, now *knownMount) {
+	switch {
+	case known != nil && known.mount == now.mount:
+		known.asked, known.stale = now.asked, false
+		return
+	case known != nil:
+		now.changed, now.former = now.asked, cmp.Or(known.former, known.kind)
+	}
+	// Mounts do not overlap, but one that was found before may be in the place of this.
+	ms.known = append(slices.DeleteFunc(ms.known, func(old *knownMount) bool {
+		return strings.HasPrefix(old.path, now.path) || strings.HasPrefix(now.path, old.path)
+	}), now)
+}
+
+func (ms *mounts) find(path string) *knownMount {
+	for _, known := range ms.known {
+		if strings.HasPrefix(path, known.path) {
+			return known
+		}
+	}
+	return nil
+}
+
+// readAsWritten notes that a path can be read though its mount is not known.
+func (ms *mounts) readAsWritten(path string, denied error) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.asWritten == nil || len(ms.asWritten) > mostAbsent {
+		ms.asWritten = map[string]error{}
+	}
+	ms.asWritten[path] = denied
+}
+
+// confirm asks Vault again for the mount that a path was resolved with, unless it was
+// asked since. It returns [errRemounted] where there is another one now, and an error
+// where Vault does not say, or where the engine is so new that it may still be filled.
+func (ms *mounts) confirm(ctx context.Context, path string, m mount, since time.Time) error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m.denied != nil {
+		delete(ms.asWritten, path)
+		return m.denied
+	}
+	known := ms.find(path)
+	if known == nil || known.mount != m {
+		return errRemounted // Somebody else has found that out.
+	}
+	if known.stale || !known.asked.After(since) {
+		now := knownMount{asked: time.Now()}
+		var err error
+		if now.mount, err = ms.ask(ctx, path); err == nil {
+			err = now.denied
+		}
+		if err != nil {
+			return err
+		}
+		ms.note(known, &now)
+		if now.mount != m {
+			return errRemounted
+		}
+	}
+	// An engine of another kind has none of the secrets that the former one had.
+	if !known.changed.IsZero() && (time.Since(known.changed) < filling || known.former != known.kind) {
+		return errFilling
+	}
+	return nil
+}
+
+// forget has every mount asked for again before it is used.
+func (ms *mounts) forget() {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.asWritten = nil
+	for _, known := range ms.known {
+		known.stale = true
+	}
+}
+
+// ask asks Vault for the engine that a path is on. Where Vault denies that, the mount
+// says so.
+func (ms *mounts) ask(ctx context.Context, path string) (mount, error) {
+	answer, err := ms.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
+	err = withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
+	if isPolicyDenial(err) {
+		return mount{denied: err}, nil
+	}
+	if err != nil {
+		return mount{}, err
+	}
+	return parseMount(path, ms.vault.Namespace(), answer.Secret)
+}
+
+// parseMount reads the answer to a look-up. For a path that leads into a child namespace
+// OpenBao answers with the namespaces before the mount, the client's own included; what
+// is not the beginning of the path then is read as it is written.
+func parseMount(path, namespace string, answer *api.Secret) (mount, error) {
+	if answer == nil {
+		return mount{}, fmt.Errorf("looking up the mount of %q: Vault answered nothing", path)
+	}
+	text := func(data map[string]any, key string) string {
+		s, _ := data[key].(string)
+		return s
+	}
+	at := text(answer.Data, "path")
+	if namespace = strings.Trim(namespace, "/"); namespace != "" && !strings.HasPrefix(path, at) {
+		at = strings.TrimPrefix(at, namespace+"/")
+	}
+	if at == "" || !strings.HasPrefix(path, at) {
+		return mount{denied: fmt.Errorf("looking up the mount of %q: Vault does not say what is mounted there", path)}, nil
+	}
+	options, _ := answer.Data["options"].(map[string]any)
+	return mount{path: at, kind: text(answer.Data, "type"), version: text(options, "version"), accessor: text(answer.Data, "accessor")}, nil
+}
+
+// isVersioned reports whether data is the envelope of KV v2.
+func isVersioned(data map[string]any) bool {
+	meta, _ := data["metadata"].(map[string]any)
+	number, isNumber := meta["version"].(json.Number)
+	_, hasData := data["data"]
+	version, err := number.Int64()
+	return isNumber && hasData && len(data) == 2 && err == nil && version > 0
+}
+
+// denied adds to a denial what a policy would have to say.
+type denied struct {
+	err  error
+	hint string
+}
+
+func (e *denied) Error() string { return e.err.Error() + "; " + e.hint }
+func (e *denied) Unwrap() error { return e.err }
+
+// isPolicyDenial reports whether a policy is to blame, and not the token.
+func isPolicyDenial(err error) bool {
+	return errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err) && !session.IsTransient(err)
+}
+
+func withPolicy(err error, format string, args ...any) error {
+	if isPolicyDenial(err) {
+		return &denied{err, fmt.Sprintf(format, args...)}
+	}
+	return err
+}
