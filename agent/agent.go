@@ -188,7 +188,7 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	keeper.counts = r.counts
 	keeper.dropper.process, keeper.dropper.busy = r.process, r.board.Busy
 	keeper.retain()
-	changes := &changes{cfg: cfg, load: r.load, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, board: r.board, log: r.log}
+	changes := &changes{cfg: cfg, load: r.load, vault: vault, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, board: r.board, log: r.log}
 
 	last, release := beyond(ctx, leaving)
 	defer release()
@@ -383,7 +383,11 @@ func (k *keeper) logReadings(batch watch.Batch) {
 		if isMissing(batch[request].Err) {
 			what = "secret is not there" // What becomes of its files depends on them.
 		}
-		k.log.Warn(what, "secret", request, "error", batch[request].Err)
+		args := []any{"secret", request, "error", batch[request].Err}
+		if watch.IsPolicyDenial(batch[request].Err) {
+			args = append(args, "hint", "a policy that is attached to the role counts from the next login on: SIGHUP makes one now")
+		}
+		k.log.Warn(what, args...)
 	}
 	for i, request := range recovered {
 		if i == few {

@@ -28,6 +28,7 @@ const settle = 100 * time.Millisecond
 type changes struct {
 	cfg     *config.Config
 	load    func() (*config.Config, error)
+	vault   *session.Session
 	watcher *watch.Watcher
 	plans   chan<- *config.Config
 	hangup  <-chan os.Signal
@@ -53,7 +54,7 @@ func (c *changes) Run(ctx context.Context) error {
 			c.log.Info("reading everything again", "signal", "SIGHUP")
 			c.systemd.Reloading()
 			c.reread(ctx, files)
-			c.watcher.Refresh()
+			c.refresh(ctx)
 			c.systemd.Reloaded(ctx)
 		case <-files.Events:
 			settled = time.After(settle)
@@ -65,6 +66,23 @@ func (c *changes) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// refreshTimeout bounds the login that SIGHUP may call for.
+const refreshTimeout = 10 * time.Second
+
+// refresh reads every secret now. A policy that was attached to the role counts from the
+// next login on, so where something is denied there is one first.
+func (c *changes) refresh(ctx context.Context) {
+	if c.restart != nil {
+		return // Everything starts anew.
+	}
+	limit, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if err := c.vault.RefreshPolicies(limit); err != nil {
+		c.log.Warn("login failed, keeping the token", "error", err)
+	}
+	c.watcher.Refresh()
 }
 
 // notify returns a watcher of the files, or, where there can be none, one that

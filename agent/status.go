@@ -109,7 +109,7 @@ func ifAny(name, s string) []any {
 }
 
 func secretStatus(request render.Request, known watch.Reading, is watch.State) status.Secret {
-	s := status.Secret{Path: request.String(), Error: message(known.Err), Checked: is.Answered, Next: is.Next, Ends: is.Ends, Failing: is.Failing}
+	s := status.Secret{Path: request.String(), Error: message(known.Err), Checked: is.Answered, Attempted: is.Attempted, Next: is.Next, Ends: is.Ends, Failing: is.Failing}
 	if known.Secret != nil {
 		s.Version, s.Created = known.Secret.Version, known.Secret.Created
 	}

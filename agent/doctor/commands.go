@@ -76,6 +76,7 @@ func (e *exam) listeners(ctx context.Context) {
 		if conn, err := dial(ctx, l.Network, l.Address); err == nil {
 			_ = conn.Close()
 			e.ok("listener", l.String(), "answers already: an agent is running, or another program has the address")
+			e.compare(ctx, l)
 			continue
 		}
 		if l.Network == "unix" {

@@ -55,6 +55,8 @@ func (e *exam) probe(ctx context.Context, r render.Request) finding {
 	engine, err := e.secrets.Engine(ctx, path)
 	found := finding{at: at, engine: engine, err: err}
 	switch {
+	case err != nil && watch.IsPolicyDenial(err) && isPathOfKV(at):
+		found.secret, _, found.err = e.secrets.Read(ctx, at) // As it is written: the mount cannot be looked up.
 	case err != nil:
 	case !isHarmless(engine, at):
 		found.untried = true
@@ -80,6 +82,12 @@ func isHarmless(engine watch.Engine, r render.Request) bool {
 		return strings.HasPrefix(inside, "cert/") || strings.HasPrefix(inside, "ca")
 	}
 	return false
+}
+
+// isPathOfKV reports whether a path is plainly one of KV v2, which can be read without
+// effects.
+func isPathOfKV(r render.Request) bool {
+	return !r.Writes() && (r.Lists() || strings.Contains(r.Path, "/data/") || strings.Contains(r.Path, "/metadata/"))
 }
 
 // mostRounds bounds how often drops are rendered: a path that is another one each time,
@@ -180,10 +188,12 @@ func (e *exam) isAbsent(r render.Request) bool {
 
 func whatIs(f finding) string {
 	keys := plural(len(f.secret.Keys()), "key")
-	switch f.engine.KV {
-	case 2:
+	switch {
+	case f.engine.KV == 2 && f.secret.Version == 0:
+		return "may be read: metadata of KV v2, " + keys
+	case f.engine.KV == 2 || f.secret.Version > 0:
 		return fmt.Sprintf("may be read: KV v2, version %d, %s", f.secret.Version, keys)
-	case 1:
+	case f.engine.KV == 1:
 		return "may be read: KV v1, " + keys
 	}
 	return "may be read: " + f.engine.Kind + ", " + keys
@@ -248,7 +258,7 @@ func pathOf(r render.Request) string {
 	if r.Lists() {
 		path += "/"
 	}
-	return path
+	return watch.Unescaped(path)
 }
 
 // needs are the capabilities that a request takes.

@@ -68,7 +68,9 @@ type Secret struct {
 	// Checked is when Vault last answered, Next when it is asked again at the latest:
 	// zero for never.
 	Checked time.Time `json:"checked,omitzero"`
-	Next    time.Time `json:"next,omitzero"`
+	// Attempted is when Vault was last asked, whatever came of it.
+	Attempted time.Time `json:"attempted,omitzero"`
+	Next      time.Time `json:"next,omitzero"`
 	// Ends is when the lease or the certificate does; zero for what has no end.
 	Ends time.Time `json:"ends,omitzero"`
 	// Failing is since when it cannot be read.

@@ -122,7 +122,7 @@ func TestAReportComesThroughWhole(t *testing.T) {
 		PID: 1, Started: at, At: at, Summary: Summary{Ready: true, Text: "x"},
 		Session: Session{Address: "https://vault:8200", LoggedIn: true, TokenSince: at, TokenEnds: at},
 		Config:  Config{Files: []string{"f"}, Loaded: at, Warnings: []string{"w"}, Refused: at, Error: "e"},
-		Secrets: []Secret{{Path: "p", Version: 2, Created: "c", Checked: at, Next: at, Ends: at, Failing: at, Error: "e"}},
+		Secrets: []Secret{{Path: "p", Version: 2, Created: "c", Checked: at, Attempted: at, Next: at, Ends: at, Failing: at, Error: "e"}},
 		Drops:   []Drop{{Name: "<d>", Destination: "/d", Tenant: "t", State: Stale, Since: at, Written: at, Reloads: []string{"r"}, Error: "e"}},
 		ForEach: []ForEach{{Name: "n", Folder: "f", Tenants: 1, Error: "e", Failed: map[string]string{"a": "b"}}},
 		Reloads: []Reload{{By: "r", State: Done, Since: at, Next: at, Tries: 1, Error: "e"}},

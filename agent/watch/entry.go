@@ -35,9 +35,9 @@ type entry struct {
 	retry *backoff.ExponentialBackOff // nil while all is well
 	after time.Time                   // when to retry
 
-	answered time.Time // when Vault last did
-	tried    time.Time // when Vault was last asked
-	failing  time.Time // since when it cannot be read; zero when all is well
+	answered  time.Time // when Vault last did
+	attempted time.Time // when Vault was last asked
+	failing   time.Time // since when it cannot be read; zero when all is well
 
 	task   task
 	result result
@@ -150,7 +150,7 @@ func (e *entry) count(r result, reads *tally.Tally, now time.Time) {
 	case e.task != renew && !isAnswer:
 		reads.Note(r.asked, r.err)
 	}
-	e.tried = r.asked
+	e.attempted = r.asked
 	switch {
 	case r.err != nil && e.failing.IsZero():
 		e.failing = now

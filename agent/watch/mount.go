@@ -123,7 +123,7 @@ func (ms *mounts) note(known, now *knownMount) {
 	case known != nil && known.mount == now.mount:
 		known.asked, known.stale = now.asked, false
 		return
-	case known != nil:
+	case known != nil && (known.accessor != now.accessor || now.accessor == ""): // Else it was converted, with all that is in it.
 		now.changed, now.former = now.asked, cmp.Or(known.former, known.kind)
 	}
 	// Mounts do not overlap, but one that was found before may be in the place of this.
@@ -179,9 +179,24 @@ func (ms *mounts) confirm(ctx context.Context, path string, m mount, since time.
 			return errRemounted
 		}
 	}
-	// An engine of another kind has none of the secrets that the former one had.
-	if !known.changed.IsZero() && (time.Since(known.changed) < filling || known.former != known.kind) {
+	return known.checkFilled()
+}
+
+// checkFilled returns [errFilling] as long as the mount may lack what was in the one
+// whose place it has taken. An engine of another kind has nothing of that.
+func (m *knownMount) checkFilled() error {
+	if !m.changed.IsZero() && (time.Since(m.changed) < filling || m.former != m.kind) {
 		return errFilling
+	}
+	return nil
+}
+
+// checkFilled is that of the mount of a path.
+func (ms *mounts) checkFilled(path string) error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if known := ms.find(path); known != nil {
+		return known.checkFilled()
 	}
 	return nil
 }
@@ -201,7 +216,7 @@ func (ms *mounts) forget() {
 func (ms *mounts) ask(ctx context.Context, path string) (mount, error) {
 	answer, err := ms.vault.Read(ctx, "sys/internal/ui/mounts/"+path, nil)
 	err = withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
-	if isPolicyDenial(err) {
+	if IsPolicyDenial(err) {
 		return mount{denied: err}, nil
 	}
 	if err != nil {
@@ -250,13 +265,13 @@ type denied struct {
 func (e *denied) Error() string { return e.err.Error() + "; " + e.hint }
 func (e *denied) Unwrap() error { return e.err }
 
-// isPolicyDenial reports whether a policy is to blame, and not the token.
-func isPolicyDenial(err error) bool {
+// IsPolicyDenial reports whether a policy has denied a request, and not the token.
+func IsPolicyDenial(err error) bool {
 	return errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err) && !session.IsTransient(err)
 }
 
 func withPolicy(err error, format string, args ...any) error {
-	if isPolicyDenial(err) {
+	if IsPolicyDenial(err) {
 		return &denied{err, fmt.Sprintf(format, args...)}
 	}
 	return err

@@ -126,9 +126,11 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	answer, err := ss.ask(ctx, r, path, m, query)
 	switch {
 	case err != nil:
-		return nil, Life{}, ss.failed(ctx, path, m, err)
-	case answer.Secret == nil || answer.Data == nil:
+		return nil, Life{}, ss.failed(ctx, path, m, err, time.Now().Add(-recheck))
+	case answer.Secret == nil || answer.Data == nil && len(answer.Warnings) == 0:
 		return nil, Life{}, ss.missing(ctx, r, path, m)
+	case answer.Data == nil:
+		return nil, Life{}, ss.failed(ctx, path, m, fmt.Errorf("reading %s: the answer holds no data%s", path, warnings(answer.Secret)), time.Now())
 	case m.denied != nil:
 		ss.mounts.readAsWritten(path, m.denied)
 	case m.isKV() && isVersioned(answer.Data) != m.hasEnvelope(path):
@@ -149,15 +151,16 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 }
 
 // failed returns the error of a read that Vault has refused, or that the engine is
-// another one by now, so that the path was the wrong one.
-func (ss *Secrets) failed(ctx context.Context, path string, m mount, err error) error {
-	isAnswer := isPolicyDenial(err) || errors.Is(err, session.ErrRejected)
+// another one by now, so that the path was the wrong one. Vault is asked for that where
+// it was not since.
+func (ss *Secrets) failed(ctx context.Context, path string, m mount, err error, since time.Time) error {
+	var fault *session.Fault
 	switch {
-	case !isAnswer:
-		return err
+	case errors.As(err, &fault) && !IsPolicyDenial(err) && !errors.Is(err, session.ErrRejected):
+		return err // Vault has not answered.
 	case m.denied != nil:
 		return m.denied
-	case errors.Is(ss.mounts.confirm(ctx, path, m, time.Now().Add(-recheck)), errRemounted):
+	case errors.Is(ss.mounts.confirm(ctx, path, m, since), errRemounted):
 		return remounted(path)
 	}
 	return err
@@ -168,8 +171,8 @@ func remounted(path string) error {
 }
 
 // readList lists a folder. One that is not there is like an empty one to Vault; one
-// whose engine is another by now is not: drops that follow tenants would lose their
-// files.
+// whose engine is another by now is not, nor is a list that may still grow: drops that
+// follow tenants would lose the files of those that it lacks.
 func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secret, error) {
 	path := r.Path + "/"
 	m, err := ss.mounts.of(ctx, path)
@@ -179,33 +182,47 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 	if m.isKV2() && !strings.HasPrefix(path, m.path+"metadata/") {
 		return nil, remounted(r.Path)
 	}
-	answer, err := ss.vault.List(ctx, unescaped(r.Path))
+	answer, err := ss.vault.List(ctx, Unescaped(r.Path))
 	if err != nil {
 		err = withPolicy(err, "the login's policies need: path %q { capabilities = [\"list\"] }", path)
-		return nil, ss.failed(ctx, path, m, err)
+		return nil, ss.failed(ctx, path, m, err, time.Now().Add(-recheck))
 	}
-	data := map[string]any{"keys": []any{}}
-	if answer.Secret != nil && answer.Data["keys"] != nil {
-		data["keys"] = answer.Data["keys"]
+	keys := []any{}
+	if answer.Secret != nil {
+		var isList bool
+		if keys, isList = answer.Data["keys"].([]any); !isList {
+			return nil, fmt.Errorf("listing %s: the answer holds no list%s", r.Path, warnings(answer.Secret))
+		}
 		if m.denied != nil {
 			ss.mounts.readAsWritten(path, m.denied)
+		}
+		if err := ss.mounts.checkFilled(path); err != nil {
+			return nil, fmt.Errorf("listing %s: %w", r.Path, err)
 		}
 	} else if err := ss.mounts.confirm(ctx, path, m, time.Now()); errors.Is(err, errRemounted) {
 		return nil, remounted(r.Path)
 	} else if err != nil {
 		return nil, fmt.Errorf("listing %s: it is empty, and what it was on may be gone: %w", r.Path, err)
 	}
-	return &render.Secret{Path: r.Path, Data: secret.Of(data)}, nil
+	return &render.Secret{Path: r.Path, Data: secret.Of(map[string]any{"keys": keys})}, nil
 }
 
-// unescaped is a path as Vault gets it: %3F stands for a question mark in the name of a
+// warnings are those of an answer, to be put behind what is wrong with it.
+func warnings(answer *api.Secret) string {
+	if len(answer.Warnings) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(answer.Warnings, " ")
+}
+
+// Unescaped is a path as Vault gets it: %3F stands for a question mark in the name of a
 // secret, since what follows a plain one are parameters.
-func unescaped(path string) string {
+func Unescaped(path string) string {
 	return strings.NewReplacer("%3F", "?", "%3f", "?").Replace(path)
 }
 
 func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mount, query url.Values) (session.Answer, error) {
-	path = unescaped(path)
+	path = Unescaped(path)
 	if !r.Writes() {
 		hint := "the login's policies need: path %q { capabilities = [\"read\"] }"
 		if m.isKV() {
@@ -268,7 +285,7 @@ func version2(r render.Request, path string, m mount, answer *api.Secret) (*rend
 		return nil, fmt.Errorf("secret %q: the answer holds no version; is it a secret?", path)
 	}
 	if _, there := answer.Data["data"].(map[string]any); !there {
-		how, undo := "deleted", fmt.Sprintf("; \"vault kv undelete -versions=%d %s\" brings it back", version, unescaped(m.logical(path)))
+		how, undo := "deleted", fmt.Sprintf("; \"vault kv undelete -versions=%d %s\" brings it back", version, Unescaped(m.logical(path)))
 		if destroyed, _ := meta["destroyed"].(bool); destroyed {
 			how, undo = "destroyed", ""
 		}
@@ -321,7 +338,7 @@ func (ss *Secrets) explainMissing(ctx context.Context, r render.Request, path st
 	if !m.isKV() {
 		return fmt.Errorf("%q: %w; the %s engine has answered nothing", path, ErrMissing, m.kind)
 	}
-	logical := unescaped(m.logical(path))
+	logical := Unescaped(m.logical(path))
 	if newest := ss.newest(ctx, r, path, m); newest > 0 {
 		return fmt.Errorf("secret %q: %w: there is no such version, the newest is %d; \"vault kv metadata get %s\" lists them", r.Path, ErrMissing, newest, logical)
 	}
@@ -336,7 +353,7 @@ func (ss *Secrets) newest(ctx context.Context, r render.Request, path string, m 
 	if !m.hasEnvelope(path) || path == r.Path {
 		return 0
 	}
-	answer, err := ss.vault.Read(ctx, unescaped(path), nil)
+	answer, err := ss.vault.Read(ctx, Unescaped(path), nil)
 	if err != nil || answer.Secret == nil || !isVersioned(answer.Data) {
 		return 0
 	}
@@ -348,7 +365,7 @@ func (ss *Secrets) list(ctx context.Context, path string, m mount) []string {
 	if m.isKV2() {
 		path = m.path + "metadata/" + strings.TrimPrefix(m.logical(path), m.path)
 	}
-	answer, err := ss.vault.List(ctx, unescaped(path))
+	answer, err := ss.vault.List(ctx, Unescaped(path))
 	if err != nil || answer.Secret == nil {
 		return nil
 	}

@@ -11,9 +11,9 @@ import (
 type State struct {
 	// Answered is when Vault last answered; zero where it has not yet.
 	Answered time.Time
-	// Tried is when Vault was last asked, whatever came of it; zero where it was not
+	// Attempted is when Vault was last asked, whatever came of it; zero where it was not
 	// yet.
-	Tried time.Time
+	Attempted time.Time
 	// Failing is since when it cannot be read; zero when all is well.
 	Failing time.Time
 	// Next is when it is looked at again, at the latest; zero where that is never
@@ -38,7 +38,7 @@ func (w *Watcher) States(ctx context.Context) map[render.Request]State {
 func (s *sweep) states(now time.Time) map[render.Request]State {
 	all := make(map[render.Request]State, len(s.entries))
 	for _, e := range s.entries {
-		is := State{Answered: e.answered, Tried: e.tried, Failing: e.failing, Ends: e.last.Life.ends()}
+		is := State{Answered: e.answered, Attempted: e.attempted, Failing: e.failing, Ends: e.last.Life.ends()}
 		if is.Next = now; !e.busy {
 			is.Next, _ = e.due(now, s.w.wall().Round(0))
 		}

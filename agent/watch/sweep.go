@@ -225,7 +225,7 @@ func (s *sweep) unresolve(e *entry) {
 	for _, r := range others {
 		s.entries = append(s.entries, &entry{
 			name: r, asked: []render.Request{r}, last: e.last, plan: e.plan,
-			answered: e.answered, tried: e.tried, failing: e.failing,
+			answered: e.answered, attempted: e.attempted, failing: e.failing,
 		})
 	}
 }

@@ -189,14 +189,14 @@ func (t table) report(r *status.Report) error {
 	}
 	if len(r.Secrets) > 0 {
 		t.row()
-		t.row("SECRET", "VERSION", "READ", "NEXT", "ENDS", "WHY")
+		t.row("SECRET", "VERSION", "READ", "TRIED", "NEXT", "ENDS", "WHY")
 	}
 	for _, s := range r.Secrets {
 		version := "-"
 		if s.Version > 0 {
 			version = strconv.Itoa(s.Version)
 		}
-		t.row(s.Path, version, t.age(s.Checked), t.until(s.Next), t.until(s.Ends), s.Error)
+		t.row(s.Path, version, t.age(s.Checked), t.age(s.Attempted), t.until(s.Next), t.until(s.Ends), s.Error)
 	}
 	if len(r.Reloads) > 0 {
 		t.row()
