@@ -32,8 +32,11 @@ type File struct {
 	// UID and GID are its owner. Where they are nil it is the agent; but an agent
 	// that is not root keeps the group of the file that is there, if it may.
 	UID, GID *int
-	// CreateDirs makes missing parent folders, with mode 0700.
+	// CreateDirs makes missing parent folders: see [Plan].
 	CreateDirs bool
+	// DirMode holds the permission bits of those folders; 0 for those that let in who
+	// may read the file: see [DirMode].
+	DirMode fs.FileMode
 	// InPlace writes into the file that is there, which a bind mount of a single
 	// file calls for. A reader may then see half of it.
 	InPlace bool
@@ -98,12 +101,15 @@ func checkKind(path string, info fs.FileInfo) error {
 
 // Write writes single files, each on its own: the failure of one leaves it as it
 // was and does not stop the others. The results are in the order of the files.
-func Write(files []File) []Result {
+func Write(files []File) []Result { return new(Plan).Write(files) }
+
+// Write is [Write] with a plan that knows of other files, too.
+func (p *Plan) Write(files []File) []Result {
 	units := make([]Unit, len(files))
 	for i, f := range files {
 		units[i] = Unit{Files: []File{f}}
 	}
-	return slices.Concat(Stage(units).Commit()...)
+	return slices.Concat(p.Stage(units).Commit()...)
 }
 
 // Batch are units whose content is whole on disk, but not in place yet.
@@ -131,8 +137,20 @@ type staged interface {
 const maxOpen = 128
 
 // Stage prepares units. [Batch.Commit] must follow.
-func Stage(units []Unit) *Batch {
-	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units)), folders: folders{}}
+func Stage(units []Unit) *Batch { return new(Plan).Stage(units) }
+
+// Stage is [Stage] with a plan that knows of other files, too. Where a folder is
+// missing, the plan is told of the files of the units.
+func (p *Plan) Stage(units []Unit) *Batch {
+	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units))}
+	planned := false
+	b.folders.make = func(path string) (*os.Root, error) {
+		if !planned {
+			p.addUnits(units)
+			planned = true
+		}
+		return p.open(path)
+	}
 	for i, u := range units {
 		var err error
 		if u.Set != "" {

@@ -32,6 +32,9 @@ var children = map[string]func(dir string) error{
 	"set":   func(dir string) error { return writeForEver(dir, oneSet) },
 	"limit": writeBeyondLimit,
 	"user":  writeAsUser,
+	"make":  makeAsUser,
+
+	"chown only": makeForAUser,
 }
 
 func TestMain(m *testing.M) {

@@ -31,7 +31,7 @@ type stagedFile struct {
 }
 
 // stageFile returns nil where there is nothing to put in place.
-func (fs folders) stageFile(f File) (staged, []Result, error) {
+func (fs *folders) stageFile(f File) (staged, []Result, error) {
 	fail := func(err error) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", f.Path, err)
 	}
@@ -94,7 +94,7 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 	uid, gid := ownerOf(info)
 	if f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
 		if err := d.root.Chown(base, id(f.UID), id(f.GID)); err != nil {
-			return info, false, chownError(f, Bare(err))
+			return info, false, chownError(f.UID, f.GID, Bare(err))
 		}
 	}
 	if info.Mode().Perm() != f.Mode.Perm() {
@@ -126,13 +126,13 @@ func id(p *int) int {
 	return *p
 }
 
-func chownError(f File, err error) error {
+func chownError(uid, gid *int, err error) error {
 	owner := ""
-	if f.UID != nil {
-		owner += fmt.Sprintf(" user %d", *f.UID)
+	if uid != nil {
+		owner += fmt.Sprintf(" user %d", *uid)
 	}
-	if f.GID != nil {
-		owner += fmt.Sprintf(" group %d", *f.GID)
+	if gid != nil {
+		owner += fmt.Sprintf(" group %d", *gid)
 	}
 	return fmt.Errorf("giving it to%s: %w; only root, or who has CAP_CHOWN, may do that", owner, err)
 }
@@ -174,7 +174,7 @@ func fillWith(to *os.File, f File) error {
 func own(to *os.File, f File, old fs.FileInfo) (warnings []string, err error) {
 	if f.UID != nil || f.GID != nil {
 		if err := to.Chown(id(f.UID), id(f.GID)); err != nil {
-			return nil, chownError(f, Bare(err))
+			return nil, chownError(f.UID, f.GID, Bare(err))
 		}
 		return nil, nil
 	}
@@ -266,7 +266,7 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	_ = f.Chmod(s.file.Mode.Perm())
 	if s.file.UID != nil || s.file.GID != nil {
 		if err := f.Chown(id(s.file.UID), id(s.file.GID)); err != nil {
-			return chownError(s.file, Bare(err))
+			return chownError(s.file.UID, s.file.GID, Bare(err))
 		}
 	}
 	before, err := io.ReadAll(f)

@@ -31,31 +31,38 @@ type folder struct {
 	path string
 }
 
-// folders are those of one batch, by path.
-type folders map[string]*folder
-
-func (fs folders) open(path string, create bool) (*folder, error) {
-	if dir := fs[path]; dir != nil {
-		return dir, nil
-	}
-	if create {
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, fmt.Errorf("creating folder %s: %w", path, Bare(err))
-		}
-	}
-	root, err := os.OpenRoot(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening folder %s: %w", path, Bare(err))
-	}
-	fs[path] = &folder{root, path}
-	return fs[path], nil
+// folders are those of one batch.
+type folders struct {
+	opened map[string]*folder // by path
+	make   func(path string) (*os.Root, error)
 }
 
-func (fs folders) close() {
-	for _, dir := range fs {
+// open opens a folder. One that is missing is made where create says so.
+func (fs *folders) open(path string, create bool) (*folder, error) {
+	if dir := fs.opened[path]; dir != nil {
+		return dir, nil
+	}
+	root, err := os.OpenRoot(path)
+	missing := errors.Is(err, os.ErrNotExist)
+	switch {
+	case missing && create:
+		if root, err = fs.make(path); err != nil {
+			return nil, fmt.Errorf("creating folder %w", err)
+		}
+	case missing:
+		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", path)
+	case err != nil:
+		return nil, fmt.Errorf("opening folder %s: %w", path, Bare(err))
+	}
+	if fs.opened == nil {
+		fs.opened = map[string]*folder{}
+	}
+	fs.opened[path] = &folder{root, path}
+	return fs.opened[path], nil
+}
+
+func (fs *folders) close() {
+	for _, dir := range fs.opened {
 		_ = dir.root.Close()
 	}
 }
@@ -88,8 +95,8 @@ func syncFolder(root *os.Root) error {
 func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }
 
 // Clean removes from a folder what writers have left there that were killed:
-// temporary files, and generations of a set that "..data" does not name. What
-// another process is writing is left alone. It returns how much was removed.
+// temporary files and folders, and generations of a set that "..data" does not name.
+// What another process is writing is left alone. It returns how much was removed.
 func Clean(path string) (removed int, err error) {
 	root, err := os.OpenRoot(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -117,10 +124,7 @@ var tempNames = regexp.MustCompile("^" + regexp.QuoteMeta(tempPrefix) + "[A-Z2-7
 // isLeftover tells whether a name is one that only this package gives, to what it
 // gives it.
 func isLeftover(e fs.DirEntry) bool {
-	if e.IsDir() {
-		return strings.HasPrefix(e.Name(), generationPrefix)
-	}
-	return tempNames.MatchString(e.Name())
+	return e.IsDir() && strings.HasPrefix(e.Name(), generationPrefix) || tempNames.MatchString(e.Name())
 }
 
 // young is how long what holds nothing is left alone: a link, which cannot be

@@ -10,7 +10,7 @@ import (
 // with a single file: such a one cannot be replaced. It is false where that cannot
 // be told.
 func IsMount(path string) bool {
-	opened := folders{}
+	var opened folders
 	defer opened.close()
 	folder, base := split(path)
 	dir, err := opened.open(folder, false)
@@ -20,7 +20,7 @@ func IsMount(path string) bool {
 // CheckInSet is like [Check], for a file in the folder of a set, where links are
 // in order.
 func CheckInSet(path string) error {
-	opened := folders{}
+	var opened folders
 	defer opened.close()
 	folder, base := split(path)
 	dir, err := opened.open(folder, false)

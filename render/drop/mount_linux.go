@@ -1,7 +1,10 @@
 package drop
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,4 +41,44 @@ func memory(content []byte) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// mayWriteEverywhere tells whether this process may write to folders of others. Root in
+// a container may lack the capability.
+func mayWriteEverywhere() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return os.Geteuid() == 0
+	}
+	return data[0].Effective&(1<<unix.CAP_DAC_OVERRIDE) != 0
+}
+
+// renameNew renames within a folder, and fails with [fs.ErrExist] where there is
+// something of the new name, even an empty folder.
+func renameNew(in *os.Root, from, to string) error {
+	dir, err := in.Open(".")
+	if err != nil {
+		return Bare(err)
+	}
+	defer func() { _ = dir.Close() }()
+	err = unix.Renameat2(int(dir.Fd()), from, int(dir.Fd()), to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // Not every file system can.
+		return renameUnlessThere(in, from, to)
+	}
+	return err
+}
+
+// mkdirExactly makes a folder with this very mode. The umask is that of a thread which
+// shares it with no other, and ends with the function.
+func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // For ever: the thread ends with it.
+		if unix.Unshare(unix.CLONE_FS) == nil {
+			unix.Umask(0)
+		}
+		done <- in.Mkdir(name, mode.Perm())
+	}()
+	return <-done
 }

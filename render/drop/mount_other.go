@@ -4,6 +4,7 @@ package drop
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
@@ -16,4 +17,14 @@ func onDisk(string) bool { return false }
 // memory is a file that is in no folder.
 func memory([]byte) (*os.File, error) {
 	return nil, errors.New("no file can be made in its folder, and none in memory on this system")
+}
+
+// mayWriteEverywhere tells whether this process may write to folders of others.
+func mayWriteEverywhere() bool { return os.Geteuid() == 0 }
+
+func renameNew(in *os.Root, from, to string) error { return renameUnlessThere(in, from, to) }
+
+// mkdirExactly makes a folder, from whose mode the umask is taken.
+func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
+	return in.Mkdir(name, mode.Perm())
 }

@@ -30,7 +30,7 @@ type stagedSet struct {
 }
 
 // stageSet returns nil where there is nothing to put in place.
-func (fs folders) stageSet(u Unit) (staged, []Result, error) {
+func (fs *folders) stageSet(u Unit) (staged, []Result, error) {
 	fail := func(err error) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", u.Set, err)
 	}
