@@ -39,7 +39,7 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	if err != nil {
 		return err
 	}
-	sinks := newSinks(cfg.Sinks, vault, log)
+	sinks := newSinks(cfg, vault, log)
 	err = session.Retry(ctx, log, session.IsTransient, func() error { return vault.Login(ctx) })
 	if err != nil {
 		return err
@@ -175,15 +175,15 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	if err != nil {
 		return nil, err
 	}
-	sinks := newSinks(cfg.Sinks, vault, r.log)
+	sinks := newSinks(cfg, vault, r.log)
 	watcher := watch.New(watch.NewSecrets(vault), r.log)
 	vault.CountInto(&r.counts.session)
 	watcher.CountReads(&r.counts.reads)
-	r.server.Keep(cfg.Listeners)
+	r.listen(cfg)
 	keeper := &keeper{
 		dropper: newDropper(cfg, r.log), vault: vault, watcher: watcher, queue: r.queue,
 		cfg: cfg, plans: make(chan *config.Config), status: r.status, board: r.board, started: r.started,
-		listen: r.server.Keep,
+		listen: r.listen,
 	}
 	keeper.counts = r.counts
 	keeper.dropper.process, keeper.dropper.busy = r.process, r.board.Busy
@@ -211,6 +211,12 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	return changes.restart, err
 }
 
+// listen opens the listeners of a configuration, and closes all others.
+func (r runner) listen(cfg *config.Config) {
+	r.server.Folders = cfg.Folders()
+	r.server.Keep(cfg.Listeners)
+}
+
 // keeper is the actor that keeps files current.
 type keeper struct {
 	*dropper
@@ -221,7 +227,7 @@ type keeper struct {
 	plans   chan *config.Config
 	status  <-chan os.Signal // asks for the report, for the log
 	board   *status.Board
-	listen  func([]config.Listener)
+	listen  func(*config.Config)
 	started time.Time
 	wanted  []render.Request
 	told    []*watch.Lease
@@ -266,7 +272,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			k.learn(batch)
 		case cfg := <-k.plans:
 			k.cfg = cfg
-			k.listen(cfg.Listeners)
+			k.listen(cfg)
 			k.setDrops(cfg)
 			k.retain()
 			k.wanted = nil

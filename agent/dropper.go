@@ -28,6 +28,7 @@ type dropper struct {
 	readings        watch.Batch
 	states          []*state
 	folders         map[string]bool // that were looked at and cleaned
+	cleaned         map[string]bool // those above folders that were missing
 	placed          map[string]bool // places of tenants that were warned of
 	environ         environ
 	process         *supervise.Process    // nil where no command is supervised
@@ -42,6 +43,7 @@ type dropper struct {
 	farewells       []farewell        // to be told of tenants that are gone
 	owed            []reload.News     // of an earlier run
 	released        []string          // leases of an earlier run, of files that are removed
+	plan            *drop.Plan        // of the folders that are made
 }
 
 // state is a drop and what became of it.
@@ -83,7 +85,7 @@ func newDropper(cfg *config.Config, log *slog.Logger) *dropper {
 }
 
 func newDropperOf(cfg *config.Config, log *slog.Logger, dry bool) *dropper {
-	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, placed: map[string]bool{}, dry: dry, busy: func(time.Time) {}, counts: &counts{}}
+	d := &dropper{log: log, readings: watch.Batch{}, folders: map[string]bool{}, cleaned: map[string]bool{}, placed: map[string]bool{}, dry: dry, busy: func(time.Time) {}, counts: &counts{}}
 	d.setDrops(cfg)
 	return d
 }
@@ -102,6 +104,7 @@ func (d *dropper) setDrops(cfg *config.Config) {
 	for _, s := range d.states {
 		d.former[s.key()] = s
 	}
+	d.plan = cfg.Folders()
 	d.tenant, d.service, d.states, d.byDestination = cfg.Tenant, cfg.Service, nil, map[string]*state{}
 	for _, each := range cfg.Drops {
 		d.add(&state{drop: each, dirty: true})
@@ -123,6 +126,7 @@ func (d *dropper) setDrops(cfg *config.Config) {
 func (d *dropper) add(s *state, instead ...*state) {
 	d.states = append(d.states, s)
 	if s.env == "" {
+		d.plan.Add(s.drop.File())
 		for _, path := range s.drop.Paths() {
 			d.byDestination[path] = s
 		}
@@ -401,7 +405,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 		first[i] = len(units)
 		units = append(units, r.units()...)
 	}
-	batch := drop.Stage(units)
+	batch := d.plan.Stage(units)
 	for i, r := range ready {
 		d.examine(ctx, batch, first[i], r)
 	}
@@ -443,10 +447,9 @@ func (r rendered) units() []drop.Unit {
 	}
 	all := []drop.Unit{own}
 	for i, s := range r.states {
-		all[0].Files = append(all[0].Files, drop.File{
-			Path: s.drop.Destination, Content: r.contents[i], Mode: s.drop.Mode, UID: s.drop.UID, GID: s.drop.GID,
-			CreateDirs: s.drop.CreateDirs, InPlace: s.drop.InPlace, Backup: s.drop.Backup,
-		})
+		file := s.drop.File()
+		file.Content = r.contents[i]
+		all[0].Files = append(all[0].Files, file)
 		for _, side := range r.sides[i] {
 			all = append(all, drop.Unit{Files: []drop.File{side}})
 		}

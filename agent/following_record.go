@@ -78,7 +78,7 @@ func (d *dropper) remember(f *following) {
 	if string(content) == f.written || len(f.members) == 0 && !exists(path) {
 		return
 	}
-	result := drop.Write([]drop.File{{Path: path, Content: append(content, '\n'), Mode: 0o600, CreateDirs: f.of.CreateDirs}})[0]
+	result := d.plan.Write([]drop.File{{Path: path, Content: append(content, '\n'), Mode: 0o600, CreateDirs: f.of.CreateDirs}})[0]
 	if result.Err != nil {
 		if f.unwritten == nil || f.unwritten.Error() != result.Err.Error() {
 			d.log.Warn("which tenants there are cannot be written down: files of those that go while no agent runs will stay", "error", result.Err)

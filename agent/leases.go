@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"time"
@@ -21,6 +22,11 @@ func (d *dropper) keepRecord(s *state) error {
 	all := next.and(s.record())
 	if all.isEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
 		return nil
+	}
+	if s.drop.CreateDirs {
+		if err := d.plan.Make(filepath.Dir(s.drop.Destination)); err != nil {
+			return err
+		}
 	}
 	return all.write(s.drop.Destination)
 }

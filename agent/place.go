@@ -23,12 +23,10 @@ func (d *dropper) tidy(s *state) {
 		return
 	}
 	d.folders[folder] = true
-	removed, err := drop.Clean(folder)
-	if err != nil {
-		d.log.Warn("what a killed agent may have left cannot be removed", "folder", folder, "error", err)
-	}
-	if removed > 0 {
-		d.log.Info("removed what a killed agent has left", "folder", folder, "count", removed)
+	there := drop.Nearest(folder) // A folder that was not finished is beside its place.
+	if there == folder || !d.cleaned[there] {
+		d.cleaned[there] = true
+		d.clean(there, there == folder)
 	}
 	is, err := drop.Inspect(folder)
 	if err != nil {
@@ -45,6 +43,18 @@ func (d *dropper) tidy(s *state) {
 	}
 	if is.OnDisk && !s.drop.RequireTmpfs {
 		d.log.Warn(isOnDisk, "folder", folder)
+	}
+}
+
+// clean removes what a killed agent has left in a folder. Only in one that files are
+// written to it has to be able to look.
+func (d *dropper) clean(folder string, isOwn bool) {
+	removed, err := drop.Clean(folder)
+	if err != nil && isOwn {
+		d.log.Warn("what a killed agent may have left cannot be removed", "folder", folder, "error", err)
+	}
+	if removed > 0 {
+		d.log.Info("removed what a killed agent has left", "folder", folder, "count", removed)
 	}
 }
 

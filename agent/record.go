@@ -72,10 +72,11 @@ func (r record) write(destination string) error {
 	return nil
 }
 
-// file is the record as it is written.
+// file is the record as it is written. Its folder is made for the drop's file, whose
+// readers it has to let in.
 func (r record) file(destination string) drop.File {
 	content, _ := json.Marshal(r) // It has nothing that could fail.
-	return drop.File{Path: recordPath(destination), Content: append(content, '\n'), Mode: 0o600, CreateDirs: true}
+	return drop.File{Path: recordPath(destination), Content: append(content, '\n'), Mode: 0o600}
 }
 
 func (r record) isEmpty() bool { return len(r.Leases)+len(r.Certificates) == 0 && !r.Untold }

@@ -14,14 +14,15 @@ import (
 // sinks write every token of the session into files.
 type sinks struct {
 	files  []config.Sink
+	plan   *drop.Plan  // of the folders that are made
 	tokens chan string // the latest
 	log    *slog.Logger
 }
 
 // newSinks shares the session's tokens, where there are sinks for them.
-func newSinks(files []config.Sink, vault *session.Session, log *slog.Logger) *sinks {
-	s := &sinks{files: files, tokens: make(chan string, 1), log: log}
-	if len(files) > 0 {
+func newSinks(cfg *config.Config, vault *session.Session, log *slog.Logger) *sinks {
+	s := &sinks{files: cfg.Sinks, plan: cfg.Folders(), tokens: make(chan string, 1), log: log}
+	if len(s.files) > 0 {
 		vault.Share(s.take)
 	}
 	return s
@@ -78,7 +79,9 @@ func (s *sinks) flush() error {
 func (s *sinks) write(token string) error {
 	var errs []error
 	for _, to := range s.files {
-		r := drop.Write([]drop.File{{Path: to.Path, Content: []byte(token), Mode: to.Mode, CreateDirs: true}})[0]
+		file := to.File()
+		file.Content = []byte(token)
+		r := s.plan.Write([]drop.File{file})[0]
 		errs = append(errs, r.Err)
 		if r.Outcome == drop.Created || r.Outcome == drop.Changed {
 			s.log.Info("wrote the token to its sink", "path", to.Path)

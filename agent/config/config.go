@@ -10,6 +10,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
@@ -149,8 +150,10 @@ type Drop struct {
 	Mode        fs.FileMode
 	// UID and GID are the owner that the file gets; nil for the agent's own, or
 	// that of the file that is there.
-	UID, GID   *int
+	UID, GID *int
+	// CreateDirs makes missing folders, with DirMode if that is not 0: see [drop.Plan].
 	CreateDirs bool
+	DirMode    fs.FileMode
 	// InPlace writes into the file that is there instead of replacing it.
 	InPlace bool
 	// Backup keeps the content before.
@@ -176,6 +179,14 @@ type Drop struct {
 	Files []string
 }
 
+// File is the file that the drop writes, without its content.
+func (d *Drop) File() drop.File {
+	return drop.File{
+		Path: d.Destination, Mode: d.Mode, UID: d.UID, GID: d.GID,
+		CreateDirs: d.CreateDirs, DirMode: d.DirMode, InPlace: d.InPlace, Backup: d.Backup,
+	}
+}
+
 // Paths are the files that the drop writes, but for those that its template writes
 // besides.
 func (d *Drop) Paths() []string {
@@ -191,6 +202,7 @@ type Set struct {
 	Name       string
 	Folder     string
 	CreateDirs bool
+	DirMode    fs.FileMode // as that of a drop
 	// Check runs before a new generation is put in place, or is nil.
 	Check *Check
 	// Wait gathers changes.

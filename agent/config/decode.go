@@ -143,6 +143,8 @@ type setBody struct {
 	Destination      string          `hcl:"destination"`
 	DestinationRange hcl.Range       `hcl:"destination,attr_value_range"`
 	CreateDirs       *bool           `hcl:"create_dest_dirs,optional"`
+	DirPerms         string          `hcl:"dir_perms,optional"`
+	DirPermsRange    hcl.Range       `hcl:"dir_perms,attr_value_range"`
 	Templates        []templateBlock `hcl:"template,block"`
 	Drops            []dropBlock     `hcl:"drop,block"`
 	Check            *execBlock      `hcl:"check,block"`
@@ -209,6 +211,8 @@ type dropBody struct {
 	Group            string         `hcl:"group,optional"`
 	GroupRange       hcl.Range      `hcl:"group,attr_value_range"`
 	CreateDirs       *bool          `hcl:"create_dest_dirs,optional"`
+	DirPerms         string         `hcl:"dir_perms,optional"`
+	DirPermsRange    hcl.Range      `hcl:"dir_perms,attr_value_range"`
 	Write            string         `hcl:"write,optional"`
 	WriteRange       hcl.Range      `hcl:"write,attr_value_range"`
 	Backup           bool           `hcl:"backup,optional"`

@@ -60,7 +60,7 @@ func (l *loader) set(name string, body hcl.Body, def hcl.Range) {
 }
 
 func (l *loader) oneSet(b setBody) {
-	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs}
+	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs, DirMode: l.dirMode(b.DirPerms, b.DirPermsRange)}
 	if b.Destination == "" {
 		return // gohcl has said so.
 	}
@@ -97,6 +97,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		CreateDirs: b.CreateDirs == nil || *b.CreateDirs, Backup: b.Backup, Set: in,
 		Strict: or(b.Strict, l.strict), RequireTmpfs: or(b.RequireTmpfs, l.requireTmpfs),
 	}
+	d.DirMode = l.dirMode(b.DirPerms, b.DirPermsRange)
 	if in != nil {
 		l.inSet(&d, b)
 	}
@@ -116,7 +117,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		l.at(def, "a drop of format %q needs a secret, such as secret = \"secret/tenant/demo/nexa\"", d.Format)
 	}
 	if b.Perms != "" {
-		d.Mode = l.mode(b)
+		d.Mode = l.mode("perms", b.Perms, b.PermsRange, defaultMode, 0o440)
 	}
 	d.UID, d.GID = l.owner(b)
 	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
@@ -150,6 +151,10 @@ func (l *loader) inSet(d *Drop, b dropBody) {
 	if b.Wait != nil {
 		l.at(b.Wait.DefRange, "wait cannot be in a set, which changes as a whole: write it into the set block")
 	}
+	if b.DirPerms != "" {
+		l.at(b.DirPermsRange, "dir_perms cannot be in a set, whose folder is for all its files: write it into the set block")
+	}
+	d.CreateDirs, d.DirMode = d.CreateDirs && d.Set.CreateDirs, d.Set.DirMode
 	if b.OnMissing == string(RemoveFile) {
 		l.at(b.OnMissingRange, "on_missing = \"remove\" cannot be in a set, which is replaced as a whole")
 	}
@@ -235,13 +240,34 @@ func (l *loader) format(b dropBody) render.Format {
 	return render.FormatDotenv
 }
 
-func (l *loader) mode(b dropBody) fs.FileMode {
-	mode, err := strconv.ParseUint(b.Perms, 8, 32)
+// mode reads a file mode. What is none counts as otherwise.
+func (l *loader) mode(name, text string, at hcl.Range, otherwise, another fs.FileMode) fs.FileMode {
+	mode, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || mode > 0o777 {
-		l.at(b.PermsRange, "perms %q is not a file mode; write one such as \"0600\" or \"0440\"", b.Perms)
-		return defaultMode
+		l.at(at, "%s %q is not a file mode; write one such as \"%04o\" or \"%04o\"", name, text, otherwise, another)
+		return otherwise
 	}
 	return fs.FileMode(mode)
+}
+
+// closedFolder is the mode of a folder that is the owner's alone.
+const closedFolder fs.FileMode = 0o700
+
+// dirMode is the mode of the folders that are made, or 0 where it is to follow from
+// the files'.
+func (l *loader) dirMode(text string, at hcl.Range) fs.FileMode {
+	if text == "" {
+		return 0
+	}
+	mode := l.mode("dir_perms", text, at, closedFolder, 0o750)
+	meant := mode&^0o002 | closedFolder
+	switch {
+	case mode&0o002 != 0:
+		l.at(at, "dir_perms %q lets every user of this machine put other files in place of these; write \"%04o\"", text, meant)
+	case mode&0o700 != 0o700:
+		l.at(at, "dir_perms %q shuts out the folder's owner; write \"%04o\"", text, meant)
+	}
+	return meant
 }
 
 // choice is one of several words; the first is the default.
@@ -283,7 +309,11 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 // owner finds the ids of user and group.
 func (l *loader) owner(b dropBody) (uid, gid *int) {
 	find := func(name string, at hcl.Range, lookup func(string) (int, error)) *int {
-		if name == "" || l.dependsOnKey(name) {
+		if l.dependsOnKey(name) {
+			l.ownersDiffer = true
+			return nil
+		}
+		if name == "" {
 			return nil
 		}
 		id, err := lookup(name)

@@ -44,6 +44,11 @@ type ForEach struct {
 	// CreateDirs says that folders are made that are not there.
 	CreateDirs bool
 
+	// samples are the drops of all keys that the configuration lists; else those of a
+	// key that stands for any.
+	samples []Drop
+	// ownersDiffer says that user or group depend on the key.
+	ownersDiffer bool
 	// build makes the drops of a key, or of one that stands for any.
 	build func(key string, standIn bool) ([]Drop, error)
 }
@@ -98,6 +103,9 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 	f.build = func(key string, standIn bool) ([]Drop, error) {
 		each := l.forKey(key, standIn)
 		one(each, b.Rest)
+		if standIn {
+			f.ownersDiffer = each.ownersDiffer
+		}
 		for i := range each.cfg.Drops {
 			d := &each.cfg.Drops[i]
 			if name != "" && d.Set == nil {
@@ -193,6 +201,7 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 	f.Place = place
 	l.claim(f.Pattern, def)
 	if len(f.Keys) == 0 {
+		f.samples = one
 		return
 	}
 	built := map[string][]Drop{}
@@ -205,6 +214,7 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 			}
 		}
 		built[key] = drops
+		f.samples = append(f.samples, drops...)
 	}
 	anew := f.build
 	f.build = func(key string, standIn bool) ([]Drop, error) {

@@ -135,6 +135,7 @@ type loader struct {
 	requireTmpfs bool
 	key          string                         // of a block with for_each, or ""
 	standIn      bool                           // the key stands for any
+	ownersDiffer bool                           // user or group depend on the key
 	ctx          *hcl.EvalContext               // what expressions may use
 	parsed       map[parsedKey]*render.Template // templates that the keys of a for_each share
 	files        *[]string                      // those of the configuration

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -225,6 +226,10 @@ func (p *printer) setBlock(s *Set, drops []Drop) {
 	p.block("set "+quote(s.Name), func() {
 		p.eachKey()
 		p.set("destination", s.Folder)
+		if !s.CreateDirs {
+			p.raw("create_dest_dirs", "false")
+		}
+		p.dirPerms(s.DirMode)
 		for _, d := range drops {
 			p.drop(d)
 		}
@@ -256,6 +261,9 @@ func (p *printer) drop(d Drop) {
 		p.id("user", d.UID)
 		p.id("group", d.GID)
 		p.raw("create_dest_dirs", strconv.FormatBool(d.CreateDirs))
+		if d.Set == nil {
+			p.dirPerms(d.DirMode)
+		}
 		if d.InPlace {
 			p.set("write", "in_place")
 		}
@@ -273,6 +281,13 @@ func (p *printer) drop(d Drop) {
 		p.check(d.Check)
 		p.reloads(d.Reloads)
 	})
+}
+
+// dirPerms prints nothing where the mode of folders follows from the files'.
+func (p *printer) dirPerms(mode fs.FileMode) {
+	if mode != 0 {
+		p.set("dir_perms", fmt.Sprintf("%04o", mode))
+	}
 }
 
 func (p *printer) id(name string, id *int) {

@@ -5,17 +5,22 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // Server answers at the listeners of a configuration. It does nothing, and costs
 // nothing, where there are none.
 type Server struct {
+	// Folders makes the missing folders of sockets. It is for the next [Server.Keep].
+	Folders *drop.Plan
+
 	board   *Board
 	counts  func() Counts
 	version string
@@ -28,7 +33,7 @@ type Server struct {
 // NewServer returns a server without listeners. What has been done comes from counts,
 // which may be called concurrently.
 func NewServer(board *Board, counts func() Counts, version string, started time.Time, log *slog.Logger) *Server {
-	return &Server{board: board, counts: counts, version: version, started: started, log: log}
+	return &Server{Folders: &drop.Plan{}, board: board, counts: counts, version: version, started: started, log: log}
 }
 
 // Keep opens the listeners that are new, and closes those that are not there any
@@ -78,18 +83,24 @@ func (e *endpoint) isAt(at config.Listener) bool {
 func (s *Server) start(at config.Listener) *endpoint {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &endpoint{at: at, cancel: cancel}
-	e.done.Go(func() { s.run(ctx, at) })
+	folders := s.Folders // The field may be another one's by the time.
+	e.done.Go(func() { s.run(ctx, at, folders) })
 	return e
 }
 
 // run serves at a listener until the context ends. One that cannot be had is tried
 // again, for files are more important: it stops nothing.
-func (s *Server) run(ctx context.Context, at config.Listener) {
+func (s *Server) run(ctx context.Context, at config.Listener, folders *drop.Plan) {
 	always := func(error) bool { return true }
 	for ctx.Err() == nil {
 		var bound net.Listener
 		err := session.Retry(ctx, s.log, always, func() (err error) {
-			bound, err = listen(ctx, at)
+			if at.Network == "unix" { // Else it would be for the agent alone, whoever may use the socket.
+				err = folders.Make(filepath.Dir(at.Address))
+			}
+			if err == nil {
+				bound, err = listen(ctx, at)
+			}
 			return err
 		})
 		if err != nil {

@@ -72,7 +72,8 @@ exec block its command is waited for, up to kill_timeout.`,
 func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
 	if cfg.PIDFile != "" {
 		content := []byte(strconv.Itoa(os.Getpid()) + "\n")
-		if err := drop.Write([]drop.File{{Path: cfg.PIDFile, Content: content, Mode: 0o644, CreateDirs: true}})[0].Err; err != nil {
+		file := drop.File{Path: cfg.PIDFile, Content: content, Mode: config.PIDFileMode, CreateDirs: true}
+		if err := cfg.Folders().Write([]drop.File{file})[0].Err; err != nil {
 			return err
 		}
 		defer func() { _, _ = drop.Remove(cfg.PIDFile) }()

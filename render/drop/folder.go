@@ -111,11 +111,19 @@ func Clean(path string) (removed int, err error) {
 		return 0, fmt.Errorf("cleaning folder %s: %w", path, Bare(err))
 	}
 	for _, e := range entries {
-		if isLeftover(e) && stale(root, e) && root.RemoveAll(e.Name()) == nil {
+		if isLeftover(e) && stale(root, e) && remove(root, e) == nil {
 			removed++
 		}
 	}
 	return removed, nil
+}
+
+// remove removes a leftover. A folder that was to get another name is empty.
+func remove(root *os.Root, e fs.DirEntry) error {
+	if strings.HasPrefix(e.Name(), generationPrefix) {
+		return root.RemoveAll(e.Name())
+	}
+	return root.Remove(e.Name())
 }
 
 // tempNames are those that tempName gives.
@@ -182,15 +190,24 @@ type Folder struct {
 // Inspect looks at the folder of a file. One that does not exist yet is judged by
 // the folder that it will be made in: it is then the agent's own.
 func Inspect(path string) (Folder, error) {
-	dir := filepath.Clean(path)
+	dir := Nearest(path)
 	info, err := os.Stat(dir)
-	made := false
-	for errors.Is(err, os.ErrNotExist) && dir != filepath.Dir(dir) {
-		dir, made = filepath.Dir(dir), true
-		info, err = os.Stat(dir)
-	}
 	if err != nil {
 		return Folder{}, fmt.Errorf("folder %s: %w", dir, Bare(err))
 	}
+	made := dir != filepath.Clean(path)
 	return Folder{OthersMayWrite: !made && info.Mode().Perm()&0o002 != 0, OnDisk: onDisk(dir)}, nil
+}
+
+// Nearest returns the folder itself, or the one above it that would be there to make it
+// in.
+func Nearest(path string) string {
+	dir := filepath.Clean(path)
+	for {
+		_, err := os.Stat(dir)
+		if !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
 }
