@@ -42,7 +42,8 @@ func (d *dropper) tidy(s *state) {
 		d.log.Warn(othersMayWrite, "folder", folder)
 	}
 	if is.OnDisk && !s.drop.RequireTmpfs {
-		d.log.Warn(isOnDisk, "folder", folder)
+		d.log.Warn("the folder is on a disk, where secrets stay after the file is gone",
+			"folder", folder, "file_system", is.FileSystem, "mounted_at", is.Mount, "hint", inMemory(folder))
 	}
 }
 
@@ -58,10 +59,30 @@ func (d *dropper) clean(folder string, isOwn bool) {
 	}
 }
 
-const (
-	othersMayWrite = "every user of this machine may write to the folder, and put other files in place of these; \"chmod o-w\" mends it"
-	isOnDisk       = "the folder is on a disk, where secrets stay after the file is gone; a tmpfs, such as /run, keeps them in memory"
-)
+const othersMayWrite = "every user of this machine may write to the folder, and put other files in place of these; \"chmod o-w\" mends it"
+
+// OnDisk says that a folder is on a disk, and on which.
+func OnDisk(is drop.Folder) string {
+	if is.FileSystem == "" {
+		return "on a disk"
+	}
+	return fmt.Sprintf("on a disk (%s, mounted at %s)", is.FileSystem, is.Mount)
+}
+
+// inMemory says where files are in memory on this machine.
+func inMemory(folder string) string {
+	if whole, err := filepath.Abs(folder); err == nil {
+		folder = whole
+	}
+	if root, err := drop.Inspect("/"); err == nil && root.FileSystem != "overlay" { // Which a container has to itself.
+		for _, path := range []string{"/run", "/dev/shm"} {
+			if is, err := drop.Inspect(path); err == nil && !is.OnDisk && exists(path) {
+				return "a tmpfs keeps them in memory: " + path + " is one here, or mount one at " + folder
+			}
+		}
+	}
+	return "a tmpfs keeps them in memory: mount one at " + folder
+}
 
 // mayHold tells whether the folder of a drop is as safe as it wants it. seen
 // holds what was found out of folders in this step.
@@ -81,7 +102,7 @@ func (d *dropper) mayHold(s *state, seen map[string]error) error {
 	case s.drop.Strict && is.OthersMayWrite:
 		err = fmt.Errorf("strict: folder %s: %s", folder, othersMayWrite)
 	case s.drop.RequireTmpfs && is.OnDisk:
-		err = fmt.Errorf("require_tmpfs: folder %s: %s", folder, isOnDisk)
+		err = fmt.Errorf("require_tmpfs: folder %s is %s, where secrets stay after the file is gone; %s", folder, OnDisk(is), inMemory(folder))
 	}
 	seen[key] = err
 	return err

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/render/drop"
 )
@@ -218,7 +219,7 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", unlessSystems(p.path, "chmod o-w "+p.path))
 	}
 	if is.OnDisk {
-		bad(p.requireTmpfs, "require_tmpfs = true", "it is on a disk, where secrets stay after the file is gone", e.howToMount(p.path))
+		bad(p.requireTmpfs, "require_tmpfs = true", "it is "+agent.OnDisk(is)+", where secrets stay after the file is gone", e.howToMount(p.path))
 	}
 	if !good {
 		return

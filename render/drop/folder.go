@@ -185,6 +185,9 @@ type Folder struct {
 	// OnDisk says that its files are not in memory alone. It is false where that
 	// cannot be told.
 	OnDisk bool
+	// FileSystem is the type of file system that it is on, such as "ext4", and Mount is
+	// where that is mounted. They are "" where that is not known.
+	FileSystem, Mount string
 }
 
 // Inspect looks at the folder of a file. One that does not exist yet is judged by
@@ -196,7 +199,9 @@ func Inspect(path string) (Folder, error) {
 		return Folder{}, fmt.Errorf("folder %s: %w", dir, Bare(err))
 	}
 	made := dir != filepath.Clean(path)
-	return Folder{OthersMayWrite: !made && info.Mode().Perm()&0o002 != 0, OnDisk: onDisk(dir)}, nil
+	is := Folder{OthersMayWrite: !made && info.Mode().Perm()&0o002 != 0, OnDisk: onDisk(dir)}
+	is.Mount, is.FileSystem = mountOf(dir)
+	return is, nil
 }
 
 // Nearest returns the folder itself, or the one above it that would be there to make it

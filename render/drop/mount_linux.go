@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +29,42 @@ func onDisk(dir string) bool {
 		return false
 	}
 	return stat.Type != unix.TMPFS_MAGIC && stat.Type != unix.RAMFS_MAGIC
+}
+
+// mountOf tells where the file system of a folder is mounted, and its type.
+func mountOf(dir string) (at, kind string) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", ""
+	}
+	if whole, err := filepath.EvalSymlinks(absolute(dir)); err == nil {
+		dir = whole
+	}
+	return findMount(string(table), dir)
+}
+
+// unescaped has what mountinfo writes for white space.
+var unescaped = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// findMount looks a folder up in lines such as
+//
+//	36 35 98:0 /root /mounted/at rw,noatime master:1 - ext4 /dev/vda rw
+//
+// of which the last counts where one mount is over another.
+func findMount(table, dir string) (at, kind string) {
+	for line := range strings.Lines(table) {
+		mount, source, ok := strings.Cut(line, " - ")
+		fields, more := strings.Fields(mount), strings.Fields(source)
+		if !ok || len(fields) < 5 || len(more) < 1 {
+			continue
+		}
+		point := unescaped.Replace(fields[4])
+		inside := point == dir || strings.HasPrefix(dir, strings.TrimSuffix(point, "/")+"/")
+		if inside && len(point) >= len(at) {
+			at, kind = point, more[0]
+		}
+	}
+	return at, kind
 }
 
 // memory is a file that is in no folder.

@@ -155,3 +155,26 @@ func TestInspectTellsWhoMayWriteToAFolder(t *testing.T) {
 	_, err = Inspect("/proc/self/comm/x")
 	require.Error(t, err)
 }
+
+func TestInspect_NamesTheFileSystemAndItsMount(t *testing.T) {
+	const table = "20 1 254:0 / / rw - ext4 /dev/vda rw\n" +
+		"21 20 0:5 / /dev/shm rw shared:3 - tmpfs tmpfs rw\n" +
+		"22 20 0:6 / /srv/a\\040b rw - xfs /dev/vdb rw\n" +
+		"23 22 0:7 / /srv/a\\040b rw - tmpfs tmpfs rw\n" +
+		"broken\n"
+	for dir, want := range map[string][2]string{
+		"/":          {"/", "ext4"},
+		"/run":       {"/", "ext4"},
+		"/dev/shm":   {"/dev/shm", "tmpfs"},
+		"/dev/shm/x": {"/dev/shm", "tmpfs"},
+		"/dev/shmx":  {"/", "ext4"},
+		"/srv/a b/c": {"/srv/a b", "tmpfs"},
+	} {
+		at, kind := findMount(table, dir)
+		assert.Equal(t, want, [2]string{at, kind}, dir)
+	}
+	is, err := Inspect("/dev/shm/not-there")
+	require.NoError(t, err)
+	assert.Equal(t, "tmpfs", is.FileSystem)
+	assert.Equal(t, "/dev/shm", is.Mount)
+}
