@@ -146,19 +146,39 @@ func (e *exam) credentialFile(what, file string, isSecret bool) {
 	case errors.Is(err, fs.ErrNotExist):
 		e.fail("credentials", what, errCheck, file+" does not exist", "deliver the "+what+" there, readable for user "+me())
 	case errors.Is(err, fs.ErrPermission):
-		e.fail("credentials", what, errCheck, file+" may not be read by user "+me(), fmt.Sprintf("chown %s %s && chmod 0400 %s", me(), file, file))
+		e.fail("credentials", what, errCheck, file+" may not be read by user "+me(), letRead(file))
 	case err != nil:
 		e.fail("credentials", what, errCheck, file+" cannot be read: "+drop.Bare(err).Error(), "deliver the "+what+" there anew")
-	case isSecret && othersMayRead(file) && !strings.HasPrefix(file, dockerSecrets):
+	case isSecret && othersMayRead(file) && !isDelivered(file):
 		e.warn("credentials", what, "every user of this machine may read "+file, "chmod 0400 "+file)
 	default:
 		e.ok("credentials", what, "from %s", file)
 	}
 }
 
+// isDelivered tells whether a file was mounted by itself, as Compose does with a secret.
+// Who may read it is then for the folder outside to say, and its mode lets in the
+// container's user.
+func isDelivered(file string) bool {
+	return strings.HasPrefix(file, dockerSecrets) || drop.IsMount(file)
+}
+
+// letRead is how to let this user read a file that it cannot read.
+func letRead(file string) string {
+	if isDelivered(file) {
+		return "outside of the container: chmod 0700 the folder of " + filepath.Base(file) + ", so that only you get into it, and chmod 0444 the file"
+	}
+	return fmt.Sprintf("chown %s %s && chmod 0400 %s", me(), file, file)
+}
+
+// othersMayRead tells whether all may read a file, and enter its folder.
 func othersMayRead(file string) bool {
 	info, err := os.Stat(file)
-	return err == nil && info.Mode().Perm()&0o004 != 0
+	if err != nil || info.Mode().Perm()&0o004 == 0 {
+		return false
+	}
+	folder, err := os.Stat(filepath.Dir(file))
+	return err != nil || folder.Mode().Perm()&0o001 != 0
 }
 
 // me is the user that deaddrop runs as.

@@ -26,6 +26,7 @@ type target struct {
 	uid, gid *int
 	inPlace  bool
 	inSet    bool
+	isSink   bool // whose mode is mostly the default: it says nothing of who reads it
 }
 
 // place is a folder that files are to be written to.
@@ -38,6 +39,12 @@ type place struct {
 
 // destinations looks at the folders of all files, once each, and at the files.
 func (e *exam) destinations() {
+	e.plan = e.cfg.Folders()
+	for _, s := range e.drops {
+		if s.env == "" {
+			e.plan.Add(s.drop.File())
+		}
+	}
 	targets, places := e.targets()
 	wrong := map[string]bool{}
 	for _, p := range places {
@@ -46,13 +53,16 @@ func (e *exam) destinations() {
 	}
 	for _, t := range targets {
 		e.file(t, wrong[folderOf(t.path)])
+		if !t.isSink && !wrong[folderOf(t.path)] {
+			e.shutOut(t)
+		}
 	}
 }
 
 // targets are the files, and their folders in the order of the files.
 func (e *exam) targets() (targets []target, places []place) {
 	add := func(d config.Drop) {
-		targets = append(targets, target{d.Destination, d.Mode, d.UID, d.GID, d.InPlace, d.Set != nil})
+		targets = append(targets, target{d.Destination, d.Mode, d.UID, d.GID, d.InPlace, d.Set != nil, false})
 		places = join(places, place{folderOf(d.Destination), d.CreateDirs, d.Strict, d.RequireTmpfs, d.InPlace && exists(d.Destination)})
 	}
 	for _, s := range e.drops {
@@ -65,6 +75,7 @@ func (e *exam) targets() (targets []target, places []place) {
 	}
 	for _, s := range e.cfg.Sinks {
 		add(config.Drop{Destination: s.Path, Mode: s.Mode, CreateDirs: true})
+		targets[len(targets)-1].isSink = true
 	}
 	return targets, places
 }
@@ -105,7 +116,7 @@ func (e *exam) folder(p place) {
 	case !info.IsDir():
 		e.fail("folder", p.path, errCheck, dir+" is not a folder", "choose another destination, or move "+dir+" away")
 	case missing && !p.create:
-		e.fail("folder", p.path, errCheck, "it does not exist, and create_dest_dirs is false", fmt.Sprintf("mkdir -m 0700 -p %s && chown %s %s", p.path, me(), p.path))
+		e.fail("folder", p.path, errCheck, "it does not exist, and create_dest_dirs is false", e.howToMake(p.path))
 	case !p.existing && !writable(dir):
 		e.unwritable(p, dir, info, missing)
 	case isFull(dir):
@@ -113,6 +124,15 @@ func (e *exam) folder(p place) {
 	default:
 		e.safety(p, dir, missing)
 	}
+}
+
+// howToMake makes a folder as the agent would.
+func (e *exam) howToMake(path string) string {
+	mode, owner, group := e.made(path)
+	if group != "" {
+		owner += ":" + group
+	}
+	return fmt.Sprintf("mkdir -m %s -p %s && chown %s %s", mode, path, owner, path)
 }
 
 // nearest is the folder, or the one that it would be made in.
@@ -142,7 +162,11 @@ func (e *exam) unwritable(p place, dir string, info fs.FileInfo, missing bool) {
 	if missing {
 		what = fmt.Sprintf("it does not exist, and user %s may not make it in %s, which belongs to %d:%d with mode %04o", me(), dir, uid, gid, info.Mode().Perm())
 	}
-	fix := fmt.Sprintf("install -d -m 0700 -o %s %s   (as root; or run deaddrop as user %d)", me(), p.path, uid)
+	mode, owner, group := e.made(p.path)
+	if group != "" {
+		owner += " -g " + group
+	}
+	fix := fmt.Sprintf("install -d -m %s -o %s %s   (as root; or run deaddrop as user %d)", mode, owner, p.path, uid)
 	e.fail("folder", p.path, errCheck, what, unlessSystems(p.path, fix)+"\n"+e.howToMount(p.path))
 }
 
@@ -153,15 +177,20 @@ func (e *exam) howToMount(path string) string {
 		return "A folder in memory: as for " + e.toldMount
 	}
 	e.toldMount = path
+	mode, uid, gid := e.made(path)
 	if isSystems(path) {
 		path = ownFolder
 	}
+	options := "uid=" + uid + ",mode=" + mode
+	if gid != "" {
+		options = "uid=" + uid + ",gid=" + gid + ",mode=" + mode
+	}
 	folder := firstBelowRun(path)
 	return fmt.Sprintf("A folder in memory:\n"+
-		"  Compose:  volumes: { secrets: { driver_opts: { type: tmpfs, device: tmpfs, o: \"uid=%s,mode=0700\" } } }\n"+
+		"  Compose:  volumes: { secrets: { driver_opts: { type: tmpfs, device: tmpfs, o: \"%s\" } } }\n"+
 		"            and for the service: volumes: [ \"secrets:%s\" ]\n"+
 		"  systemd:  RuntimeDirectory=%s   (which is /run/%s)\n"+
-		"  by hand:  mount -t tmpfs -o uid=%s,mode=0700 tmpfs %s", me(), path, folder, folder, me(), path)
+		"  by hand:  mount -t tmpfs -o %s tmpfs %s", options, path, folder, folder, options, path)
 }
 
 // ownFolder is where secrets may be where they must not be elsewhere.

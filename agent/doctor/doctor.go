@@ -22,6 +22,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // Status is what a check came to.
@@ -86,6 +87,8 @@ type exam struct {
 	loggedIn bool
 	// toldMount is the folder that it was told for how to mount one.
 	toldMount string
+	toldShut  map[string]bool // folders, and whom they shut out
+	plan      *drop.Plan      // of the folders that the agent makes
 	drops     []subject
 	found     findings
 }
