@@ -210,11 +210,8 @@ func (e *exam) made(path string) (mode, uid, gid string) {
 	if is.UID != nil {
 		uid = strconv.Itoa(*is.UID)
 	}
-	switch {
-	case is.GID != nil:
-		gid = strconv.Itoa(*is.GID)
-	case is.Mode&0o070 != 0:
-		gid = strconv.Itoa(os.Getegid())
+	if is.Mode&0o070 != 0 {
+		gid = strconv.Itoa(or(is.GID, os.Getegid()))
 	}
 	return mode, uid, gid
 }

@@ -92,6 +92,7 @@ func TestTheImage(t *testing.T) {
 		"is asked at its address":                    isAskedAtItsAddress,
 		"keeps a volume current without a privilege": keepsAVolumeCurrent,
 		"renders once as an init container":          rendersOnce,
+		"lets another user of its group read":        letsAnotherUserRead,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, image) })
 	}

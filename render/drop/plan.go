@@ -121,7 +121,7 @@ func (r *readers) own(f File, many bool) {
 	if f.DirMode != 0 {
 		users, groups = &r.otherUsers, &r.otherGroups
 	}
-	if f.UID != nil {
+	if f.UID != nil && *f.UID != 0 { // Root gets in anyway.
 		users.add(*f.UID)
 	}
 	switch {

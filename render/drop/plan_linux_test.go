@@ -54,6 +54,7 @@ func TestPlan_LetsInWhoMayReadTheFiles(t *testing.T) {
 		"a user and a group":      {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o440, GID: ptr(8)}}, NewFolder{Mode: 0o750, UID: ptr(7), GID: ptr(8)}},
 		"a record beside":         {[]File{{Mode: 0o600}, {Mode: 0o440, GID: ptr(8)}}, NewFolder{Mode: 0o750, GID: ptr(8)}},
 		"two users":               {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o600, UID: ptr(9)}}, NewFolder{Mode: 0o701}},
+		"a user and root":         {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o600, UID: ptr(0)}}, NewFolder{Mode: 0o700, UID: ptr(7)}},
 		"two groups":              {[]File{{Mode: 0o440, GID: ptr(8)}, {Mode: 0o440, GID: ptr(9)}}, NewFolder{Mode: 0o751}},
 		"a group and the agent's": {[]File{{Mode: 0o440, GID: ptr(8)}, {Mode: 0o440}}, NewFolder{Mode: 0o751}},
 		"two groups that may not": {[]File{{Mode: 0o400, GID: ptr(8)}, {Mode: 0o400, GID: ptr(9)}}, NewFolder{Mode: 0o700}},
