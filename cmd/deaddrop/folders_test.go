@@ -194,10 +194,10 @@ func main() {
 	files := []string{"/run/deaddrop/flat.env", "/run/deaddrop/a/b/nexa.env", "/run/deaddrop/set/nexa.env", "/run/deaddrop/demo/nexa.env"}
 	r.write("deaddrop.hcl", config)
 	shared := volume(t)
-	id := dockertest.Docker(t, append(append([]string{"create"}, r.locked(image, "-v", shared+":/run/deaddrop")...), "render", "--once", "--config", "/deaddrop.hcl")...)
+	id := dockertest.Docker(t, append(append([]string{"create"}, r.locked(image, "-v", shared+":/run/deaddrop")...), "render", "--once", "--config", "/run/deaddrop/deaddrop.hcl")...)
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", "-v", id).Run() })
 	require.NoError(t, os.Chmod(r.path("deaddrop.hcl"), 0o644))
-	dockertest.Docker(t, "cp", r.path("deaddrop.hcl"), id+":/deaddrop.hcl")
+	dockertest.Docker(t, "cp", r.path("deaddrop.hcl"), id+":/run/deaddrop/deaddrop.hcl")
 	dockertest.Docker(t, "start", id)
 	assert.Equal(t, "0", dockertest.Docker(t, "wait", id))
 	leaktest.Output(t, "docker logs", dockertest.Docker(t, "logs", id), r.SecretID)

@@ -35,6 +35,7 @@ var children = map[string]func(dir string) error{
 	"make":  makeAsUser,
 
 	"chown only": makeForAUser,
+	"no setgid":  makeWithoutSetgid,
 }
 
 func TestMain(m *testing.M) {

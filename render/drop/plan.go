@@ -220,7 +220,7 @@ func makeFolder(parent *os.Root, name string, is NewFolder) error {
 	dir, keepsGroup, err := dress(parent, temp, is)
 	if err == nil && !keepsGroup {
 		_ = dir.Close()
-		dir, err = makeExactly(parent, temp, is.Mode)
+		dir, err = makeExactly(parent, temp, is)
 	}
 	if err == nil {
 		err = renameNew(parent, temp, name)
@@ -246,8 +246,9 @@ func renameUnlessThere(in *os.Root, from, to string) error {
 var errReplaced = errors.New("it was replaced meanwhile")
 
 // dress gives a new folder its mode and owner, and leaves it open and locked: see
-// [Clean]. keepsGroup is false where it had the setgid bit of its parent, and has lost
-// that: the kernel takes it from who is not in the group.
+// [Clean]. keepsGroup is false where it cannot keep the setgid bit that it has from its
+// parent: the kernel takes that from who is not in the group, and systemd
+// (RestrictSUIDSGID=) refuses to set it.
 func dress(parent *os.Root, temp string, is NewFolder) (dir *os.File, keepsGroup bool, err error) {
 	dir, err = openEmpty(parent, temp)
 	if err != nil {
@@ -265,18 +266,32 @@ func dress(parent *os.Root, temp string, is NewFolder) (dir *os.File, keepsGroup
 		return dir, false, Bare(err)
 	}
 	inherited := info.Mode() & fs.ModeSetgid
-	if err := dir.Chmod(is.Mode.Perm() | inherited); err != nil {
-		return dir, false, Bare(err)
-	}
-	if is.UID != nil {
-		if err := dir.Chown(*is.UID, -1); err != nil {
-			return dir, false, chownError(is.UID, nil, Bare(err))
+	err = dir.Chmod(is.Mode.Perm() | inherited)
+	if err != nil && inherited != 0 {
+		if is.GID == nil {
+			return dir, false, nil
 		}
+		err = dir.Chmod(is.Mode.Perm()) // Its files are given to the group one by one.
+	}
+	if err != nil {
+		return dir, false, Bare(err)
 	}
 	if info, err = dir.Stat(); err != nil {
 		return dir, false, Bare(err)
 	}
-	return dir, is.GID != nil || info.Mode()&fs.ModeSetgid == inherited, nil
+	keepsGroup = is.GID != nil || info.Mode()&fs.ModeSetgid == inherited
+	return dir, keepsGroup, give(dir, is.UID)
+}
+
+// give gives a folder to a user, if there is one.
+func give(dir *os.File, uid *int) error {
+	if uid == nil {
+		return nil
+	}
+	if err := dir.Chown(*uid, -1); err != nil {
+		return chownError(uid, nil, Bare(err))
+	}
+	return nil
 }
 
 // openEmpty opens and locks a folder that was just made. One that somebody has put in
@@ -303,11 +318,11 @@ func openEmpty(parent *os.Root, name string) (*os.File, error) {
 // makeExactly makes a folder anew, with its mode from the beginning: the kernel then
 // leaves it the group and the setgid bit of its parent. Where that cannot be done,
 // the folder has the group, but not the bit.
-func makeExactly(parent *os.Root, temp string, mode fs.FileMode) (*os.File, error) {
+func makeExactly(parent *os.Root, temp string, is NewFolder) (*os.File, error) {
 	if err := parent.Remove(temp); err != nil {
 		return nil, Bare(err)
 	}
-	if err := mkdirExactly(parent, temp, mode); err != nil {
+	if err := mkdirExactly(parent, temp, is.Mode); err != nil {
 		return nil, Bare(err)
 	}
 	dir, err := openEmpty(parent, temp)
@@ -315,8 +330,11 @@ func makeExactly(parent *os.Root, temp string, mode fs.FileMode) (*os.File, erro
 		return nil, err
 	}
 	info, err := dir.Stat()
-	if err == nil && info.Mode().Perm() != mode.Perm() {
-		err = dir.Chmod(mode.Perm() | info.Mode()&fs.ModeSetgid)
+	if err == nil && info.Mode().Perm() != is.Mode.Perm() {
+		err = dir.Chmod(is.Mode.Perm())
 	}
-	return dir, Bare(err)
+	if err != nil {
+		return dir, Bare(err)
+	}
+	return dir, give(dir, is.UID)
 }

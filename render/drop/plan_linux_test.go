@@ -1,15 +1,18 @@
 package drop
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func ptr(id int) *int { return &id }
@@ -197,6 +200,45 @@ func TestWrite_KeepsTheSetgidBitWithoutBeingInTheGroup(t *testing.T) {
 	}
 	assert.Equal(t, made{0o440, 1234, 2345}, madeLike(t, filepath.Join(dir, "a/b/f")))
 	only(t, dir, "a")
+}
+
+// makeWithoutSetgid is a process that may not set the setgid bit, as in a unit of systemd
+// with RestrictSUIDSGID=.
+func makeWithoutSetgid(dir string) error {
+	const returnError = 0x00050000
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_FCHMOD},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 24}, // its second argument
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: unix.S_ISGID},
+		{Code: unix.BPF_RET | unix.BPF_K, K: returnError | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if _, _, err := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); err != 0 {
+		return err
+	}
+	syscall.Umask(0o077)
+	return errors.Join(
+		Write([]File{{Path: filepath.Join(dir, "a", "f"), Mode: 0o440, UID: ptr(7), CreateDirs: true}})[0].Err,
+		Write([]File{{Path: filepath.Join(dir, "b", "f"), Mode: 0o440, GID: ptr(8), CreateDirs: true}})[0].Err)
+}
+
+func TestWrite_KeepsTheSetgidBitWhereItMustNotSetIt(t *testing.T) {
+	needsRoot(t)
+	dir := t.TempDir()
+	require.NoError(t, os.Chown(dir, 0, 2345))
+	require.NoError(t, os.Chmod(dir, 0o750|fs.ModeSetgid))
+	out, err := child("no setgid", dir).CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Equal(t, made{0o750 | fs.ModeSetgid, 7, 2345}, madeLike(t, filepath.Join(dir, "a")))
+	assert.Equal(t, made{0o440, 7, 2345}, madeLike(t, filepath.Join(dir, "a/f")))
+	assert.Equal(t, made{0o750, 0, 8}, madeLike(t, filepath.Join(dir, "b")))
+	assert.Equal(t, made{0o440, 0, 8}, madeLike(t, filepath.Join(dir, "b/f")))
+	only(t, dir, "a", "b")
 }
 
 // asUser prepares one of children as user 1234, in a folder that others can reach,
