@@ -150,17 +150,13 @@ func (p *Plan) Folder(path string) NewFolder {
 	if r.groups.count == 0 {
 		is.GID = r.otherGroups.only()
 	}
-	passes := r.users.count > 1
-	if r.groups.count > 1 {
-		is.Mode |= 0o010
-		passes = true
-	}
+	passes := r.users.count > 1 || r.groups.count > 1
 	if is.UID != nil && *is.UID != os.Geteuid() && !mayWriteEverywhere() {
 		is.UID = nil // The agent could not write to it any more.
 		passes = passes || r.users.count > 0
 	}
 	if passes {
-		is.Mode |= 0o001
+		is.Mode |= 0o011 // Who is in the folder's group does not count as others.
 	}
 	return is
 }

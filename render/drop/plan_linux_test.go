@@ -56,7 +56,7 @@ func TestPlan_LetsInWhoMayReadTheFiles(t *testing.T) {
 		"a group that may not":    {[]File{{Mode: 0o400, UID: ptr(7), GID: ptr(8)}}, NewFolder{Mode: 0o700, UID: ptr(7), GID: ptr(8)}},
 		"a user and a group":      {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o440, GID: ptr(8)}}, NewFolder{Mode: 0o750, UID: ptr(7), GID: ptr(8)}},
 		"a record beside":         {[]File{{Mode: 0o600}, {Mode: 0o440, GID: ptr(8)}}, NewFolder{Mode: 0o750, GID: ptr(8)}},
-		"two users":               {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o600, UID: ptr(9)}}, NewFolder{Mode: 0o701}},
+		"two users":               {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o600, UID: ptr(9)}}, NewFolder{Mode: 0o711}},
 		"a user and root":         {[]File{{Mode: 0o600, UID: ptr(7)}, {Mode: 0o600, UID: ptr(0)}}, NewFolder{Mode: 0o700, UID: ptr(7)}},
 		"two groups":              {[]File{{Mode: 0o440, GID: ptr(8)}, {Mode: 0o440, GID: ptr(9)}}, NewFolder{Mode: 0o751}},
 		"a group and the agent's": {[]File{{Mode: 0o440, GID: ptr(8)}, {Mode: 0o440}}, NewFolder{Mode: 0o751}},
@@ -289,7 +289,7 @@ func TestWrite_DoesNotGiveAwayAFolderThatItCouldNotWriteTo(t *testing.T) {
 	cmd.Path, cmd.Args = setpriv, []string{"setpriv", "--bounding-set", "-all,+chown", "--inh-caps", "-all", os.Args[0]}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
-	assert.Equal(t, made{0o701, 0, 8}, madeLike(t, filepath.Join(dir, "user")), "the user may pass")
+	assert.Equal(t, made{0o711, 0, 8}, madeLike(t, filepath.Join(dir, "user")), "the user may pass")
 	assert.Equal(t, made{0o750, 0, 8}, madeLike(t, filepath.Join(dir, "group")))
 }
 
