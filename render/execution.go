@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,10 +29,12 @@ const deepest = 100
 // view is what the function "secret" gives to a template; its shape is the one
 // that templates for Vault Agent and consul-template expect.
 type view struct {
+	RequestID     string
 	LeaseID       string
 	LeaseDuration int
 	Renewable     bool
 	Data          map[string]any
+	Warnings      []string
 }
 
 // unbound are the functions of an execution, for the time of parsing.
@@ -83,7 +86,7 @@ func (e *execution) secret(path string, params ...string) (*view, error) {
 	if s == nil {
 		return nil, nil
 	}
-	return &view{s.LeaseID, s.LeaseDuration, s.Renewable, s.copied()}, nil
+	return &view{s.RequestID, s.LeaseID, s.LeaseDuration, s.Renewable, s.copied(), slices.Clone(s.Warnings)}, nil
 }
 
 // secrets lists the names under a path; those of folders end in a slash.

@@ -26,6 +26,11 @@ type Secret struct {
 	LeaseID       string
 	LeaseDuration int
 	Renewable     bool
+	// RequestID is Vault's id of the request that this was read by, as its audit log has
+	// it. It differs each time, so it says nothing of whether the secret has changed.
+	RequestID string
+	// Warnings are Vault's own, such as of a path that is not for this version of KV.
+	Warnings []string
 	// Data is the "data" object of the answer: the pairs for KV v1, and an
 	// object with "data" and "metadata" for KV v2. Numbers are json.Number.
 	Data secret.Value[map[string]any]

@@ -79,6 +79,18 @@ func TestTemplateOfADropHasThePairsAsItsDot(t *testing.T) {
 	assert.Equal(t, "mail.example:587", string(res.Content))
 }
 
+func TestTemplate_SeesTheFieldsOfASecret(t *testing.T) {
+	s := &Secret{
+		Path: "database/creds/app", RequestID: "5a2b", LeaseID: "database/creds/app/1", LeaseDuration: 60, Renewable: true,
+		Warnings: []string{"first", "second"}, Data: secret.Of(map[string]any{"username": "app"}),
+	}
+	tmpl, err := Parse("x", `{{ with secret "database/creds/app" }}{{ .RequestID }} {{ .LeaseID }} {{ .LeaseDuration }} {{ .Renewable }} {{ .Data.username }}{{ range .Warnings }} {{ . }}{{ end }}{{ end }}`, Options{})
+	require.NoError(t, err)
+	res, err := tmpl.Execute(Input{Secret: vault(s)})
+	require.NoError(t, err)
+	assert.Equal(t, "5a2b database/creds/app/1 60 true app first second", string(res.Content))
+}
+
 func TestUnknownSecretsAreAllAskedForInOneExecution(t *testing.T) {
 	res, err := execute(t, `{{ with secret "secret/a" }}{{ .Data.data.x }}{{ end }}{{ with secret "secret/b" }}{{ .Data.x }}{{ end }}{{ with secret "secret/tenant/demo/smtp" }}{{ .Data.data.host }}{{ end }}`, nil)
 	require.NoError(t, err)
