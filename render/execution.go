@@ -197,7 +197,7 @@ func (e *execution) dotenv(args ...any) (string, error) {
 	}
 	pairs, ok := args[0].(map[string]any)
 	if !ok {
-		return "", fmt.Errorf("dotenv wants pairs, such as .Data.data, not %T", args[0])
+		return "", fmt.Errorf("dotenv wants pairs, such as .Data.data, not %s", kindName(args[0]))
 	}
 	flat, err := flatten(pairs, "_")
 	if err != nil {

@@ -67,7 +67,7 @@ func (e Encoding) encode(pairs map[string]any) ([]byte, error) {
 		return []byte(text), err
 	case FormatTOML:
 		text, err := toTOML(pairs)
-		return []byte(text), blame(pairs, err)
+		return []byte(text), err
 	case FormatProperties:
 		flat, err := flatten(pairs, ".")
 		if err != nil {
@@ -82,19 +82,6 @@ func (e Encoding) encode(pairs map[string]any) ([]byte, error) {
 		return e.environment(flat)
 	}
 	return nil, fmt.Errorf("format %q does not write a secret by itself", e.Format)
-}
-
-// blame names the first key that TOML has no word for.
-func blame(pairs map[string]any, err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, key := range sortedKeys(pairs) {
-		if _, wrong := toTOML(map[string]any{key: pairs[key]}); wrong != nil {
-			return fmt.Errorf("key %q: %w", key, wrong)
-		}
-	}
-	return err
 }
 
 func (e Encoding) environment(flat map[string]any) ([]byte, error) {
@@ -122,7 +109,7 @@ func toProperties(flat map[string]any) ([]byte, error) {
 	for _, key := range sortedKeys(flat) {
 		value, ok := scalar(flat[key])
 		if !ok {
-			return nil, fmt.Errorf("key %q holds null, which properties cannot say", key)
+			return nil, fmt.Errorf("key %q holds null, which properties cannot say; give it a value, or leave it out", key)
 		}
 		if key == "" {
 			return nil, errors.New("a key is empty")

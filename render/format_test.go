@@ -34,7 +34,7 @@ func TestFormatsOfOneSecret(t *testing.T) {
 		assert.Equal(t, want, string(out), format)
 	}
 	_, err := Encoding{Format: FormatTOML}.Encode(nested)
-	require.EqualError(t, err, `secret "secret/data/x" cannot be written as toml: key "big": a number is too large for TOML`)
+	require.EqualError(t, err, `secret "secret/data/x" cannot be written as toml: key "big" is a number too large for TOML; write it as text`)
 	out, err := Encoding{Format: FormatTOML, Keys: Keys{Except: []string{"big"}}}.Encode(nested)
 	require.NoError(t, err)
 	assert.Equal(t, "host = \"mail.example\"\nport = 587\ntls = true\n\n[db]\n  password = \""+marker+"\"\n  users = [\"a\", \"b\"]\n  [db.empty]\n", string(out))

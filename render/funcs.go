@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"strings"
 	"sync"
 	"text/template"
@@ -20,8 +19,8 @@ var (
 // helpers are the functions that need nothing but their arguments. Those of
 // [execution.functions] are bound anew for each execution.
 var helpers = sync.OnceValue(func() template.FuncMap {
-	all := template.FuncMap{presentFunc: present, "index": index}
-	for _, some := range []template.FuncMap{texts(), numbers(), lists(), codecs(), sprigs()} {
+	all := template.FuncMap{presentFunc: present}
+	for _, some := range []template.FuncMap{replaced(), texts(), numbers(), lists(), codecs(), sprigs()} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -53,12 +52,8 @@ func functionNames() []string {
 	return names
 }
 
-// builtins are text/template's own.
-var builtins = map[string]bool{
-	"and": true, "break": true, "call": true, "continue": true, "eq": true, "ge": true, "gt": true, "html": true,
-	"js": true, "le": true, "len": true, "lt": true, "ne": true, "not": true, "or": true, "print": true, "printf": true,
-	"println": true, "slice": true, "urlquery": true,
-}
+// builtins are those functions of text/template that are not [replaced].
+var builtins = map[string]bool{"and": true, "break": true, "call": true, "continue": true, "len": true, "not": true, "or": true}
 
 // unsupported tells why a function that other agents have is not here.
 func unsupported(name string) string {
@@ -84,42 +79,11 @@ func unsupported(name string) string {
 // presentFunc ends every pipeline that writes something; see [guard].
 const presentFunc = "_present"
 
-// present refuses what text/template would write as "<no value>".
+// present refuses what text/template would write as "<no value>", and has numbers
+// written as [numberText].
 func present(v any) (any, error) {
 	if v == nil {
 		return nil, errNoValue
 	}
-	return v, nil
-}
-
-// index is text/template's function, but a key that is not in a map is an
-// error instead of the zero value, as missingkey=error has it for fields.
-func index(item any, keys ...any) (any, error) {
-	for _, key := range keys {
-		v := reflect.ValueOf(item)
-		switch v.Kind() {
-		case reflect.Map:
-			k := reflect.ValueOf(key)
-			if !k.IsValid() || !k.Type().AssignableTo(v.Type().Key()) {
-				return nil, fmt.Errorf("a map of %s keys cannot be indexed by %T", v.Type().Key(), key)
-			}
-			found := v.MapIndex(k)
-			if !found.IsValid() {
-				return nil, errNoKey
-			}
-			item = found.Interface()
-		case reflect.Slice, reflect.Array, reflect.String:
-			i, ok := whole(key)
-			if !ok {
-				return nil, fmt.Errorf("a list cannot be indexed by %T", key)
-			}
-			if i < 0 || i >= int64(v.Len()) {
-				return nil, errors.New("the index is outside of the list")
-			}
-			item = v.Index(int(i)).Interface()
-		default:
-			return nil, fmt.Errorf("%T cannot be indexed", item)
-		}
-	}
-	return item, nil
+	return printable(v), nil
 }

@@ -32,11 +32,11 @@ func lists() template.FuncMap {
 func join(sep string, list any) (string, error) {
 	v := reflect.ValueOf(list)
 	if v.Kind() != reflect.Slice {
-		return "", fmt.Errorf("join wants a list, not %T", list)
+		return "", fmt.Errorf("join wants a list, not %s", kindName(list))
 	}
 	parts := make([]string, v.Len())
 	for i := range parts {
-		parts[i] = fmt.Sprint(v.Index(i).Interface())
+		parts[i] = fmt.Sprint(printable(v.Index(i).Interface()))
 	}
 	return strings.Join(parts, sep), nil
 }
@@ -61,10 +61,8 @@ func in(list, value any) (bool, error) {
 
 // same compares numbers by value, whatever their types.
 func same(a, b any) bool {
-	if x, ok := whole(a); ok {
-		if y, ok := whole(b); ok {
-			return x == y
-		}
+	if sign, ok := order(a, b); ok {
+		return sign == 0
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -73,7 +71,7 @@ func containing(enough func(found, of int) bool) func(values, list any) (bool, e
 	return func(values, list any) (bool, error) {
 		v := reflect.ValueOf(values)
 		if v.Kind() != reflect.Slice {
-			return false, fmt.Errorf("a list of values is wanted first, not %T", values)
+			return false, fmt.Errorf("a list of values is wanted first, not %s", kindName(values))
 		}
 		found := 0
 		for i := range v.Len() {

@@ -1,27 +1,26 @@
 package render
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
+	"math/big"
 	"strconv"
 	"text/template"
 )
 
 // numbers are the functions on numbers. As for consul-template the second
-// argument comes first: {{ 5 | subtract 2 }} is 3. Two whole numbers give a
-// whole number.
+// argument comes first: {{ 5 | subtract 2 }} is 3. Two whole numbers give a whole
+// number, to the digit; one of parseJSON is a float in a division, as there.
 func numbers() template.FuncMap {
 	return template.FuncMap{
-		"add":        calculate(func(a, b int64) (int64, error) { return a + b, nil }, func(a, b float64) float64 { return a + b }),
-		"subtract":   calculate(func(a, b int64) (int64, error) { return a - b, nil }, func(a, b float64) float64 { return a - b }),
-		"multiply":   calculate(func(a, b int64) (int64, error) { return a * b, nil }, func(a, b float64) float64 { return a * b }),
-		"divide":     calculate(divide, func(a, b float64) float64 { return a / b }),
-		"modulo":     calculate(modulo, math.Mod),
-		"minimum":    calculate(func(a, b int64) (int64, error) { return min(a, b), nil }, math.Min),
-		"maximum":    calculate(func(a, b int64) (int64, error) { return max(a, b), nil }, math.Max),
+		"add":        calculate((*big.Int).Add, func(a, b float64) float64 { return a + b }),
+		"subtract":   calculate((*big.Int).Sub, func(a, b float64) float64 { return a - b }),
+		"multiply":   calculate((*big.Int).Mul, func(a, b float64) float64 { return a * b }),
+		"divide":     divide,
+		"modulo":     modulo,
+		"minimum":    calculate(least, math.Min),
+		"maximum":    calculate(greatest, math.Max),
 		"loop":       loop,
 		"parseBool":  reading("true or false", strconv.ParseBool),
 		"parseFloat": reading("a number", parseFloat),
@@ -32,63 +31,66 @@ func numbers() template.FuncMap {
 
 var errZero = errors.New("division by zero")
 
-func divide(a, b int64) (int64, error) {
-	if b == 0 {
-		return 0, errZero
+// divide cuts off the remainder of two whole numbers, unless one of them is a float.
+func divide(b, a any) (any, error) {
+	x, y, bothWhole := integers(a, b)
+	isZero := bothWhole && y.Sign() == 0
+	switch asFloat := isFloat(a) || isFloat(b); {
+	case isZero && !asFloat:
+		return nil, errZero
+	case isZero, bothWhole && asFloat && new(big.Int).Rem(x, y).Sign() != 0:
+		return floats(func(a, b float64) float64 { return a / b }, a, b)
 	}
-	return a / b, nil
+	return calculate((*big.Int).Quo, func(a, b float64) float64 { return a / b })(b, a)
 }
 
-func modulo(a, b int64) (int64, error) {
-	if b == 0 {
-		return 0, errZero
+func modulo(b, a any) (any, error) {
+	if _, y, bothWhole := integers(a, b); bothWhole && y.Sign() == 0 {
+		if isFloat(a) || isFloat(b) {
+			return math.NaN(), nil
+		}
+		return nil, errZero
 	}
-	return a % b, nil
+	return calculate((*big.Int).Rem, math.Mod)(b, a)
 }
 
-func calculate(ints func(a, b int64) (int64, error), floats func(a, b float64) float64) func(b, a any) (any, error) {
+func least(z, a, b *big.Int) *big.Int {
+	if a.Cmp(b) < 0 {
+		return z.Set(a)
+	}
+	return z.Set(b)
+}
+
+func greatest(z, a, b *big.Int) *big.Int {
+	if a.Cmp(b) > 0 {
+		return z.Set(a)
+	}
+	return z.Set(b)
+}
+
+// calculate counts with whole numbers where both are, also if one is 5.0.
+func calculate(exact func(z, a, b *big.Int) *big.Int, inexact func(a, b float64) float64) func(b, a any) (any, error) {
 	return func(b, a any) (any, error) {
-		x, aIsInt := whole(a)
-		y, bIsInt := whole(b)
-		if aIsInt && bIsInt {
-			return ints(x, y)
+		if x, y, bothWhole := integers(a, b); bothWhole {
+			return ofInteger(exact(new(big.Int), x, y), isFloat(a) || isFloat(b)), nil
 		}
-		f, aIsNumber := float(a)
-		g, bIsNumber := float(b)
-		if !aIsNumber || !bIsNumber {
-			return nil, fmt.Errorf("%T and %T are not both numbers; parseInt and parseFloat make numbers of text", a, b)
-		}
-		return floats(f, g), nil
+		return floats(inexact, a, b)
 	}
 }
 
-// whole returns a whole number of any type; text is none.
-func whole(v any) (int64, bool) {
-	if n, ok := v.(json.Number); ok {
-		i, err := n.Int64()
-		return i, err == nil
-	}
-	switch r := reflect.ValueOf(v); {
-	case r.CanInt():
-		return r.Int(), true
-	case r.CanUint():
-		return int64(r.Uint()), r.Uint() <= math.MaxInt64
-	}
-	return 0, false
+func integers(a, b any) (x, y *big.Int, ok bool) {
+	x, aIsWhole := integer(a)
+	y, bIsWhole := integer(b)
+	return x, y, aIsWhole && bIsWhole
 }
 
-func float(v any) (float64, bool) {
-	if n, ok := v.(json.Number); ok {
-		f, err := n.Float64()
-		return f, err == nil
+func floats(calculate func(a, b float64) float64, a, b any) (any, error) {
+	f, aIsNumber := float(a)
+	g, bIsNumber := float(b)
+	if !aIsNumber || !bIsNumber {
+		return nil, fmt.Errorf("%s and %s are not both numbers; parseInt and parseFloat make numbers of text", kindName(a), kindName(b))
 	}
-	if i, ok := whole(v); ok {
-		return float64(i), true
-	}
-	if r := reflect.ValueOf(v); r.CanFloat() {
-		return r.Float(), true
-	}
-	return 0, false
+	return calculate(f, g), nil
 }
 
 // longest is the most that a loop may count, so that a secret that is a wrong

@@ -90,7 +90,7 @@ func TestFunctionsOfTheInput(t *testing.T) {
 		`{{ dotenv "shell" (parseJSON "{\"A\":{\"B\":[\"x y\",true]}}") }}`:                                                    "A_B_0='x y'\nA_B_1=true",
 		`X={{ "a b" | envQuote "shell" }} {{ envQuote "compose" 5 }}`:                                                          "X='a b' 5",
 		`{{ index (parseJSON "[1,2]") 1 }} {{ parseJSON "12345678901234567890" }} {{ parseJSON "9007199254740991" | toJSON }}`: "2 12345678901234567890 9007199254740991",
-		`{{ with secret "secret/tenant/demo/nexa" }}{{ toYAML .Data.data.db }}{{ add .Data.data.count 0 }}{{ end }}`:           "<html>: '&'\npassword: " + marker + "1.2345678901234567e+19",
+		`{{ with secret "secret/tenant/demo/nexa" }}{{ toYAML .Data.data.db }}{{ add .Data.data.count 0 }}{{ end }}`:           "<html>: '&'\npassword: " + marker + "12345678901234567890",
 		`{{ range $k, $v := byKey (parseJSON "{\"a/b\":1,\"a/c\":2,\"d\":3}") }}{{ $k }}{{ len $v }}{{ end }}`:                 "a2",
 		`{{ $x := parseTOML "a = 1" }}{{ $x.a }}`:                                                                              "1",
 		`{{ containsAll (split "," "a,b") "cab" }}{{ containsNone (split "," "x") "cab" }}{{ containsAny (split "," "x,a") "cab" }}{{ containsNotAll (split "," "x,a") "cab" }}`: "truetruetruetrue",
@@ -100,7 +100,12 @@ func TestFunctionsOfTheInput(t *testing.T) {
 			assert.Equal(t, want, string(res.Content), text)
 		}
 	}
-	res, err := run(t, `{{ file "/etc/motd" }}{{ range secrets "secret/tenant/" }}{{ end }}`, Options{})
+	tmpl, err := Parse("x", `{{ file "/from-windows" }}`, Options{})
+	require.NoError(t, err)
+	res, err := tmpl.Execute(Input{File: func(string) (string, error) { return "\ufeffA=1\r\n", nil }})
+	require.NoError(t, err)
+	assert.Equal(t, "\ufeffA=1\r\n", string(res.Content), "what a file holds is its content, with a byte order mark, too")
+	res, err = run(t, `{{ file "/etc/motd" }}{{ range secrets "secret/tenant/" }}{{ end }}`, Options{})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"/etc/motd"}, res.Reads)
 	assert.Equal(t, []Request{List("secret/tenant")}, res.Uses)
@@ -124,13 +129,13 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ join "," $m }}`:                      "join wants a list",
 		`{{ envQuote "portable" $s }}{{ envQuote "nonsense" $s }}`: "nonsense",
 		`{{ envQuote "systemd" (printf "%s\xff" $s) }}`:            "systemd",
-		`{{ envQuote "systemd" $l }}`:                              "not []interface {}",
+		`{{ envQuote "systemd" $l }}`:                              "not a list",
 		`{{ dotenv $s }}`:                                          "dotenv wants pairs",
 		`{{ explode (parseJSON "{\"a\":1,\"a/b\":2}") }}`:          "both a value and the beginning",
 		`{{ indent "x" $s }}`:                                      "indent wants a number",
 		`{{ mustEnv "NONE" }}`:                                     "the environment variable NONE is not set",
 		`{{ file "/etc/shadow" }}`:                                 "no such file",
-		`{{ eq $m $l }}`:                                           "error calling eq: it does not take such values",
+		`{{ eq $m $l }}`:                                           "error calling eq: a map and a list cannot be compared",
 		`{{ html $s | call }}`:                                     "error calling call: it does not take such values",
 		`{{ range $i, $n := (parseYAML "a: 5").a }}{{ end }}`:      "cannot be done with a value of this type",
 		`{{ $s | envQuote $s }}`:                                   "the dialect is not known",
@@ -141,7 +146,7 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ scratch.Set "a" $s }}{{ scratch.MapSet "a" "b" 1 }}`:   "is not a map",
 		`{{ sprig_mustRegexMatch (printf "%s(" $s) "x" }}`:         "it does not take this value",
 		`{{ sprig_fail $s }}`:                                      "it does not take this value",
-		`{{ sprig_mustFromJson $s }}`:                              "it does not take this value",
+		`{{ sprig_mustFromJson $s }}`:                              "the value is not JSON",
 		`{{ sprig_first $s }}`:                                     "it does not take this value",
 		`{{ $s | writeToFile "/x" "" "" "9" }}`:                    `a mode such as "0600"`,
 		`{{ $s | writeToFile "/x" "" "" "0600" "shred" }}`:         "the flags of writeToFile",

@@ -60,7 +60,7 @@ func base64Decode(enc *base64.Encoding, s string) (string, error) {
 func envQuote(dialect string, value any) (string, error) {
 	text, ok := scalar(value)
 	if !ok {
-		return "", fmt.Errorf("envQuote wants text, a number or a truth value, not %T", value)
+		return "", fmt.Errorf("envQuote wants text, a number or a truth value, not %s", kindName(value))
 	}
 	return dotenv.Quote(dotenv.Dialect(dialect), text)
 }

@@ -134,6 +134,9 @@ func flattenInto(flat map[string]any, name string, value any, sep string) error 
 	if _, taken := flat[name]; taken {
 		return fmt.Errorf("has two values that would both be written as %q", name)
 	}
+	if isNumber(value) {
+		value = json.Number(numberText(value))
+	}
 	flat[name] = value
 	return nil
 }
@@ -143,12 +146,11 @@ func scalar(value any) (string, bool) {
 	switch v := value.(type) {
 	case string:
 		return v, true
-	case json.Number:
-		return v.String(), true
-	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64), true
-	case bool, int, int64, uint64:
-		return fmt.Sprint(v), true
+	case bool:
+		return strconv.FormatBool(v), true
+	}
+	if isNumber(value) {
+		return numberText(value), true
 	}
 	return "", false
 }

@@ -142,13 +142,14 @@ func (t *Template) check(tree *parse.Tree, trees map[string]*parse.Tree, used te
 		if include, ok := n.(*parse.TemplateNode); ok && trees[include.Name] == nil {
 			fail(n, fmt.Sprintf("there is no template %q; one of the same folder is included by the name of its file%s", include.Name, didYouMean(include.Name, sortedKeys(trees))))
 		}
-		if ident, ok := n.(*parse.IdentifierNode); ok && !(builtins[ident.Ident] && ident.Ident != "index") {
+		if ident, ok := n.(*parse.IdentifierNode); ok {
 			f, known := functionNamed(ident.Ident)
-			if !known {
+			switch {
+			case known:
+				used[ident.Ident] = f
+			case !builtins[ident.Ident]:
 				fail(n, unknown(ident.Ident))
-				return
 			}
-			used[ident.Ident] = f
 		}
 	})
 	if first != nil {

@@ -4,7 +4,6 @@
 package render
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 
@@ -51,8 +50,7 @@ func (s *Secret) pairs() map[string]any {
 func (s *Secret) copied() map[string]any { return copyOf(s.Data.Reveal()) }
 
 func copyOf(data map[string]any) map[string]any {
-	c, _ := convert(data, func(n json.Number) any { return n }).(map[string]any)
-	return c
+	return convertMap(data, func(v any) any { return v })
 }
 
 // Keys returns the names of the pairs, sorted; none for a nil Secret.

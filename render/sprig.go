@@ -23,79 +23,182 @@ var impure = []string{"ago", "env", "expandenv", "getHostByName", "hello", "now"
 func sprigs() template.FuncMap {
 	all := template.FuncMap{}
 	for name, f := range sprig.TxtFuncMap() {
-		if !slices.Contains(impure, name) {
-			all[sprigPrefix+name] = discreet(f)
+		if slices.Contains(impure, name) {
+			continue
 		}
+		taking := known
+		switch {
+		case slices.Contains(printing, name):
+			taking = printables
+		case slices.Contains(counting, name):
+			taking = counted
+		}
+		all[sprigPrefix+name] = discreet(f, taking)
 	}
+	// Sprig's own lose digits of large numbers.
+	all[sprigPrefix+"fromJson"] = func(text string) any { v, _ := fromJSON(text); return v }
+	all[sprigPrefix+"mustFromJson"] = fromJSON
 	return all
+}
+
+func fromJSON(text string) (any, error) {
+	if text == "" {
+		return nil, errSprig
+	}
+	return parseJSON(text)
 }
 
 var (
 	errorType = reflect.TypeFor[error]()
+	anyType   = reflect.TypeFor[any]()
 	errSprig  = errors.New("it does not take this value")
+	errBig    = errors.New("it counts with 64 bits, and a number is larger; add, subtract, multiply and the like are not so limited")
+	errNumber = errors.New("it does not take this value where it wants a number")
 )
 
-// discreet wraps a function so that what it fails with holds no argument.
-func discreet(f any) any {
+// discreet wraps a function so that what it fails with holds no argument. Where the
+// function wants a number, one of any type will do.
+func discreet(f any, taking func([]any) []any) any {
 	v := reflect.ValueOf(f)
 	t := v.Type()
 	outs := []reflect.Type{t.Out(0), errorType}
 	ins := make([]reflect.Type, t.NumIn())
 	for i := range ins {
 		ins[i] = t.In(i)
-	}
-	call := v.Call
-	if t.IsVariadic() {
-		call = v.CallSlice
+		if isNumeric(ins[i]) {
+			ins[i] = anyType
+		}
+		if t.IsVariadic() && i == len(ins)-1 && isNumeric(ins[i].Elem()) {
+			ins[i] = reflect.SliceOf(anyType)
+		}
 	}
 	wrapped := func(args []reflect.Value) (results []reflect.Value) {
-		failed := []reflect.Value{reflect.Zero(outs[0]), reflect.ValueOf(&errSprig).Elem()}
+		failed := func(err error) []reflect.Value {
+			return []reflect.Value{reflect.Zero(outs[0]), reflect.ValueOf(&err).Elem()}
+		}
 		defer func() {
-			if recover() != nil {
-				results = failed
+			switch problem := recover(); problem {
+			case nil:
+			case errBig, errNumber:
+				results = failed(problem.(error))
+			default:
+				results = failed(errSprig)
 			}
 		}()
-		results = call(counting(args))
+		results = v.Call(arguments(t, args, taking))
 		switch {
 		case len(results) == 1:
 			return append(results, reflect.Zero(errorType))
 		case !results[1].IsNil():
-			return failed
+			return failed(errSprig)
 		}
 		return results
 	}
 	return reflect.MakeFunc(reflect.FuncOf(ins, outs, t.IsVariadic()), wrapped).Interface()
 }
 
-// counting turns the numbers of Vault, which slim-sprig does not know, into those
-// that it does, where they keep their value.
-func counting(args []reflect.Value) []reflect.Value {
-	counted := slices.Clone(args)
-	for i, arg := range counted {
-		switch v := arg.Interface().(type) {
-		case json.Number:
-			counted[i] = reflect.ValueOf(number(v))
-		case []any:
-			all := slices.Clone(v)
-			for k, each := range all {
-				if n, ok := each.(json.Number); ok {
-					all[k] = number(n)
-				}
-			}
-			counted[i] = reflect.ValueOf(all)
-		}
+func isNumeric(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Int, reflect.Int64, reflect.Float64:
+		return true
 	}
-	return counted
+	return false
 }
 
-func number(n json.Number) any {
-	if i, err := n.Int64(); err == nil {
-		return i
+// arguments are those of a call as the function wants them, one by one. It panics
+// with an error where that cannot be.
+func arguments(t reflect.Type, args []reflect.Value, taking func([]any) []any) []reflect.Value {
+	var all []any
+	for i, arg := range args {
+		if !t.IsVariadic() || i < len(args)-1 {
+			all = append(all, arg.Interface())
+			continue
+		}
+		for k := range arg.Len() {
+			all = append(all, arg.Index(k).Interface())
+		}
 	}
-	if f, err := n.Float64(); err == nil && exact(n, f) {
-		return f
+	var values []reflect.Value
+	for i, each := range taking(all) {
+		wanted := t.In(min(i, t.NumIn()-1))
+		if t.IsVariadic() && i >= t.NumIn()-1 {
+			wanted = t.In(t.NumIn() - 1).Elem()
+		}
+		values = append(values, argument(wanted, each))
 	}
-	return n
+	return values
+}
+
+func argument(wanted reflect.Type, v any) reflect.Value {
+	switch {
+	case v == nil:
+		return reflect.Zero(wanted)
+	case wanted.Kind() == reflect.Float64:
+		f, ok := float(v)
+		if !ok {
+			panic(errNumber)
+		}
+		return reflect.ValueOf(f)
+	case isNumeric(wanted):
+		i, ok := whole(v)
+		if !ok {
+			panic(errNumber)
+		}
+		return reflect.ValueOf(i).Convert(wanted)
+	}
+	return reflect.ValueOf(v)
+}
+
+// printing are functions that write their arguments as text.
+var printing = []string{"cat", "join", "quote", "sortAlpha", "squote", "toDecimal", "toString", "toStrings"}
+
+// counting are functions that count with 64 bits, and take what is no number for 0.
+var counting = []string{
+	"add", "add1", "biggest", "ceil", "div", "float64", "floor", "int", "int64", "max", "maxf", "min", "minf", "mod", "mul", "round", "sub",
+}
+
+// known turns the numbers of Vault, which slim-sprig does not know, into those that
+// it does, where they keep their value. Maps stay what they are: sprig_set changes
+// the one that it is given.
+func known(args []any) []any {
+	all := make([]any, len(args))
+	for i, arg := range args {
+		list, isList := arg.([]any)
+		if !isList {
+			all[i] = knownNumber(arg)
+			continue
+		}
+		copied := make([]any, len(list))
+		for k, each := range list {
+			copied[k] = knownNumber(each)
+		}
+		all[i] = copied
+	}
+	return all
+}
+
+func knownNumber(v any) any {
+	switch n := v.(type) {
+	case decimal:
+		return float64(n)
+	case json.Number:
+		if i, isWhole := whole(n); isWhole && !isFloat(n) {
+			return i
+		}
+		return floatIfExact(n)
+	}
+	return v
+}
+
+// counted is [known] for functions that would take other numbers for 0.
+func counted(args []any) []any {
+	all := known(args)
+	for _, arg := range all {
+		if _, left := arg.(json.Number); left {
+			panic(errBig)
+		}
+	}
+	return all
 }
 
 // unsupportedSprig tells why a function of sprig is not here, or "".

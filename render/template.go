@@ -139,14 +139,14 @@ func Parse(name, text string, o Options) (*Template, error) {
 			return nil, err
 		}
 		t.walk(tree, tree.Root, rootScope(key != name))
-		if !o.Lenient {
-			guard(tree.Root)
-		}
+		guard(tree.Root)
 	}
+	used[presentFunc] = present
 	if o.Lenient {
-		delete(used, "index") // text/template's own gives nothing for what is not there.
-	} else {
-		used[presentFunc] = present
+		used[presentFunc] = printable
+		if used["index"] != nil {
+			used["index"] = lenientIndex
+		}
 	}
 	t.tmpl.Funcs(used)
 	for key, tree := range trees {
@@ -183,7 +183,7 @@ func (t *Template) Execute(in Input) (Result, error) {
 	return e.result, nil
 }
 
-// guard makes every action that writes something end in [present], as
+// guard makes every action that writes something end in [presentFunc], as
 // html/template does with its escapers.
 func guard(node parse.Node) {
 	switch n := node.(type) {
@@ -235,14 +235,14 @@ var calling = lazily(`(?s)^error calling (\w+): `)
 func withoutValues(problem string) string {
 	if m := calling().FindStringSubmatch(problem); m != nil {
 		_, ours := functionNamed(m[1])
-		if ours && !builtins[m[1]] || strings.HasPrefix(m[1], "Map") { // Methods of scratch.
+		if ours || strings.HasPrefix(m[1], "Map") { // Methods of scratch.
 			return problem
 		}
 		return m[0] + "it does not take such values"
 	}
 	switch {
 	case harmless().MatchString(problem):
-		return problem
+		return withoutGoTypes(problem)
 	case strings.HasPrefix(problem, "range can't iterate over"):
 		return "range can't iterate over a value of this type"
 	}

@@ -139,8 +139,8 @@ func TestExecutionErrorsShowTheTemplateAndNoValue(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"not base64":           {with + `{{ base64Decode .Data.data.api_key }}{{ end }}`, `nexa.ctmpl:1:47: error calling base64Decode: the value is not base64 (at {{base64Decode .Data.data.api_key}})`},
 		"a secret as a key":    {with + `{{ index .Data.data .Data.data.api_key }}{{ end }}`, `nexa.ctmpl:1:47: secret "secret/tenant/demo/nexa" has no key`},
-		"a field of a string":  {with + `{{ .Data.data.api_key.x }}{{ end }}`, `can't evaluate field x`},
-		"join of a string":     {with + `{{ join "," .Data.data.api_key }}{{ end }}`, `join wants a list, not string`},
+		"a field of a string":  {with + `{{ .Data.data.api_key.x }}{{ end }}`, `the value has no field "x"`},
+		"join of a string":     {with + `{{ join "," .Data.data.api_key }}{{ end }}`, `join wants a list, not text`},
 		"index of a string":    {with + `{{ index .Data.data.api_key 9999 }}{{ end }}`, `outside of the list`},
 		"a list out of bounds": {with + `{{ index .Data.data.list 2 }}{{ end }}`, `the index is outside of the list`},
 		"a call of a value":    {with + `{{ call .Data.data.api_key }}{{ end }}`, `nexa.ctmpl:1:47`},

@@ -148,7 +148,7 @@ func scalar(value any) (text, reason string) {
 	case bool, int, int64, uint64:
 		return fmt.Sprint(v), ""
 	case nil:
-		return "", "holds null, which a .env line cannot say"
+		return "", "holds null, which a .env line cannot say; give it a value, or leave it out"
 	default:
 		return "", "holds a list or an object, which a .env line cannot say"
 	}
