@@ -12,6 +12,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -44,13 +45,13 @@ func placeOf(p config.Problem) string {
 func (e *exam) configuration() {
 	var parts []string
 	if n := len(e.cfg.Drops); n > 0 {
-		parts = append(parts, plural(n, "drop"))
+		parts = append(parts, plural.Of(n, "drop"))
 	}
 	if n := len(e.cfg.Each); n > 0 {
-		parts = append(parts, plural(n, "block")+" for each tenant")
+		parts = append(parts, plural.Of(n, "block")+" for each tenant")
 	}
 	if e.cfg.Supervise != nil {
-		parts = append(parts, "a command with "+plural(len(e.cfg.Supervise.Env), "variable"))
+		parts = append(parts, "a command with "+plural.Of(len(e.cfg.Supervise.Env), "variable"))
 	}
 	e.ok("config", cmp.Or(strings.Join(e.ownFiles(), ", "), "command line"), "valid, with %s", strings.Join(parts, ", "))
 	if e.cfg.LockMemory {
@@ -83,13 +84,6 @@ func (e *exam) ownFiles() []string {
 		}
 	}
 	return own
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // credentials looks at what the login needs: that it can be read, and by whom.

@@ -12,6 +12,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
@@ -168,7 +169,7 @@ func (e *exam) tokenWarnings(g session.Grant) {
 			"let it live longer (\"vault write auth/"+e.cfg.Auth.MountPath+"/role/ROLE token_ttl=1h\"): each end of a token is a new login")
 	}
 	if g.Uses > 0 && g.Uses < fewUses {
-		e.warn("token", subject, fmt.Sprintf("it is good for %s only, and then a new login follows", plural(g.Uses, "request")),
+		e.warn("token", subject, fmt.Sprintf("it is good for %s only, and then a new login follows", plural.Of(g.Uses, "request")),
 			e.usesFix())
 	}
 	if !e.vault.OwnsToken() && g.TTL > 0 && !g.Renewable {
@@ -206,7 +207,7 @@ func lifeOf(g session.Grant, most time.Duration) string {
 		text += ", for " + most.String() + " at most"
 	}
 	if g.Uses > 0 {
-		text += ", good for " + plural(g.Uses, "request")
+		text += ", good for " + plural.Of(g.Uses, "request")
 	}
 	return text
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // Colours of a terminal.
@@ -106,7 +108,7 @@ func (r *Report) summary() string {
 		parts = append(parts, fmt.Sprintf("%d failed", n))
 	}
 	if n := count[Warning]; n > 0 {
-		parts = append(parts, plural(n, "warning"))
+		parts = append(parts, plural.Of(n, "warning"))
 	}
 	parts = append(parts, fmt.Sprintf("%d in order", count[OK]))
 	if n := count[Skipped]; n > 0 {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -144,7 +145,7 @@ func (e *exam) report(ctx context.Context) {
 		case found.err != nil:
 			e.unread("secret", r.String(), r, found)
 		case r.Lists():
-			e.ok("secret", r.String()+"/", "may be listed: %s", plural(len(found.names()), "name"))
+			e.ok("secret", r.String()+"/", "may be listed: %s", plural.Of(len(found.names()), "name"))
 		default:
 			e.ok("secret", r.String(), "%s", whatIs(found))
 		}
@@ -187,7 +188,7 @@ func (e *exam) isAbsent(r render.Request) bool {
 }
 
 func whatIs(f finding) string {
-	keys := plural(len(f.secret.Keys()), "key")
+	keys := plural.Of(len(f.secret.Keys()), "key")
 	switch {
 	case f.engine.KV == 2 && f.secret.Version == 0:
 		return "may be read: metadata of KV v2, " + keys
@@ -204,7 +205,7 @@ func (e *exam) unread(name, subject string, r render.Request, found finding) {
 	err := found.err
 	switch {
 	case session.IsInvalidToken(err) && e.grant.Uses > 0:
-		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural(e.grant.Uses, "request")))
+		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural.Of(e.grant.Uses, "request")))
 	case errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err):
 		e.denied(name, subject, found)
 	case errors.Is(err, watch.ErrMissing):

@@ -14,6 +14,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -90,7 +91,7 @@ func (e *exam) follow(ctx context.Context) {
 			e.warn("tenants", f.Folder+"/", "no tenant is there that the block wants", "is the folder right, and are include and exclude? \"tenantctl tenant add ID\" makes a tenant")
 			continue
 		}
-		e.ok("tenants", f.Folder+"/", "may be listed: %s", plural(len(keys), "tenant"))
+		e.ok("tenants", f.Folder+"/", "may be listed: %s", plural.Of(len(keys), "tenant"))
 		e.addKeys(f, keys)
 	}
 }
@@ -139,7 +140,7 @@ func (e *exam) contents(context.Context) string {
 		case at >= 0:
 			e.skip("content", s.name(), e.whyNot(s.uses[at]))
 		case s.drop.Format == render.FormatTemplate:
-			e.ok("content", s.name(), "the template renders, from %s", plural(len(s.uses), "secret"))
+			e.ok("content", s.name(), "the template renders, from %s", plural.Of(len(s.uses), "secret"))
 		default:
 			e.ok("content", s.name(), "can be written as %s", formatOf(s.drop))
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // A certificate that ends so soon is worth a warning; the second one is urgent.
@@ -191,7 +192,7 @@ func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 func days(d time.Duration) string {
 	if d < 48*time.Hour {
-		return fmt.Sprintf("%d hours", int(d.Hours()))
+		return plural.Of(int(d.Hours()), "hour")
 	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
+	return plural.Of(int(d.Hours()/24), "day")
 }

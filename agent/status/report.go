@@ -5,6 +5,8 @@ package status
 import (
 	"fmt"
 	"time"
+
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // Report is all that the agent knows of itself. It is the JSON of /status.
@@ -157,12 +159,16 @@ const (
 func Summarize(good, all int, fault string) Summary {
 	s := Summary{Ready: good == all && fault == ""}
 	switch {
+	case all == 0:
+		s.Text = "there are no drops"
 	case all == 1 && good == 1:
 		s.Text = "the drop is current"
+	case all == 1:
+		s.Text = "the drop is not current"
 	case good == all:
 		s.Text = fmt.Sprintf("all %d drops are current", all)
 	default:
-		s.Text = fmt.Sprintf("%d of %d drops are current", good, all)
+		s.Text = fmt.Sprintf("%d of %d drops %s current", good, all, plural.Be(good))
 	}
 	if fault != "" {
 		s.Text += "; " + fault

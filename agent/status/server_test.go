@@ -177,3 +177,12 @@ func TestWhatKeepsASocketFromBeingMadeIsTheSameAtEachTry(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
+
+func TestSummarize_AgreesWithTheCount(t *testing.T) {
+	for want, n := range map[string][2]int{
+		"there are no drops": {0, 0}, "the drop is current": {1, 1}, "the drop is not current": {0, 1}, "0 of 2 drops are current": {0, 2},
+		"1 of 2 drops is current": {1, 2}, "all 2 drops are current": {2, 2}, "3 of 4 drops are current": {3, 4},
+	} {
+		assert.Equal(t, want, Summarize(n[0], n[1], "").Text)
+	}
+}

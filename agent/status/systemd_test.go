@@ -98,7 +98,7 @@ func TestSystemdIsToldOfEachStepOnce(t *testing.T) {
 	board.Note(Summarize(2, 2, ""))
 	assert.Equal(t, "READY=1\nSTATUS=all 2 drops are current", next(t, heard))
 	board.Note(Summarize(1, 2, "two\nlines"))
-	assert.Equal(t, "STATUS=1 of 2 drops are current; two lines", next(t, heard))
+	assert.Equal(t, "STATUS=1 of 2 drops is current; two lines", next(t, heard))
 	board.Note(Summarize(2, 2, ""))
 	assert.Equal(t, "STATUS=all 2 drops are current", next(t, heard), "it is ready but once")
 
@@ -121,7 +121,7 @@ func TestFilesOfAnEarlierRunAreEnoughWhenVaultTakesLong(t *testing.T) {
 		served bool
 		want   string
 	}{
-		"with them":    {true, "READY=1\nSTATUS=0 of 1 drops are current"},
+		"with them":    {true, "READY=1\nSTATUS=the drop is not current"},
 		"without them": {false, "READY=1\nSTATUS=the drop is current"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestFilesOfAnEarlierRunAreEnoughWhenVaultTakesLong(t *testing.T) {
 			s := NewSystemd(board, quiet())
 			s.patience = time.Millisecond
 			listening(t, s)
-			assert.Equal(t, "STATUS=0 of 1 drops are current", next(t, heard), "first it waits for Vault")
+			assert.Equal(t, "STATUS=the drop is not current", next(t, heard), "first it waits for Vault")
 			if !tc.served {
 				time.Sleep(20 * s.patience) // It would say something by now.
 				board.Note(Summarize(1, 1, ""))

@@ -638,7 +638,7 @@ func TestHelpAndSmallCommands(t *testing.T) {
 		"templates show smtp.env": {0, "{{- dotenv (scratch.Get \"env\") }}"},
 		"templates show smtp":     {2, "there are n8n.env, n8n.json"},
 		"validate nope.hcl":       {2, "nope.hcl: cannot be read"},
-		"validate x.hcl":          {0, "x.hcl is valid: 1 drops"},
+		"validate x.hcl":          {0, "x.hcl is valid: 1 drop"},
 		"run --config no.hcl":     {2, "no.hcl: cannot be read"},
 	} {
 		out, code := r.deaddrop(strings.Fields(args)...)

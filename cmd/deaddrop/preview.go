@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -66,7 +67,7 @@ func (p preview) content(out *strings.Builder, f agent.FilePreview) {
 	}
 	entries, ok := render.Entries(f.Format, f.New)
 	if !ok {
-		fmt.Fprintf(out, "  %d lines, whose values cannot be masked one by one\n", bytes.Count(f.New, []byte("\n")))
+		fmt.Fprintf(out, "  %s, whose values cannot be masked one by one\n", plural.Of(bytes.Count(f.New, []byte("\n")), "line"))
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
@@ -118,7 +119,7 @@ func (p preview) lines(out *strings.Builder, f agent.FilePreview) {
 		old, now = old[:len(old)-1], now[:len(now)-1]
 	}
 	if !p.showSecrets {
-		fmt.Fprintf(out, "  %d lines in place of %d, which have no keys to tell\n", len(now), len(old))
+		fmt.Fprintf(out, "  %s in place of %d, without keys to show\n", plural.Of(len(now), "line"), len(old))
 		return
 	}
 	for _, line := range old {

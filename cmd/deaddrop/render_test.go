@@ -318,7 +318,7 @@ drop "missing" {
 	assert.Contains(t, out, "nexa.env: unchanged; mode 0644 becomes 0600\ntext: unchanged; mode 0644 becomes 0600\n")
 	r.Put("nexa", map[string]any{"KEY": marker + "2", "NEW": "1", "SAME": "s"})
 	out, _ = r.deaddrop("render", "--config", config, "--diff")
-	assert.Contains(t, out, "nexa.env: would be changed; mode 0644 becomes 0600\n  ~ KEY=****** -> ******\n  + NEW=******\n  - OLD=******\ntext: would be changed; mode 0644 becomes 0600\n  1 lines in place of 1, which have no keys to tell\n")
+	assert.Contains(t, out, "nexa.env: would be changed; mode 0644 becomes 0600\n  ~ KEY=****** -> ******\n  + NEW=******\n  - OLD=******\ntext: would be changed; mode 0644 becomes 0600\n  1 line in place of 1, without keys to show\n")
 	assert.NotContains(t, out, marker)
 	out, _ = r.showing().deaddrop("render", "--config", config, "--diff", "--show-secrets")
 	assert.Contains(t, out, "  ~ KEY="+marker+" -> "+marker+"2\n")

@@ -18,6 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 func newStatus() *cobra.Command {
@@ -257,7 +258,7 @@ func (t table) config(c status.Config) {
 }
 
 func (t table) tenants(f status.ForEach) {
-	text := fmt.Sprintf("for_each: %d tenants", f.Tenants)
+	text := "for_each: " + plural.Of(f.Tenants, "tenant")
 	if f.Error != "" {
 		text += "; " + f.Error
 	}

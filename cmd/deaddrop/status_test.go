@@ -150,7 +150,7 @@ func TestStatusOfAnAgentWithoutVault(t *testing.T) {
 	r.start("run", "--config", "deaddrop.hcl")
 	r.eventually("it says that it cannot log in", func() bool {
 		code, body := r.get("/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(body, "0 of 1 drops are current\nnexa: waiting") && strings.Contains(body, "not logged in: ")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "the drop is not current\nnexa: waiting") && strings.Contains(body, "not logged in: ")
 	})
 	code, body := r.get("/healthz")
 	assert.Equal(t, http.StatusOK, code, "an agent that waits is alive: %s", body)
@@ -160,7 +160,7 @@ func TestStatusOfAnAgentWithoutVault(t *testing.T) {
 	assert.Contains(t, out, "Vault is sealed")
 	_, complaints, code := r.output("status", "--config", "deaddrop.hcl", "--check")
 	assert.Equal(t, 1, code)
-	assert.Contains(t, complaints, "deaddrop: 0 of 1 drops are current; nexa: waiting; not logged in: ")
+	assert.Contains(t, complaints, "deaddrop: the drop is not current; nexa: waiting; not logged in: ")
 	_, metrics := r.get("/metrics")
 	assert.Contains(t, metrics, "\ndeaddrop_vault_up 0\n")
 	assert.Contains(t, metrics, "\ndeaddrop_ready 0\n")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/templates"
 )
 
@@ -46,7 +47,7 @@ included, in the same language and without secrets.`,
 // count tells how many drops a configuration has, and how many of them for each
 // tenant.
 func count(cfg *config.Config) string {
-	text := fmt.Sprintf("%d drops", len(cfg.Drops))
+	text := plural.Of(len(cfg.Drops), "drop")
 	if len(cfg.Each) > 0 {
 		text += fmt.Sprintf(", and %d for each tenant", len(cfg.Each))
 	}

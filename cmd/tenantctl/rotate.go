@@ -23,6 +23,7 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/rotate"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 	"github.com/smarteros/deaddrop/compose/policies"
+	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -413,7 +414,7 @@ func (r *rotateCommand) nextKey(_ context.Context, n, needed int) (string, error
 	case r.file != nil && r.file.PGP:
 		return "", fmt.Errorf("--keys-file: %w", keys.ErrPGP)
 	case r.file != nil && n > len(r.file.Any()):
-		return "", fmt.Errorf("%d unseal keys are needed, and there are %d", needed, len(r.file.Any()))
+		return "", fmt.Errorf("%s %s needed, and there %s %d", plural.Of(needed, "unseal key"), plural.Be(needed), plural.Be(len(r.file.Any())), len(r.file.Any()))
 	case r.file != nil:
 		return r.file.Any()[n-1], nil
 	case !onTerminal(r.cmd.InOrStdin()):

@@ -15,6 +15,7 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 type setupCommand struct {
@@ -169,7 +170,7 @@ func (s *setupCommand) prepareInit() (err error) {
 	case i.Threshold < 1 || i.Threshold > i.Shares || i.Threshold == 1 && i.Shares > 1:
 		return fmt.Errorf("--threshold: a number from 2 to %d, the number of --shares (1 if there is one)", i.Shares)
 	case len(s.pgpKeys) > 0 && len(s.pgpKeys) != i.Shares:
-		return fmt.Errorf("--pgp-key: there are %d of them for %d --shares; each share needs one", len(s.pgpKeys), i.Shares)
+		return fmt.Errorf("--pgp-key: there %s %d of them for %s; each share needs one", plural.Be(len(s.pgpKeys)), len(s.pgpKeys), plural.Of(i.Shares, "share"))
 	}
 	if i.Recipients, i.RecipientKeys, err = keys.Recipients(s.ageRecipients); err != nil {
 		return fmt.Errorf("--age-recipient: %w", err)

@@ -108,7 +108,7 @@ func TestACheckLeavesVaultSealed(t *testing.T) {
 	assert.Zero(t, status.Progress)
 	out, code = s.tenantctl(s.keys("keys.json").Keys[0], s.setup("--check", "--unseal", "--keys-file", "-")...)
 	assert.Equal(t, exitUnreachable, code)
-	assert.Contains(t, out, "it takes 2 keys to unseal it, and there are 1")
+	assert.Contains(t, out, "it takes 2 keys to unseal it, and there is 1")
 }
 
 func TestAPasswordWhoseAnswerIsLostIsKept(t *testing.T) {

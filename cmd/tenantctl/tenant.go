@@ -14,6 +14,7 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 func newTenant(c *cli) *cobra.Command {
@@ -58,7 +59,7 @@ func idArgs(least, most int) cobra.PositionalArgs {
 			return fmt.Errorf("%s is missing", []string{"the id of a tenant", "the service, such as nexa,", "a key"}[len(args)])
 		}
 		if most >= 0 && len(args) > most {
-			return fmt.Errorf("there are %d arguments; %d are the most", len(args), most)
+			return fmt.Errorf("there are %d arguments; %d %s the most", len(args), most, plural.Be(most))
 		}
 		for _, id := range args[:min(2, len(args))] {
 			if err := tenant.CheckID(id); err != nil {

@@ -291,7 +291,7 @@ func TestUnderARealSystemd(t *testing.T) {
 		{"without Vault an agent with files of before is ready after a while", func() {
 			m.seal()
 			m.sh("systemctl restart " + agent)
-			assert.Equal(m.t, "0 of 1 drops are current", m.is("StatusText", agent))
+			assert.Equal(m.t, "the drop is not current", m.is("StatusText", agent))
 			m.sh("systemctl restart nexa")
 			m.unseal()
 			m.becomes(agent, "StatusText", "the drop is current")
@@ -305,7 +305,7 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.sh("rm -r /run/deaddrop/nexa")
 			m.seal()
 			m.sh("systemctl start --no-block nexa")
-			m.becomes(agent, "StatusText", "0 of 1 drops are current")
+			m.becomes(agent, "StatusText", "the drop is not current")
 			assert.Equal(m.t, "activating", m.is("ActiveState", agent))
 			assert.Equal(m.t, "inactive", m.is("ActiveState", "nexa"))
 			m.unseal()

@@ -14,6 +14,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // RestoreOptions say what is restored, and how.
@@ -242,7 +243,7 @@ func (re *restorer) secret(ctx context.Context, s *archive.Secret) (Action, erro
 	st := decide(s, f, re.Overwrite)
 	if n := placeholders(s, f, st); n > re.MaxPlaceholders {
 		st = step{do: Skip, why: fmt.Sprintf(
-			"its version %d needs %d placeholders, more than --max-placeholders %d; --renumber needs none", s.Current, n, re.MaxPlaceholders)}
+			"its version %d needs %s, more than --max-placeholders %d; --renumber needs none", s.Current, plural.Of(n, "placeholder"), re.MaxPlaceholders)}
 	}
 	a.Do, a.Why = st.do, st.why
 	if re.DryRun {

@@ -14,6 +14,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/compose/policies"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // Admin is the person who manages tenants.
@@ -39,9 +40,9 @@ func CheckPassword(user, password string) error {
 	lower := strings.ToLower(password)
 	switch {
 	case len(password) < MinPassword:
-		return fmt.Errorf("the password has %d characters; %d are the least", len(password), MinPassword)
+		return fmt.Errorf("the password has %s; %d are the least", plural.Of(len(password), "character"), MinPassword)
 	case len(seen) < 5:
-		return fmt.Errorf("the password has only %d different characters", len(seen))
+		return fmt.Errorf("the password has only %s", plural.Of(len(seen), "different character"))
 	case strings.Contains(lower, "changeme"), strings.Contains(lower, "password"), strings.HasPrefix(lower, strings.ToLower(user)+"123"):
 		return fmt.Errorf("the password is one of those that are tried first")
 	case strings.ContainsAny(password, "\r\n\x00"):

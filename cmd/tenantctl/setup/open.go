@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
+	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 const (
@@ -119,9 +120,9 @@ func (s *Setup) failed(name string, err error) error {
 }
 
 func (s *Setup) initDetail(status *api.SealStatusResponse) string {
-	kind := "unseal keys"
+	kind := "unseal key"
 	if status.RecoverySeal {
-		kind = "recovery keys"
+		kind = "recovery key"
 	}
 	how := ", readable for its owner"
 	switch {
@@ -130,7 +131,8 @@ func (s *Setup) initDetail(status *api.SealStatusResponse) string {
 	case len(s.Init.Recipients) > 0:
 		how = ", encrypted with age"
 	}
-	return fmt.Sprintf("%d %s, of which %d are needed, are in %s%s", s.Init.Shares, kind, s.Init.Threshold, s.Init.File, how)
+	return fmt.Sprintf("%s, of which %d %s needed, %s in %s%s", plural.Of(s.Init.Shares, kind),
+		s.Init.Threshold, plural.Be(s.Init.Threshold), plural.Be(s.Init.Shares), s.Init.File, how)
 }
 
 // initialise makes the keys, and has them in a file before it returns.
@@ -233,14 +235,14 @@ func (s *Setup) unseal(ctx context.Context, status *api.SealStatusResponse) erro
 		}
 	}
 	if status.Sealed {
-		return sealed("Vault at %s is still sealed after %d keys: are some of them the same?", s.v.Address(), status.T)
+		return sealed("Vault at %s is still sealed after %s: are some of them the same?", s.v.Address(), plural.Of(status.T, "key"))
 	}
 	return s.serves(ctx)
 }
 
 func (s *Setup) enough(all []string, status *api.SealStatusResponse) error {
 	if len(all) < status.T {
-		return sealed("Vault at %s is sealed: it takes %d keys to unseal it, and there are %d", s.v.Address(), status.T, len(all))
+		return sealed("Vault at %s is sealed: it takes %s to unseal it, and there %s %d", s.v.Address(), plural.Of(status.T, "key"), plural.Be(len(all)), len(all))
 	}
 	return nil
 }
