@@ -79,7 +79,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		defer func() { _, _ = drop.Remove(cfg.PIDFile) }()
 	}
 	if cfg.Once && cfg.Supervise == nil {
-		return agent.Once(ctx, cfg, false, log)
+		return orEnded(ctx, agent.Once(ctx, cfg, false, log))
 	}
 	return agent.Run(ctx, cfg, load, buildVersion(), log)
 }
@@ -125,9 +125,9 @@ issues for a template, such as a certificate, is issued.
 			if dryRun || diff {
 				files, err := agent.Preview(ctx, cfg, log)
 				show := preview{cmd.OutOrStdout(), diff, showSecrets}
-				return errors.Join(failure(log, err), show.files(files))
+				return errors.Join(failure(log, orEnded(cmd.Context(), err)), show.files(files))
 			}
-			return failure(log, agent.Once(ctx, cfg, keepToken, log))
+			return failure(log, orEnded(cmd.Context(), agent.Once(ctx, cfg, keepToken, log)))
 		},
 	}
 	opts.bind(cmd)

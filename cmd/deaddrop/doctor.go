@@ -45,6 +45,7 @@ Exit codes:
   3  Vault cannot be reached, or is sealed
   4  the login failed, or permission is denied
   5  a secret or a key is missing
+  130, 143  ended by SIGINT or SIGTERM before it was done
 When several fail, 3 goes before 4, 4 before 5 and 5 before 1.`,
 		Example: `  deaddrop doctor --config /etc/deaddrop.hcl
   deaddrop doctor --tenant demo --service nexa --out /run/nexa.env
@@ -62,7 +63,11 @@ When several fail, 3 goes before 4, 4 before 5 and 5 before 1.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return showReport(cmd.OutOrStdout(), output, doctor.Run(ctx, cfg, err))
+			report := doctor.Run(ctx, cfg, err)
+			if err := endedEarly(cmd); err != nil {
+				return err
+			}
+			return showReport(cmd.OutOrStdout(), output, report)
 		},
 	}
 	opts.bindFiles(cmd, "")

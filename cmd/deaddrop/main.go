@@ -36,10 +36,11 @@ const exitCodes = `Exit codes:
   3  Vault cannot be reached, or is sealed
   4  the login failed, or permission is denied
   5  a secret or a key is missing
+  130, 143  ended by SIGINT or SIGTERM before it was done
 When drops fail for several reasons, 3 goes before 4, 4 before 5 and 5 before 1.`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignalled()
 	signal.Ignore(syscall.SIGXFSZ) // A file that may not grow so large fails the write, not the agent.
 	if err := harden.Process(config.SecretVariables()...); err != nil {
 		fmt.Fprintf(os.Stderr, "deaddrop: %v\n", err)
@@ -76,7 +77,10 @@ func execute(ctx context.Context, args []string) int {
 
 // exitCode sorts by what has to be mended first.
 func exitCode(err error) int {
+	var ended *endedError
 	switch {
+	case errors.As(err, &ended):
+		return ended.exitCode()
 	case isAny(err, session.ErrUnreachable, session.ErrSealed):
 		return exitUnreachable
 	case isAny(err, session.ErrLogin, session.ErrDenied):

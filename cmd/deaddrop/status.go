@@ -61,6 +61,9 @@ Exit codes:
 			default:
 				err = show(cmd.Context(), client, output, cmd.OutOrStdout())
 			}
+			if ended := endedEarly(cmd); err != nil && ended != nil {
+				return ended
+			}
 			return saidAndDone(cmd.ErrOrStderr(), err)
 		},
 	}
