@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -36,12 +37,38 @@ func (d *dropper) setEnviron(r rendered) {
 		}
 		pairs = append(pairs, s.env+"="+string(r.contents[i]))
 	}
+	if s, err := d.checkEnviron(r.group, pairs); err != nil {
+		s.dirty = false // What is too large stays so until a secret changes.
+		d.fail(s, err)
+		d.follow(r.group, s, err)
+		return
+	}
 	for _, s := range r.states {
 		s.dirty = false
 		d.succeed(s, 0)
 	}
 	d.environ.news = d.environ.news || !d.environ.whole || !slices.Equal(pairs, d.environ.pairs)
 	d.environ.pairs, d.environ.whole = pairs, true
+}
+
+// checkEnviron finds the variable that is too large for the command to be started, or
+// the largest where all together are.
+func (d *dropper) checkEnviron(g group, pairs []string) (*state, error) {
+	check := func(pairs []string) error { return reload.CheckEnviron(nil, pairs) }
+	if d.process != nil {
+		check = d.process.CheckEnviron
+	}
+	err := check(pairs)
+	var wrong *reload.TooLargeError
+	if !errors.As(err, &wrong) {
+		return nil, nil
+	}
+	for _, s := range g.states {
+		if s.env == wrong.Name {
+			return s, err
+		}
+	}
+	return g.states[0], err
 }
 
 // takeEnviron returns the variables when they are not what they were, and not

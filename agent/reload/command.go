@@ -75,11 +75,18 @@ func (c Command) Check(context.Context) error {
 	if _, err := c.credential(); err != nil {
 		return err
 	}
-	if _, err := c.program(); err != nil {
+	program, err := c.program()
+	if err != nil {
 		return err
+	}
+	if err := CheckEnviron(append([]string{program}, c.Args...), c.environ()); err != nil {
+		return fmt.Errorf("%s: %w", c, err)
 	}
 	return nil
 }
+
+// environ is what the program gets.
+func (c Command) environ() []string { return slices.Concat(Environ(), c.home(), c.Env) }
 
 // program finds what is to be run, relative to the folder that it is run in.
 func (c Command) program() (string, error) {
@@ -116,8 +123,7 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	var out beginning
 	cmd := exec.CommandContext(limit, program, c.Args[1:]...)
 	cmd.Args[0] = c.Args[0]
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(Environ(), c.home()...), c.Dir, &out, &out
-	cmd.Env = append(cmd.Env, c.Env...)
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.environ(), c.Dir, &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.ExtraFiles, cmd.WaitDelay = c.Files, time.Second
@@ -127,7 +133,7 @@ func (c Command) Output(ctx context.Context) ([]byte, error) {
 	case timedOut(ctx, limit):
 		return out.kept, fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
 	default:
-		return out.kept, fmt.Errorf("%s: %w", c, err)
+		return out.kept, fmt.Errorf("%s: %w", c, explain(err, cmd))
 	}
 }
 

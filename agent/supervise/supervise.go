@@ -3,6 +3,7 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,16 +157,41 @@ type running struct {
 	started time.Time
 }
 
-func (p *Process) start() (*running, error) {
-	started := time.Now() // before the environment is taken: later changes must count
+// prepare makes a command ready with the environment of now, and finds out what would
+// keep it from being started.
+func (p *Process) prepare() (*exec.Cmd, error) {
 	p.mu.Lock()
 	environ := p.environ
 	p.mu.Unlock()
 	args := p.command.Args
-	r := &running{exec.Command(args[0], args[1:]...), make(chan struct{}), started}
-	r.Stdin, r.Stdout, r.Stderr = os.Stdin, os.Stdout, os.Stderr
-	r.Env = with(reload.Environ(), environ)
-	r.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = with(reload.Environ(), environ)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	_, err := exec.LookPath(args[0])
+	if err == nil {
+		err = cmp.Or(cmd.Err, p.CheckEnviron(environ))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("starting the command %q: %w", args, err)
+	}
+	return cmd, nil
+}
+
+// CheckEnviron returns a [*reload.TooLargeError] where the command cannot be started
+// with these variables, of the form NAME=value, on top of the agent's own.
+func (p *Process) CheckEnviron(pairs []string) error {
+	return reload.CheckEnviron(p.command.Args, with(reload.Environ(), pairs))
+}
+
+func (p *Process) start() (*running, error) {
+	started := time.Now() // before the environment is taken: later changes must count
+	cmd, err := p.prepare()
+	if err != nil {
+		return nil, err
+	}
+	args := p.command.Args
+	r := &running{cmd, make(chan struct{}), started}
 	if err := r.Start(); err != nil {
 		return nil, fmt.Errorf("starting the command %q: %w", args, err)
 	}
@@ -210,6 +236,10 @@ func (p *Process) attend(ctx context.Context, r *running, signals <-chan os.Sign
 			case order.signal != 0:
 				order.done <- r.Process.Signal(order.signal)
 			default:
+				if _, err := p.prepare(); err != nil {
+					order.done <- fmt.Errorf("%w; the running one goes on", err)
+					continue
+				}
 				p.log.Info("secrets of the command have changed; starting it anew")
 				p.stop(r)
 				if ctx.Err() != nil { // It took so long that the agent is to end.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,4 +188,52 @@ func TestOnlyZombiesThatNobodyWaitsForAreReaped(t *testing.T) {
 	assert.False(t, reap(seen)[orphan.Process.Pid])
 	_, err := process.Read(orphan.Process.Pid)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestProcess_GoesOnWhenItsNewEnvironmentIsTooLarge(t *testing.T) {
+	p, said, log, end, cancel := run(t, serve, true, syscall.SIGTERM)
+	p.SetEnviron([]string{"A=1"})
+	require.Eventually(t, func() bool { return said() == "1  \n" }, time.Minute, time.Millisecond)
+	for name, pairs := range map[string][]string{"one": {"A=2", "B=" + strings.Repeat("m4rker", 30_000)}, "all": slices.Repeat([]string{"B=" + strings.Repeat("m4rker", 20_000)}, 60)} {
+		var wrong *reload.TooLargeError
+		require.ErrorAs(t, p.CheckEnviron(pairs), &wrong)
+		assert.Equal(t, "B", wrong.Name)
+		actions := p.SetEnviron(pairs)
+		require.Len(t, actions, 1)
+		err := actions[0].Do(t.Context(), reload.Change{At: time.Now()})
+		require.ErrorContains(t, err, "variable B", name)
+		require.ErrorContains(t, err, "the running one goes on", name)
+		assert.NotContains(t, err.Error(), "m4rker")
+	}
+	assert.Equal(t, "1  \n", said(), "it was not stopped")
+	assert.NotContains(t, log.String(), "starting it anew")
+	renew(t, p, "A=3", "B=x")
+	require.Eventually(t, func() bool { return said() == "1  \nstopped\n3 x \n" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
+}
+
+func TestProcess_NamesTheVariableThatIsTooLargeToStart(t *testing.T) {
+	p := New(Command{Args: []string{"true"}}, slog.New(slog.DiscardHandler))
+	p.SetEnviron([]string{"A=1", "KEY=" + strings.Repeat("m4rker", 30_000)})
+	err := p.Run(t.Context())
+	require.ErrorContains(t, err, `starting the command ["true"]: variable KEY has 180004 bytes`)
+	assert.NotContains(t, err.Error(), "m4rker")
+}
+
+func TestProcess_GoesOnWhenItsProgramIsGone(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "sh")
+	require.NoError(t, os.Symlink("/bin/sh", program))
+	p, said, _, end, cancel := run(t, serve, true, syscall.SIGTERM)
+	p.command.Args[0] = program
+	p.SetEnviron([]string{"A=1"})
+	require.Eventually(t, func() bool { return said() == "1  \n" }, time.Minute, time.Millisecond)
+	require.NoError(t, os.Remove(program))
+	actions := p.SetEnviron([]string{"A=2"})
+	require.ErrorContains(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}), "the running one goes on")
+	require.NoError(t, os.Symlink("/bin/sh", program))
+	require.NoError(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}))
+	require.Eventually(t, func() bool { return said() == "1  \nstopped\n2  \n" }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, end())
 }
