@@ -246,8 +246,13 @@ const trimAfter = 2 * time.Second
 
 // Run works until the context ends, or until a secret is gone that must not be.
 func (k *keeper) Run(ctx context.Context) error {
+	var awaiting <-chan time.Time
+	if k.process != nil {
+		awaiting = time.After(firstRound)
+	}
 	for {
 		k.act(ctx)
+		k.logAwaited()
 		if err := k.fatal(); err != nil {
 			return err
 		}
@@ -284,6 +289,7 @@ func (k *keeper) Run(ctx context.Context) error {
 				k.trim = time.After(trimAfter)
 			}
 		case <-k.board.Pinged():
+		case <-awaiting:
 		case <-retry:
 		case <-due:
 		case <-k.queue.Told():
@@ -385,7 +391,10 @@ func (k *keeper) logReadings(batch watch.Batch) {
 			k.log.Warn("more secrets cannot be read", "count", len(failed)-few)
 			break
 		}
-		what := "secret cannot be read; its files stay as they are"
+		what := "secret cannot be read, no file written yet"
+		if k.hasFileOf(request) {
+			what = "secret cannot be read, keeping last good files"
+		}
 		if isMissing(batch[request].Err) {
 			what = "secret is not there" // What becomes of its files depends on them.
 		}
@@ -402,6 +411,14 @@ func (k *keeper) logReadings(batch watch.Batch) {
 		}
 		k.log.Info("secret can be read again", "secret", request)
 	}
+}
+
+// hasFileOf reports whether there is a file, or a command with a variable, that was
+// made of the secret.
+func (k *keeper) hasFileOf(request render.Request) bool {
+	return slices.ContainsFunc(k.states, func(s *state) bool {
+		return slices.Contains(s.uses, request) && (s.hasFile() || s.env != "" && k.process != nil && k.process.HasEnviron())
+	})
 }
 
 // notified delivers a signal until stop is called.

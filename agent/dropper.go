@@ -604,11 +604,22 @@ func (d *dropper) fail(s *state, err error) {
 	switch {
 	case !first || errors.As(err, &unread) || errors.As(err, &follows):
 	case s.env != "":
-		d.log.Error("variable failed; the command keeps what it has", "name", s.env, "error", err)
+		what := "variable failed, command not started yet"
+		if d.process != nil && d.process.HasEnviron() {
+			what = "variable failed, command keeps its environment"
+		}
+		d.log.Error(what, "name", s.env, "error", err)
 	default:
-		d.log.Error("drop failed; its file stays as it is", "drop", s.drop.Name, "destination", s.drop.Destination, "error", err)
+		what := "drop failed, no file written yet"
+		if s.hasFile() {
+			what = "drop failed, keeping last good file"
+		}
+		d.log.Error(what, "drop", s.drop.Name, "destination", s.drop.Destination, "error", err)
 	}
 }
+
+// hasFile reports whether there is a file, of this run or an earlier one.
+func (s *state) hasFile() bool { return s.env == "" && (s.found || s.wrote) && !s.gone }
 
 func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	if s.err != nil && s.env == "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -15,8 +16,9 @@ type environ struct {
 	pairs []string // NAME=value
 	whole bool     // all of them were rendered once
 	news  bool     // they were not handed on yet
-	// started says that the command has got its first ones.
-	started bool
+	// started says that the command has got its first ones, said that the log has what
+	// it waits for.
+	started, said bool
 }
 
 // envDrop is a variable as a drop, which it is but for its file.
@@ -74,14 +76,51 @@ func (d *dropper) checkEnviron(g group, pairs []string) (*state, error) {
 // takeEnviron returns the variables when they are not what they were, and not
 // before all files were written once: the command may read them as it starts.
 func (d *dropper) takeEnviron() ([]string, bool) {
-	if !d.environ.started && (slices.ContainsFunc(d.states, func(s *state) bool { return !s.wrote && (s.of == nil || s.lacks || s.dirty) }) ||
-		slices.ContainsFunc(d.followed, func(f *following) bool { return !f.began })) {
+	if len(d.awaited()) > 0 {
 		return nil, false
 	}
 	news := d.environ.news
 	d.environ.started = d.environ.started || news
 	d.environ.news = false
 	return d.environ.pairs, news
+}
+
+// awaited are the drops, variables and for_each blocks that the command is not started
+// without; none once it was.
+func (d *dropper) awaited() []string {
+	if d.environ.started {
+		return nil
+	}
+	var names []string
+	for _, s := range d.states {
+		if !s.wrote && (s.of == nil || s.lacks || s.dirty) {
+			names = append(names, s.drop.Name)
+		}
+	}
+	for _, f := range d.followed {
+		if !f.began {
+			names = append(names, f.of.Name)
+		}
+	}
+	return names
+}
+
+// firstRound is how long the first reads of all secrets may take before the log says
+// that the command waits for them.
+const firstRound = 5 * time.Second
+
+// logAwaited logs once what the command waits for, when all secrets were asked for.
+func (k *keeper) logAwaited() {
+	if k.process == nil || k.process.HasEnviron() || k.environ.said || len(k.lacking()) > 0 && time.Since(k.started) < firstRound {
+		return
+	}
+	const few = 10
+	names := k.awaited()
+	if len(names) == 0 {
+		return
+	}
+	k.environ.said = true
+	k.log.Warn("waiting to start the command", "command", k.process.Name(), "drop", names[:min(few, len(names))], "count", len(names))
 }
 
 // endEnviron forgets the leases of a command that has ended: no one has them any

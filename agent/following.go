@@ -182,7 +182,11 @@ func (d *dropper) expand(f *following) {
 	before := f.err
 	keys, ok := f.keys(d.readings)
 	if f.err != nil && before == nil {
-		d.log.Warn("the tenants of a for_each cannot be listed; its files stay as they are", "drop", f.of.Name, "error", f.err)
+		what := "tenants cannot be listed, no file written yet"
+		if slices.ContainsFunc(d.states, func(s *state) bool { return s.of == f && s.hasFile() }) {
+			what = "tenants cannot be listed, keeping last good files"
+		}
+		d.log.Warn(what, "drop", f.of.Name, "error", f.err)
 	} else if f.err == nil && before != nil {
 		d.log.Info("the tenants of a for_each can be listed again", "drop", f.of.Name)
 	}

@@ -25,6 +25,9 @@ func (k *keeper) report(ctx context.Context) *status.Report {
 	for _, request := range k.uses() {
 		r.Secrets = append(r.Secrets, secretStatus(request, k.readings[request], watched[request]))
 	}
+	if k.process != nil && !k.process.HasEnviron() {
+		r.CommandAwaits = k.awaited()
+	}
 	for _, s := range k.states {
 		r.Drops = append(r.Drops, s.report())
 	}
@@ -70,6 +73,9 @@ func (k *keeper) logStatus(ctx context.Context) {
 		session = append(session, "state", "logged in")
 	}
 	k.log.Info("status of the session", append(session, at("token_ends", r.Session.TokenEnds)...)...)
+	if len(r.CommandAwaits) > 0 {
+		k.log.Info("status of the command", "state", "waiting to start", "drop", r.CommandAwaits)
+	}
 	for _, f := range r.ForEach {
 		folder := f.Folder
 		if folder == "" {

@@ -17,12 +17,15 @@ type Report struct {
 	At      time.Time `json:"at"`
 	// Ready says that every drop is current, and why not where one is not.
 	Summary
-	Session Session   `json:"session"`
-	Config  Config    `json:"config"`
-	Secrets []Secret  `json:"secrets"`
-	Drops   []Drop    `json:"drops"`
-	ForEach []ForEach `json:"for_each,omitempty"`
-	Reloads []Reload  `json:"reloads"`
+	Session Session `json:"session"`
+	// CommandAwaits are the drops and variables that the command of exec is not started
+	// without, where it was not started yet.
+	CommandAwaits []string  `json:"command_awaits,omitempty"`
+	Config        Config    `json:"config"`
+	Secrets       []Secret  `json:"secrets"`
+	Drops         []Drop    `json:"drops"`
+	ForEach       []ForEach `json:"for_each,omitempty"`
+	Reloads       []Reload  `json:"reloads"`
 }
 
 // Summary is a report in a line.

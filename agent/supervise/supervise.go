@@ -70,6 +70,19 @@ func New(c Command, log *slog.Logger) *Process {
 	return &Process{command: c, log: log, orders: make(chan order), ended: make(chan struct{}), whole: make(chan struct{})}
 }
 
+// Name is the program.
+func (p *Process) Name() string { return p.command.Args[0] }
+
+// HasEnviron reports whether there is an environment, with which the command starts.
+func (p *Process) HasEnviron() bool {
+	select {
+	case <-p.whole:
+		return true
+	default:
+		return false
+	}
+}
+
 // SetEnviron hands variables on, in the form NAME=value, that come on top of
 // the agent's own environment. The command starts with the first of them; for
 // later ones that are not the same SetEnviron returns what is to be done to it.

@@ -169,6 +169,73 @@ exec {
 	assert.Equal(t, 7, p.cmd.ProcessState.ExitCode())
 }
 
+func TestExec_SaysWhatItsCommandWaitsFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.AllowAll()
+	r.Put("nexa", map[string]any{"v": 1})
+	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", "")+strings.ReplaceAll(r.drop("smtp", ""), "nexa", "smtp")+`
+env_template "KEY" {
+  contents = "{{ with secret \"`+r.Path("later")+`\" }}{{ .Data.data.KEY }}{{ end }}"
+}
+exec { command = ["sh", "-c", "echo up >>said; trap 'exit 0' TERM; while :; do sleep 0.05; done"] }
+`)
+	at := vaulttest.FreeAddress(t)
+	p := r.start("run", "--config", config, "--status-address", at)
+	r.eventually("it says so", func() bool { return strings.Contains(p.log(), "waiting to start the command") })
+	assert.Regexp(t, `"msg":"waiting to start the command","command":"sh","drop":\["smtp","KEY"\],"count":2`, p.log())
+	out, _ := r.deaddrop("status", "--address", at)
+	assert.Regexp(t, `command: +waiting to start, for smtp, KEY\n`, out)
+	r.Put("smtp", map[string]any{"v": 1})
+	r.eventually("the file", func() bool { return r.read("smtp.json") != "" })
+	assert.Empty(t, r.read("said"))
+	r.Put("later", map[string]any{"KEY": "one"})
+	r.eventually("the command", func() bool { return r.read("said") != "" })
+	assert.Contains(t, p.log(), "started the command")
+	assert.Equal(t, 1, strings.Count(p.log(), "waiting to start the command"))
+	out, _ = r.deaddrop("status", "--address", at)
+	assert.Contains(t, out, "ready:")
+	assert.NotContains(t, out, "waiting to start")
+	p.stop()
+}
+
+func TestExec_ItsCommandGoesOnWhenAVariableGrowsTooLarge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"KEY": strings.Repeat("x", 200_000)})
+	config := r.write("x.hcl", r.Login(r.dir)+interval+`
+env_template "KEY" {
+  contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.KEY }}{{ end }}"
+}
+exec { command = ["sh", "-c", "echo up $(echo $KEY | wc -c) >>said; trap 'exit 0' TERM; while :; do sleep 0.05; done"] }
+`)
+	p := r.start("run", "--config", config)
+	r.eventually("it says so", func() bool { return strings.Contains(p.log(), "variable failed, command not started yet") })
+	assert.Contains(t, p.log(), "variable KEY has 200")
+	r.Put("nexa", map[string]any{"KEY": "one"})
+	r.eventually("the command starts", func() bool { return r.read("said") != "" })
+	before := r.read("said")
+	r.Put("nexa", map[string]any{"KEY": strings.Repeat("y", 200_000)})
+	r.eventually("it says so again", func() bool { return strings.Contains(p.log(), "variable failed, command keeps its environment") })
+	assert.Equal(t, before, r.read("said"))
+	p.stop()
+	assert.NotContains(t, p.log(), "argument list too long")
+}
+
+func TestLog_SaysWhetherThereIsAFileToKeep(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"v": nil})
+	p := r.start("run", "--config", r.write("x.hcl", r.Login(r.dir)+interval+strings.Replace(r.drop("nexa", ""), "nexa.json", "nexa.toml", 1)+"drop \"no\" {\n  secret = \"secret/denied\"\n  destination = \"no.json\"\n}\n"))
+	r.eventually("the drop fails", func() bool { return strings.Contains(p.log(), "drop failed, no file written yet") })
+	assert.Contains(t, p.log(), `key \"v\" is null, and TOML has no null`)
+	r.Put("nexa", map[string]any{"v": 1})
+	r.eventually("the file", func() bool { return r.read("nexa.toml") != "" })
+	r.Put("nexa", map[string]any{"v": nil, "w": 1})
+	r.eventually("it fails again", func() bool { return strings.Contains(p.log(), "drop failed, keeping last good file") })
+	p.stop()
+}
+
 // nginx is Debian's, with the configuration of a TLS server.
 func (r *rig) nginx() (address string) {
 	r.t.Helper()

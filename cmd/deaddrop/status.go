@@ -181,6 +181,9 @@ func (t table) report(r *status.Report) error {
 	t.row("agent:", fmt.Sprintf("deaddrop %s, process %d, for %s", r.Version, r.PID, t.age(r.Started)))
 	t.row("vault:", r.Session.Address+", "+t.session(r.Session))
 	t.config(r.Config)
+	if len(r.CommandAwaits) > 0 {
+		t.row("command:", "waiting to start, for "+strings.Join(r.CommandAwaits, ", "))
+	}
 	if len(r.Drops) > 0 {
 		t.row()
 		t.row("DROP", "STATE", "SINCE", "WRITTEN", "FILE", "WHY")

@@ -236,7 +236,7 @@ func TestAListThatFailsTakesNothingAway(t *testing.T) {
 	p := f.start("run", "--config", f.config("  removal_grace = \"0s\"\n"))
 	f.eventually("the first drop", func() bool { return f.has("demo") })
 	f.mayList(false)
-	f.eventually("it is said", func() bool { return strings.Contains(p.log(), "cannot be listed; its files stay as they are") })
+	f.eventually("it is said", func() bool { return strings.Contains(p.log(), "tenants cannot be listed, keeping last good files") })
 	f.put("demo", "nexa", "two")
 	f.eventually("those that are known go on", func() bool { return f.read("out/demo/nexa.env") == "KEY=two\n" })
 	f.put("new", "nexa", "one")
@@ -418,7 +418,7 @@ drop "nexa" {
 	p := f.start("run", "--config", config)
 	f.eventually("the first drop", func() bool { return f.read("out/demo.env") == "KEY=1\n" })
 	require.NoError(t, f.s.Client.Sys().Unmount(mount))
-	f.eventually("it is said", func() bool { return strings.Contains(p.log(), "cannot be listed; its files stay as they are") })
+	f.eventually("it is said", func() bool { return strings.Contains(p.log(), "tenants cannot be listed, keeping last good files") })
 	p.stop()
 	assert.Equal(t, "KEY=1\n", f.read("out/demo.env"))
 }
