@@ -64,6 +64,7 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzTemplatesNeverWriteNoValue -fuzztime 30s ./render
 	go test -fuzz FuzzEntriesTakeNoPartOfAValueForAName -fuzztime 30s ./render
 	go test -fuzz FuzzStructuredFormatsComeBack -fuzztime 30s ./render
+	go test -fuzz FuzzNumbers -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent
 	go test -fuzz FuzzAPidFileNamesNoProcess -fuzztime 30s ./agent/reload
