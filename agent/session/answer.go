@@ -20,6 +20,9 @@ const maxAnswer = 32 << 20
 // errNotVault is the cause of a [Fault] for an answer that Vault cannot have given.
 var errNotVault = errors.New("what answers there is not Vault")
 
+// errTooLarge is an [errNotVault], too.
+var errTooLarge = fmt.Errorf("%w: its answer has more than %d MiB", errNotVault, maxAnswer>>20)
+
 // Bound makes the client of a configuration, which was made of it before, give up on
 // answers of more than 32 MiB: whatever answers at Vault's address must not fill the
 // memory.
@@ -59,7 +62,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("%w: its answer has more than %d MiB", errNotVault, maxAnswer>>20)
+		return 0, errTooLarge
 	}
 	return n, err
 }

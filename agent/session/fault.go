@@ -120,8 +120,11 @@ func isNotVault(err error) bool {
 }
 
 func notVaultDetail(err error) string {
-	if errors.Is(err, errNotVault) {
-		return err.Error()
+	switch {
+	case errors.Is(err, errTooLarge):
+		return errTooLarge.Error()
+	case errors.Is(err, errNotVault):
+		return errNotVault.Error()
 	}
 	return errNotVault.Error() + ": its answer is not of Vault's form"
 }

@@ -377,6 +377,7 @@ func TestSecrets_ReadsEveryPathOfKV(t *testing.T) {
 		s, err := readPath(t, ss, path)
 		require.NoError(t, err, path)
 		assert.Equal(t, keys, s.Keys(), path)
+		assert.Equal(t, "r", s.RequestID, path)
 	}
 	for path, want := range map[string]string{
 		"secret/a?version=9": `there is no such version, the newest is 1; "vault kv metadata get secret/a" lists them`,

@@ -144,7 +144,7 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 		return s, Life{}, err
 	}
 	s := &render.Secret{
-		Path: r.Path, LeaseID: answer.LeaseID, LeaseDuration: answer.LeaseDuration, Renewable: answer.Renewable,
+		Path: r.Path, RequestID: answer.RequestID, Warnings: answer.Warnings, LeaseID: answer.LeaseID, LeaseDuration: answer.LeaseDuration, Renewable: answer.Renewable,
 		Data: secret.Of(answer.Data),
 	}
 	return s, ss.life(r, s, m, answer), nil
@@ -292,7 +292,10 @@ func version2(r render.Request, path string, m mount, answer *api.Secret) (*rend
 		return nil, fmt.Errorf("secret %q: %w: version %d was %s%s", path, ErrMissing, version, how, undo)
 	}
 	created, _ := meta["created_time"].(string)
-	return &render.Secret{Path: r.Path, Version: int(version), Created: created, Data: secret.Of(answer.Data)}, nil
+	return &render.Secret{
+		Path: r.Path, RequestID: answer.RequestID, Warnings: answer.Warnings,
+		Version: int(version), Created: created, Data: secret.Of(answer.Data),
+	}, nil
 }
 
 // missing says that nothing is at a path, or what is below it, where the login
