@@ -12,7 +12,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
-	"github.com/smarteros/deaddrop/internal/plural"
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 

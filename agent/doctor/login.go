@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
-	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 

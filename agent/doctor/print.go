@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/smarteros/deaddrop/internal/plural"
+	"github.com/smarteros/deaddrop/agent/plural"
 )
 
 // Colours of a terminal.

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
-	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 

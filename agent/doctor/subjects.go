@@ -12,9 +12,9 @@ import (
 
 	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/agent/watch"
-	"github.com/smarteros/deaddrop/internal/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // A certificate that ends so soon is worth a warning; the second one is urgent.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/smarteros/deaddrop/internal/plural"
+	"github.com/smarteros/deaddrop/agent/plural"
 )
 
 // Report is all that the agent knows of itself. It is the JSON of /status.

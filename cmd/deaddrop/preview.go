@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent"
-	"github.com/smarteros/deaddrop/internal/plural"
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/render"
 )
 

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/internal/plural"
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/templates"
 )
 

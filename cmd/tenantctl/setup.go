@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 type setupCommand struct {

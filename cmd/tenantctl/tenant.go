@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 func newTenant(c *cli) *cobra.Command {

@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // RestoreOptions say what is restored, and how.

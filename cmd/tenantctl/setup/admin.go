@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/compose/policies"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 // Admin is the person who manages tenants.

@@ -12,9 +12,9 @@ import (
 	"filippo.io/age"
 	"github.com/hashicorp/vault/api"
 
+	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
-	"github.com/smarteros/deaddrop/internal/plural"
 )
 
 const (
