@@ -149,6 +149,9 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ sprig_mustFromJson $s }}`:                              "the value is not JSON",
 		`{{ sprig_first $s }}`:                                     "it does not take this value",
 		`{{ $s | writeToFile "/x" "" "" "9" }}`:                    `a mode such as "0600"`,
+		`{{ $s | writeToFile "/x" "" "" "0777" }}`:                 `write one such as "0640"`,
+		`{{ $s | writeToFile "/x" "" "" "416" }}`:                  `write one such as "0640"`,
+		`{{ $s | writeToFile "/x" "" "" "0" }}`:                    `write one such as "0640"`,
 		`{{ $s | writeToFile "/x" "" "" "0600" "shred" }}`:         "the flags of writeToFile",
 	} {
 		res, err := run(t, with+text+`{{ end }}`, Options{})

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/smarteros/deaddrop/render/filemode"
 )
 
 // SideFile is a file that a template writes beside its own, by the function
@@ -29,12 +30,9 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 	if len(args) == 2 {
 		flags = strings.Split(args[0], ",")
 	}
-	mode, err := strconv.ParseUint(perms, 8, 32)
-	if perms == "" {
-		mode, err = 0o600, nil
-	}
-	if err != nil || mode > 0o777 {
-		return "", errors.New("writeToFile wants a mode such as \"0600\" behind path, user and group")
+	mode, err := sideFileMode(perms)
+	if err != nil {
+		return "", err
 	}
 	add := false
 	for _, flag := range flags {
@@ -48,7 +46,7 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 			return "", errors.New("the flags of writeToFile are \"append\" and \"newline\"")
 		}
 	}
-	file := SideFile{Path: path, User: user, Group: group, Mode: fs.FileMode(mode), Content: []byte(content)}
+	file := SideFile{Path: path, User: user, Group: group, Mode: mode, Content: []byte(content)}
 	i := slices.IndexFunc(e.result.Files, func(f SideFile) bool { return f.Path == path })
 	switch {
 	case i < 0:
@@ -59,6 +57,23 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 		e.result.Files[i] = file
 	}
 	return "", nil
+}
+
+// sideFileMode reads a mode. Its errors do not show it: it may be a value of a secret
+// that stands in the wrong place.
+func sideFileMode(perms string) (fs.FileMode, error) {
+	if perms == "" {
+		return 0o600, nil
+	}
+	mode, err := filemode.Parse(perms, filemode.File)
+	var refused *filemode.Error
+	switch {
+	case errors.As(err, &refused):
+		return 0, errors.New("the mode of writeToFile lets every user write, or the owner not read; write one such as \"0640\"")
+	case err != nil:
+		return 0, errors.New("writeToFile wants a mode such as \"0600\" behind path, user and group")
+	}
+	return mode, nil
 }
 
 var errNoMap = errors.New("what scratch keeps there is not a map")
