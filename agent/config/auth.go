@@ -51,6 +51,7 @@ var methods = map[string][]string{
 // setting is one entry of a method's config, and where it stands.
 type setting struct {
 	value secret.Value[string]
+	expr  hcl.Expression
 	at    hcl.Range
 }
 
@@ -196,7 +197,7 @@ func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[stri
 			l.at(expr.Range(), "%s must be a text that is not empty", name)
 			return
 		}
-		all[name] = setting{secret.Of(text.AsString()), expr.Range()}
+		all[name] = setting{secret.Of(text.AsString()), expr, expr.Range()}
 	}
 	if m.ConfigBlock != nil {
 		attrs, diags := m.ConfigBlock.Body.JustAttributes()

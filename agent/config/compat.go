@@ -3,7 +3,6 @@ package config
 import (
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
+	"github.com/smarteros/deaddrop/render/filemode"
 )
 
 // This file reads what Vault Agent has besides logins and templates, and says
@@ -107,12 +107,8 @@ func (l *loader) sinks(blocks []sinkBlock) {
 			continue
 		}
 		sink := Sink{Path: path, Mode: sinkMode}
-		if text, at := settings["mode"].value.Reveal(), settings["mode"].at; text != "" {
-			mode, err := strconv.ParseUint(text, 8, 32)
-			if err != nil || mode > 0o777 {
-				l.at(at, "mode %q is not a file mode; write one such as \"0640\"", text)
-			}
-			sink.Mode = fs.FileMode(mode)
+		if mode, there := settings["mode"]; there {
+			sink.Mode, _ = l.fileMode("mode", mode.expr, filemode.File)
 		}
 		l.claim(path, b.DefRange)
 		l.cfg.Sinks = append(l.cfg.Sinks, sink)

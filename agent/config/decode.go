@@ -143,8 +143,7 @@ type setBody struct {
 	Destination      string          `hcl:"destination"`
 	DestinationRange hcl.Range       `hcl:"destination,attr_value_range"`
 	CreateDirs       *bool           `hcl:"create_dest_dirs,optional"`
-	DirPerms         string          `hcl:"dir_perms,optional"`
-	DirPermsRange    hcl.Range       `hcl:"dir_perms,attr_value_range"`
+	DirPerms         hcl.Expression  `hcl:"dir_perms,optional"`
 	Templates        []templateBlock `hcl:"template,block"`
 	Drops            []dropBlock     `hcl:"drop,block"`
 	Check            *execBlock      `hcl:"check,block"`
@@ -204,15 +203,13 @@ type dropBody struct {
 	Dialect          string         `hcl:"dialect,optional"`
 	DialectRange     hcl.Range      `hcl:"dialect,attr_value_range"`
 	Keys             *keysBlock     `hcl:"keys,block"`
-	Perms            string         `hcl:"perms,optional"`
-	PermsRange       hcl.Range      `hcl:"perms,attr_value_range"`
+	Perms            hcl.Expression `hcl:"perms,optional"`
 	User             string         `hcl:"user,optional"`
 	UserRange        hcl.Range      `hcl:"user,attr_value_range"`
 	Group            string         `hcl:"group,optional"`
 	GroupRange       hcl.Range      `hcl:"group,attr_value_range"`
 	CreateDirs       *bool          `hcl:"create_dest_dirs,optional"`
-	DirPerms         string         `hcl:"dir_perms,optional"`
-	DirPermsRange    hcl.Range      `hcl:"dir_perms,attr_value_range"`
+	DirPerms         hcl.Expression `hcl:"dir_perms,optional"`
 	Write            string         `hcl:"write,optional"`
 	WriteRange       hcl.Range      `hcl:"write,attr_value_range"`
 	Backup           bool           `hcl:"backup,optional"`

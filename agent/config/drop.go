@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/filemode"
 )
 
 // defaultMode is for files that hold secrets: the owner's alone.
@@ -60,7 +60,7 @@ func (l *loader) set(name string, body hcl.Body, def hcl.Range) {
 }
 
 func (l *loader) oneSet(b setBody) {
-	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs, DirMode: l.dirMode(b.DirPerms, b.DirPermsRange)}
+	s := &Set{Name: b.Name, Folder: filepath.Clean(b.Destination), CreateDirs: b.CreateDirs == nil || *b.CreateDirs, DirMode: l.dirMode(b.DirPerms)}
 	if b.Destination == "" {
 		return // gohcl has said so.
 	}
@@ -97,7 +97,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		CreateDirs: b.CreateDirs == nil || *b.CreateDirs, Backup: b.Backup, Set: in,
 		Strict: or(b.Strict, l.strict), RequireTmpfs: or(b.RequireTmpfs, l.requireTmpfs),
 	}
-	d.DirMode = l.dirMode(b.DirPerms, b.DirPermsRange)
+	d.DirMode = l.dirMode(b.DirPerms)
 	if in != nil {
 		l.inSet(&d, b)
 	}
@@ -116,8 +116,8 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	} else if b.Secret == "" && !b.broken {
 		l.at(def, "a drop of format %q needs a secret, such as secret = \"secret/tenant/demo/nexa\"", d.Format)
 	}
-	if b.Perms != "" {
-		d.Mode = l.mode("perms", b.Perms, b.PermsRange, defaultMode, 0o440)
+	if !isUnset(b.Perms) {
+		d.Mode, _ = l.fileMode("perms", b.Perms, filemode.File)
 	}
 	d.UID, d.GID = l.owner(b)
 	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
@@ -151,8 +151,8 @@ func (l *loader) inSet(d *Drop, b dropBody) {
 	if b.Wait != nil {
 		l.at(b.Wait.DefRange, "wait cannot be in a set, which changes as a whole: write it into the set block")
 	}
-	if b.DirPerms != "" {
-		l.at(b.DirPermsRange, "dir_perms cannot be in a set, whose folder is for all its files: write it into the set block")
+	if !isUnset(b.DirPerms) {
+		l.at(b.DirPerms.Range(), "dir_perms cannot be in a set, whose folder is for all its files: write it into the set block")
 	}
 	d.CreateDirs, d.DirMode = d.CreateDirs && d.Set.CreateDirs, d.Set.DirMode
 	if b.OnMissing == string(RemoveFile) {
@@ -240,34 +240,14 @@ func (l *loader) format(b dropBody) render.Format {
 	return render.FormatDotenv
 }
 
-// mode reads a file mode. What is none counts as otherwise.
-func (l *loader) mode(name, text string, at hcl.Range, otherwise, another fs.FileMode) fs.FileMode {
-	mode, err := strconv.ParseUint(text, 8, 32)
-	if err != nil || mode > 0o777 {
-		l.at(at, "%s %q is not a file mode; write one such as \"%04o\" or \"%04o\"", name, text, otherwise, another)
-		return otherwise
-	}
-	return fs.FileMode(mode)
-}
-
-// closedFolder is the mode of a folder that is the owner's alone.
-const closedFolder fs.FileMode = 0o700
-
 // dirMode is the mode of the folders that are made, or 0 where it is to follow from
 // the files'.
-func (l *loader) dirMode(text string, at hcl.Range) fs.FileMode {
-	if text == "" {
+func (l *loader) dirMode(expr hcl.Expression) fs.FileMode {
+	if isUnset(expr) {
 		return 0
 	}
-	mode := l.mode("dir_perms", text, at, closedFolder, 0o750)
-	meant := mode&^0o002 | closedFolder
-	switch {
-	case mode&0o002 != 0:
-		l.at(at, "dir_perms %q lets every user of this machine put other files in place of these; write \"%04o\"", text, meant)
-	case mode&0o700 != 0o700:
-		l.at(at, "dir_perms %q shuts out the folder's owner; write \"%04o\"", text, meant)
-	}
-	return meant
+	mode, _ := l.fileMode("dir_perms", expr, filemode.Folder)
+	return mode
 }
 
 // choice is one of several words; the first is the default.

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/filemode"
 )
 
 // This file reads the listener blocks. Those of Vault Agent are for its proxy; here
@@ -82,19 +83,18 @@ type listenerBlock struct {
 
 // listenerBody is what a listener with a role has besides.
 type listenerBody struct {
-	Address      string    `hcl:"address,optional"`
-	AddressRange hcl.Range `hcl:"address,attr_value_range"`
-	TLSDisable   *bool     `hcl:"tls_disable,optional"`
-	CertFile     string    `hcl:"tls_cert_file,optional"`
-	CertRange    hcl.Range `hcl:"tls_cert_file,attr_value_range"`
-	KeyFile      string    `hcl:"tls_key_file,optional"`
-	KeyRange     hcl.Range `hcl:"tls_key_file,attr_value_range"`
-	Mode         string    `hcl:"socket_mode,optional"`
-	ModeRange    hcl.Range `hcl:"socket_mode,attr_value_range"`
-	User         string    `hcl:"socket_user,optional"`
-	UserRange    hcl.Range `hcl:"socket_user,attr_value_range"`
-	Group        string    `hcl:"socket_group,optional"`
-	GroupRange   hcl.Range `hcl:"socket_group,attr_value_range"`
+	Address      string         `hcl:"address,optional"`
+	AddressRange hcl.Range      `hcl:"address,attr_value_range"`
+	TLSDisable   *bool          `hcl:"tls_disable,optional"`
+	CertFile     string         `hcl:"tls_cert_file,optional"`
+	CertRange    hcl.Range      `hcl:"tls_cert_file,attr_value_range"`
+	KeyFile      string         `hcl:"tls_key_file,optional"`
+	KeyRange     hcl.Range      `hcl:"tls_key_file,attr_value_range"`
+	Mode         hcl.Expression `hcl:"socket_mode,optional"`
+	User         string         `hcl:"socket_user,optional"`
+	UserRange    hcl.Range      `hcl:"socket_user,attr_value_range"`
+	Group        string         `hcl:"socket_group,optional"`
+	GroupRange   hcl.Range      `hcl:"socket_group,attr_value_range"`
 
 	// What Vault Agent has and this agent does not.
 	ClientCA       hcl.Expression `hcl:"tls_client_ca_file,optional"`
@@ -172,7 +172,10 @@ func (l *loader) listener(b listenerBlock) {
 		return
 	}
 	if b.Type == "unix" {
-		listener.Mode = l.socketMode(body)
+		listener.Mode = socketMode
+		if !isUnset(body.Mode) {
+			listener.Mode, _ = l.fileMode("socket_mode", body.Mode, filemode.Socket)
+		}
 		listener.UID, listener.GID = l.owner(dropBody{User: body.User, UserRange: body.UserRange, Group: body.Group, GroupRange: body.GroupRange})
 	}
 	l.listenerTLS(&listener, body)
@@ -185,13 +188,14 @@ func (l *loader) fitsNetwork(b listenerBlock, body listenerBody) bool {
 	before := len(l.problems)
 	switch b.Type {
 	case "tcp":
-		for name, each := range map[string]struct {
-			text string
-			at   hcl.Range
-		}{"socket_mode": {body.Mode, body.ModeRange}, "socket_user": {body.User, body.UserRange}, "socket_group": {body.Group, body.GroupRange}} {
-			if each.text != "" {
-				l.at(each.at, "%s is for listener \"unix\"", name)
-			}
+		if !isUnset(body.Mode) {
+			l.at(body.Mode.Range(), "socket_mode is for listener \"unix\"")
+		}
+		if body.User != "" {
+			l.at(body.UserRange, "socket_user is for listener \"unix\"")
+		}
+		if body.Group != "" {
+			l.at(body.GroupRange, "socket_group is for listener \"unix\"")
 		}
 	case "unix":
 		if body.CertFile+body.KeyFile != "" {
@@ -201,17 +205,6 @@ func (l *loader) fitsNetwork(b listenerBlock, body listenerBody) bool {
 		l.at(b.TypeRange, "listener %q is not known; use \"tcp\" or \"unix\"", b.Type)
 	}
 	return len(l.problems) == before
-}
-
-func (l *loader) socketMode(b listenerBody) fs.FileMode {
-	if b.Mode == "" {
-		return socketMode
-	}
-	mode, err := strconv.ParseUint(b.Mode, 8, 32)
-	if err != nil || mode > 0o777 {
-		l.at(b.ModeRange, "socket_mode %q is not a file mode; write one such as \"0660\"", b.Mode)
-	}
-	return fs.FileMode(mode)
 }
 
 func (l *loader) listenerTLS(listener *Listener, b listenerBody) {

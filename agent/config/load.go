@@ -105,8 +105,10 @@ func (s Simple) Build() (*Config, error) {
 	l.vault(nil)
 	l.auth(nil, "")
 	l.templateConfig(&templateConfigBlock{Interval: s.Interval})
-	b := dropBody{Secret: s.Secret, Destination: s.Destination, Format: s.Format, Perms: s.Perms}
-	b.Dialect = s.Dialect
+	b := dropBody{Secret: s.Secret, Destination: s.Destination, Format: s.Format, Dialect: s.Dialect}
+	if s.Perms != "" {
+		b.Perms = hcl.StaticExpr(cty.StringVal(s.Perms), hcl.Range{})
+	}
 	l.dropBody(s.Destination, b, hcl.Range{}, nil)
 	l.listeners(nil)
 	if len(s.Reload) > 0 {

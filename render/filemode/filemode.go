@@ -17,7 +17,11 @@ const (
 	File Kind = iota
 	// Socket is for sockets. Whoever may write to a socket may connect.
 	Socket
+	// Folder is for folders. Whoever may write to one may replace the files in it.
+	Folder
 )
+
+var examples = map[Kind]string{File: `"0600" or "0440"`, Socket: `"0600" or "0660"`, Folder: `"0700" or "0750"`}
 
 // Error is a mode that is refused.
 type Error struct {
@@ -42,7 +46,7 @@ func Parse(text string, kind Kind) (fs.FileMode, error) {
 	case (err != nil || !plausible(n)) && isDecimal:
 		return 0, &Error{given, "is read as octal digits, but looks like the decimal number for mode " + octal(decimal), octal(decimal)}
 	case err != nil || n > 0o777:
-		return 0, fmt.Errorf(`%s is not a file mode; write one such as "0600" or "0440"`, given)
+		return 0, fmt.Errorf(`%s is not a file mode; write one such as %s`, given, examples[kind])
 	}
 	return check(n, given, kind)
 }
@@ -51,7 +55,7 @@ func Parse(text string, kind Kind) (fs.FileMode, error) {
 func FromNumber(n int64, kind Kind) (fs.FileMode, error) {
 	given := strconv.FormatInt(n, 10)
 	if n < 0 {
-		return 0, fmt.Errorf(`%s is not a file mode; write one such as "0600" or "0440"`, given)
+		return 0, fmt.Errorf(`%s is not a file mode; write one such as %s`, given, examples[kind])
 	}
 	mode := uint64(n)
 	// Whoever writes 640 means the digits, whatever mode the number is.
@@ -59,7 +63,7 @@ func FromNumber(n int64, kind Kind) (fs.FileMode, error) {
 		return 0, &Error{given, "is a decimal number, for mode " + octal(mode), octal(digits)}
 	}
 	if mode > 0o777 {
-		return 0, fmt.Errorf(`%s is not a file mode, as a number is decimal; write one such as "0600" or "0440"`, given)
+		return 0, fmt.Errorf(`%s is not a file mode, as a number is decimal; write one such as %s`, given, examples[kind])
 	}
 	if n > 0 {
 		given += ", the decimal number for mode " + octal(mode) + ","
@@ -72,6 +76,10 @@ func check(mode uint64, given string, kind Kind) (fs.FileMode, error) {
 	switch {
 	case kind == Socket && mode&0o600 != 0o600:
 		return 0, &Error{given, "does not let the owner connect", octal(mode | 0o600)}
+	case kind == Folder && mode&0o002 != 0:
+		return 0, &Error{given, "lets every user of this machine put other files in place of these", octal(mode&^0o002 | 0o700)}
+	case kind == Folder && mode&0o700 != 0o700:
+		return 0, &Error{given, "shuts out the folder's owner", octal(mode | 0o700)}
 	case kind == File && mode == 0:
 		return 0, &Error{given, "lets nobody read the file", "0600"}
 	case kind == File && mode&0o400 == 0:
