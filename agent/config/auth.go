@@ -16,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/secret"
@@ -331,7 +332,7 @@ func isFile(path string) bool {
 
 // ReadCredential returns the content of a file that holds an id or a token.
 func ReadCredential(file string) (secret.Value[string], error) {
-	content, err := os.ReadFile(file)
+	content, err := textfile.Read(file)
 	if err != nil {
 		return secret.Value[string]{}, err
 	}

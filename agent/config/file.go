@@ -17,6 +17,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -56,7 +57,7 @@ func inFolder(folder string) ([]string, error) {
 
 // parseFile returns what a file holds; ok is false where there is no telling.
 func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
-	src, err := os.ReadFile(path)
+	src, err := textfile.Read(path)
 	if err != nil {
 		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
 		return nil, false

@@ -3,7 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/templates"
@@ -66,7 +67,7 @@ func (l *loader) builtin(b templateBody) *render.Template {
 
 // templateFile reads a template. It may name others in its folder.
 func (l *loader) templateFile(b templateBody) *render.Template {
-	text, err := os.ReadFile(b.Source)
+	text, err := textfile.Read(b.Source)
 	if err != nil && l.dependsOnKey(b.Source) {
 		return nil
 	}
@@ -81,11 +82,14 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 			return "", "", false
 		}
 		path := filepath.Join(filepath.Dir(b.Source), name)
-		text, err := os.ReadFile(path)
-		if err != nil {
+		text, err := textfile.Read(path)
+		if errors.Is(err, fs.ErrNotExist) {
 			return "", "", false
 		}
 		l.addFile(path)
+		if err != nil {
+			l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
+		}
 		return string(text), path, true
 	}
 	return l.parse(b.Source, string(text), o, hcl.Range{Filename: b.Source})

@@ -13,6 +13,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
 	"github.com/smarteros/deaddrop/agent/plural"
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -136,13 +137,15 @@ const dockerSecrets = "/run/secrets/"
 
 func (e *exam) credentialFile(what, file string, isSecret bool) {
 	_, err := config.ReadCredential(file)
+	var access *textfile.AccessError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.fail("credentials", what, errCheck, file+" does not exist", "deliver the "+what+" there, readable for user "+me())
-	case errors.Is(err, fs.ErrPermission):
-		e.fail("credentials", what, errCheck, file+" may not be read by user "+me(), letRead(file))
+	case errors.As(err, &access):
+		e.fail("credentials", what, errCheck, file+" cannot be read: "+access.Detail, letRead(file, access))
 	case err != nil:
-		e.fail("credentials", what, errCheck, file+" cannot be read: "+drop.Bare(err).Error(), "deliver the "+what+" there anew")
+		detail, fix := cutFix(drop.Bare(err).Error())
+		e.fail("credentials", what, errCheck, file+" cannot be read: "+detail, cmp.Or(fix, "deliver the "+what+" there anew"))
 	case isSecret && othersMayRead(file) && !isDelivered(file):
 		e.warn("credentials", what, "every user of this machine may read "+file, "chmod 0400 "+file)
 	default:
@@ -158,11 +161,11 @@ func isDelivered(file string) bool {
 }
 
 // letRead is how to let this user read a file that it cannot read.
-func letRead(file string) string {
+func letRead(file string, denied *textfile.AccessError) string {
 	if isDelivered(file) {
 		return "outside of the container: chmod 0700 the folder of " + filepath.Base(file) + ", so that only you get into it, and chmod 0444 the file"
 	}
-	return fmt.Sprintf("chown %s %s && chmod 0400 %s", me(), file, file)
+	return denied.Hint
 }
 
 // othersMayRead tells whether all may read a file, and enter its folder.

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/smarteros/deaddrop/agent/textfile"
 )
 
 // docker is a client of the Docker Engine's API, for the four requests that are
@@ -96,11 +98,11 @@ func dockerTLS() (*tls.Config, error) {
 	if folder == "" {
 		return nil, nil
 	}
-	ca, err := os.ReadFile(filepath.Join(folder, "ca.pem"))
+	ca, err := textfile.Read(filepath.Join(folder, "ca.pem"))
 	if err != nil {
 		return nil, fmt.Errorf("DOCKER_CERT_PATH: %w", err)
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem"))
+	pair, err := textfile.KeyPair(filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem"))
 	if err != nil {
 		return nil, fmt.Errorf("DOCKER_CERT_PATH: %w", err)
 	}

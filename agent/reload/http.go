@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render/secret"
 )
 
@@ -140,7 +140,7 @@ func (h HTTP) header() (http.Header, error) {
 	if h.HeaderFile == "" {
 		return header, nil
 	}
-	content, err := os.ReadFile(h.HeaderFile)
+	content, err := textfile.Read(h.HeaderFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: header_file: %w", h, err)
 	}
@@ -171,7 +171,7 @@ func isHeader(name, value string) bool {
 func (h HTTP) client() (*http.Client, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	if h.CACert != "" {
-		pem, err := os.ReadFile(h.CACert)
+		pem, err := textfile.Read(h.CACert)
 		if err != nil {
 			return nil, fmt.Errorf("%s: ca_cert: %w", h, err)
 		}

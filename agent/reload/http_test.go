@@ -103,7 +103,7 @@ func TestHTTPTrustsTheAuthorityThatItWasGiven(t *testing.T) {
 	server.Config.ErrorLog = nil
 	do := HTTP{URL: server.URL, Method: "POST", Timeout: time.Minute}
 	require.ErrorContains(t, do.Do(t.Context(), Change{}), "certificate")
-	do.CACert = headerFile(t, string(pemOf(server.Certificate().Raw)))
+	do.CACert = headerFile(t, "\uFEFF"+string(pemOf(server.Certificate().Raw))) // As Windows saves it.
 	require.NoError(t, do.Do(t.Context(), Change{}))
 }
 

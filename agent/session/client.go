@@ -2,6 +2,8 @@ package session
 
 import (
 	"cmp"
+	"crypto/tls"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,12 +17,16 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/filestate"
+	"github.com/smarteros/deaddrop/agent/textfile"
 )
 
 // newClient applies the file to what the client library took from VAULT_*
 // variables. Those win, as they do for Vault Agent. It carries no token: only
 // what the login gives counts.
 func newClient(vault config.Vault) (*api.Client, error) {
+	if err := checkMarks("VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"); err != nil {
+		return nil, err
+	}
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, config.Invalid("in the VAULT_* environment variables: %s", cfg.Error)
@@ -34,8 +40,8 @@ func newClient(vault config.Vault) (*api.Client, error) {
 	if unset("VAULT_CLIENT_TIMEOUT") {
 		cfg.Timeout = requestTimeout
 	}
-	if tls, fromFile := tlsOf(vault); fromFile {
-		if err := cfg.ConfigureTLS(&tls); err != nil {
+	if from, set := tlsOf(vault); set {
+		if err := configureTLS(cfg, from); err != nil {
 			return nil, config.Invalid("in the \"vault\" block: %s", err)
 		}
 	}
@@ -74,6 +80,77 @@ func tlsOf(vault config.Vault) (tls api.TLSConfig, fromFile bool) {
 		tls.TLSServerName = vault.TLSServerName
 	}
 	return tls, tls.Insecure || cmp.Or(tls.CACert, tls.CAPath, tls.ClientCert, tls.ClientKey, tls.TLSServerName) != ""
+}
+
+// configureTLS reads files that begin with a byte order mark itself: the library finds
+// no certificate in them, or skips the first one.
+func configureTLS(cfg *api.Config, from api.TLSConfig) error {
+	var pair *tls.Certificate
+	if textfile.HasMark(from.ClientCert) || textfile.HasMark(from.ClientKey) {
+		read, err := textfile.KeyPair(from.ClientCert, from.ClientKey)
+		if err != nil {
+			return err
+		}
+		pair, from.ClientCert, from.ClientKey = &read, "", ""
+	}
+	if authorities := marked(cmp.Or(from.CACert, from.CAPath)); len(authorities) > 0 {
+		var err error
+		if from.CACertBytes, err = readAll(authorities); err != nil {
+			return err
+		}
+		from.CACert, from.CAPath = "", ""
+	}
+	if err := cfg.ConfigureTLS(&from); err != nil {
+		return err
+	}
+	if pair != nil { // Whatever authorities the server prefers, as in the library.
+		cfg.HttpClient.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
+	}
+	return nil
+}
+
+// marked returns a file, or the files of a folder, if one of them begins with a byte
+// order mark.
+func marked(path string) []string {
+	if path == "" {
+		return nil
+	}
+	var files []string
+	_ = filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, file)
+		}
+		return nil // The library tells what cannot be read.
+	})
+	if !slices.ContainsFunc(files, textfile.HasMark) {
+		return nil
+	}
+	return files
+}
+
+func readAll(files []string) ([]byte, error) {
+	var all []byte
+	for _, file := range files {
+		content, err := textfile.Read(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, content...), '\n')
+	}
+	return all, nil
+}
+
+// checkMarks refuses a byte order mark in the files that variables name: the library
+// reads them itself.
+func checkMarks(variables ...string) error {
+	for _, name := range variables {
+		for _, file := range marked(os.Getenv(name)) {
+			if textfile.HasMark(file) {
+				return config.Invalid("%s: %s begins with a byte order mark; save it without one (sed -i '1s/^\\xEF\\xBB\\xBF//' %s), or name it in the \"vault\" block", name, file, file)
+			}
+		}
+	}
+	return nil
 }
 
 // lookAgain is how often, at most, the files of TLS, and a token that was given

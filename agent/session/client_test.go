@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -79,6 +80,9 @@ func TestTheAuthorityOfVaultIsTrustedFromFileAndFolderAndVariables(t *testing.T)
 	content, err := os.ReadFile(server.CAFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "some-ca.pem"), content, 0o600))
+	windows := t.TempDir()
+	marked := filepath.Join(windows, "marked-ca.pem")
+	require.NoError(t, os.WriteFile(marked, append([]byte("\uFEFF"), content...), 0o600))
 	for name, tc := range map[string]struct {
 		vault     config.Vault
 		variables map[string]string
@@ -86,6 +90,8 @@ func TestTheAuthorityOfVaultIsTrustedFromFileAndFolderAndVariables(t *testing.T)
 	}{
 		"ca_cert":                         {vault: config.Vault{CACert: server.CAFile}},
 		"ca_path":                         {vault: config.Vault{CAPath: folder}},
+		"ca_cert with a mark":             {vault: config.Vault{CACert: marked}},
+		"ca_path with a mark":             {vault: config.Vault{CAPath: windows}},
 		"VAULT_CACERT":                    {variables: map[string]string{"VAULT_CACERT": server.CAFile}},
 		"VAULT_CAPATH":                    {variables: map[string]string{"VAULT_CAPATH": folder}},
 		"VAULT_CACERT_BYTES":              {variables: map[string]string{"VAULT_CACERT_BYTES": string(content)}},
@@ -192,6 +198,39 @@ func TestAnAuthorityThatChangesIsReadAgain(t *testing.T) {
 			assert.Contains(t, log.String(), "certificate files have changed and were read again")
 		})
 	}
+}
+
+func TestClient_NamesAByteOrderMarkInTheFilesOfVariables(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "ca.pem")
+	require.NoError(t, os.WriteFile(file, []byte("\uFEFF-----BEGIN CERTIFICATE-----\n"), 0o600))
+	for name, value := range map[string]string{"VAULT_CACERT": file, "VAULT_CAPATH": folder, "VAULT_CLIENT_CERT": file, "VAULT_CLIENT_KEY": file} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			_, err := New(config.Vault{}, config.Auth{}, slog.New(slog.DiscardHandler))
+			require.ErrorContains(t, err, name+": "+file+" begins with a byte order mark; save it without one")
+		})
+	}
+	require.NoError(t, os.WriteFile(file, []byte("\xFF\xFE-"), 0o600))
+	_, err := New(config.Vault{CACert: file}, config.Auth{}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, `in the "vault" block: read `+file+": the file is UTF-16; write it anew as UTF-8")
+}
+
+func TestClient_TakesAMarkedClientCertificate(t *testing.T) {
+	folder := t.TempDir()
+	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	selfSigned(t, cert, key)
+	for _, file := range []string{cert, key} {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, append([]byte("\uFEFF"), content...), 0o600))
+	}
+	client, err := newClient(config.Vault{ClientCert: cert, ClientKey: key})
+	require.NoError(t, err)
+	settings := client.CloneConfig().HttpClient.Transport.(*http.Transport).TLSClientConfig
+	pair, err := settings.GetClientCertificate(&tls.CertificateRequestInfo{})
+	require.NoError(t, err)
+	assert.NotEmpty(t, pair.Certificate)
 }
 
 func TestAMistakeInTheSettingsIsReportedBeforeVaultIsContacted(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/textfile"
 )
 
 // ErrUnreachable is what a [Client] fails with when there is no agent to ask.
@@ -67,7 +68,7 @@ func NewClient(at config.Listener) (*Client, error) {
 
 // expecting accepts the first certificate of a file, and no other.
 func expecting(file string) (*tls.Config, error) {
-	text, err := os.ReadFile(file)
+	text, err := textfile.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("the listener's certificate: %w", err)
 	}

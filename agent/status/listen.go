@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/textfile"
 )
 
 // mostConnections is how many of a listener are served at a time.
@@ -30,7 +31,7 @@ func listen(ctx context.Context, at config.Listener) (net.Listener, error) {
 		return bound, nil
 	}
 	load := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(at.CertFile, at.KeyFile)
+		pair, err := textfile.KeyPair(at.CertFile, at.KeyFile)
 		return &pair, err
 	}
 	if _, err := load(nil); err != nil {

@@ -1,6 +1,7 @@
 package textfile
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -42,6 +43,10 @@ func thisProcess() reader {
 // denied explains why a file may not be read: by its own mode, or by that of a
 // folder above it.
 func denied(path string, err error) error {
+	var inPath *fs.PathError
+	if errors.As(err, &inPath) {
+		err = inPath.Err
+	}
 	info, lookErr := os.Stat(path)
 	if lookErr == nil {
 		return thisProcess().explain(path, info, err)

@@ -21,17 +21,21 @@ var (
 var ErrUTF16 = errors.New("the file is UTF-16; write it anew as UTF-8, in PowerShell by Out-File -Encoding utf8")
 
 // Read returns the content of a file without the byte order mark that editors on
-// Windows put in front of it. A file that the process may not read is an
-// [*AccessError].
+// Windows put in front of it. Errors are of type [*fs.PathError]; the cause for a file
+// that the process may not read is an [*AccessError].
 func Read(path string) ([]byte, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, denied(path, err)
+		return nil, &fs.PathError{Op: "open", Path: path, Err: denied(path, err)}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return Clean(content)
+	content, err = Clean(content)
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return content, nil
 }
 
 // Clean takes the byte order mark away.
