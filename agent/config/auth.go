@@ -113,12 +113,40 @@ func (m method) approle(auth *Auth) {
 	// take it for stolen.
 	auth.Remove = m.flag("remove_secret_id_file_after_reading", auth.WrappingPath != "")
 	auth.RoleID = m.id(auth, "role_id", "VAULT_ROLE_ID")
+	if !auth.RoleID.IsSet() && !m.has("role_id") {
+		m.at(m.block.DefRange, "method \"approle\" lacks a role_id: write role_id_file_path into its config, set VAULT_ROLE_ID, or deliver a file role_id as a systemd credential or Docker secret")
+	}
 	auth.SecretID = m.id(auth, "secret_id", "VAULT_SECRET_ID")
+	if !auth.SecretID.IsSet() && !m.has("secret_id") {
+		m.roleIDAlone(auth)
+	}
 	if auth.WrappingPath != "" && auth.SecretID.File == "" {
 		m.at(m.settings["secret_id_response_wrapping_path"].at, "secret_id_response_wrapping_path needs secret_id_file_path, the file that holds the wrapping token")
 	}
 	if auth.SecretID.File == "" && auth.Remove {
 		auth.Remove = false
+	}
+}
+
+// has reports whether the configuration gives an id.
+func (m method) has(name string) bool {
+	_, inline := m.settings[name]
+	_, file := m.settings[name+"_file_path"]
+	return inline || file
+}
+
+// roleIDAlone is for roles with bind_secret_id = false.
+func (m method) roleIDAlone(auth *Auth) {
+	m.checkNotLost(m.block.DefRange)
+	if auth.Remove && auth.WrappingPath == "" {
+		m.warn(m.settings["remove_secret_id_file_after_reading"].at, "remove_secret_id_file_after_reading has no effect without secret_id_file_path: the login is with the role id alone")
+	}
+}
+
+// checkNotLost refuses to log in with a role id alone where a secret id was meant to be.
+func (l *loader) checkNotLost(at hcl.Range) {
+	if l.credentials.isEmpty("VAULT_SECRET_ID") {
+		l.at(at, "VAULT_SECRET_ID is set, but empty; set it to the secret id, or unset it to log in with the role id alone (bind_secret_id = false)")
 	}
 }
 
@@ -143,13 +171,17 @@ func (m method) cert(auth *Auth) {
 func (l *loader) authFromEnvironment(file string) {
 	role, id := l.idFromAround("role_id", "VAULT_ROLE_ID"), l.idFromAround("secret_id", "VAULT_SECRET_ID")
 	token := l.credentials.get("VAULT_TOKEN")
+	// A role id in a file may be there for someone else.
+	isAppRole := role.IsSet() && (id.IsSet() || role.File == "" || token == "")
 	switch {
-	case role.isSet() && id.isSet():
+	case isAppRole:
 		l.checkAround(role)
-		l.checkAround(id)
+		if id.IsSet() {
+			l.checkAround(id)
+		} else {
+			l.checkNotLost(hcl.Range{})
+		}
 		l.cfg.Auth = Auth{Method: MethodAppRole, MountPath: MethodAppRole, RoleID: role, SecretID: id}
-	case os.Getenv("VAULT_ROLE_ID") != "":
-		l.at(hcl.Range{}, "VAULT_ROLE_ID is set, but VAULT_SECRET_ID is not")
 	case l.credentials.get("VAULT_SECRET_ID") != "":
 		l.at(hcl.Range{}, "VAULT_SECRET_ID is set, but VAULT_ROLE_ID is not")
 	case token != "":
@@ -276,7 +308,8 @@ func (m method) file(name, otherwise string, mayBeGone bool) string {
 	return file
 }
 
-// id finds an id in a file, in the configuration, or around.
+// id finds an id in a file, in the configuration, or around. One that is not there is
+// not set.
 func (m method) id(auth *Auth, name, variable string) ID {
 	file, hasFile := m.settings[name+"_file_path"]
 	inline, hasInline := m.settings[name]
@@ -287,11 +320,9 @@ func (m method) id(auth *Auth, name, variable string) ID {
 		return m.idFile(name, file, name == "secret_id" && auth.Remove)
 	case hasInline:
 		return ID{Value: inline.value}
-	case around.isSet():
+	case around.IsSet():
 		m.checkAround(around)
 		return around
-	default:
-		m.at(m.block.DefRange, "method \"approle\" lacks a %s: write %s_file_path into its config, set %s, or deliver a file %s as a systemd credential or Docker secret", name, name, variable, name)
 	}
 	return ID{}
 }
@@ -352,7 +383,8 @@ func (id ID) Read() (secret.Value[string], error) {
 	return ReadCredential(id.File)
 }
 
-func (id ID) isSet() bool { return id.File != "" || id.Value.Reveal() != "" }
+// IsSet reports whether there is an id.
+func (id ID) IsSet() bool { return id.File != "" || id.Value.Reveal() != "" }
 
 func didYouMean(name string, candidates []string) string {
 	if near := render.Nearest(name, candidates); near != "" {

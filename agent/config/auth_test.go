@@ -205,7 +205,7 @@ func TestIdsComeFromTheEnvironmentThenSystemdThenDocker(t *testing.T) {
 				t.Setenv("VAULT_TOKEN", "a token of the shell does not matter then")
 				auth, err := around(t, method, tc.docker)
 				require.NoError(t, err)
-				if !tc.roleID.isSet() {
+				if !tc.roleID.IsSet() {
 					tc.roleID = file(tc.systemd, "role_id")
 				}
 				assert.Equal(t, Auth{Method: MethodAppRole, MountPath: "approle", RoleID: tc.roleID, SecretID: tc.secretID}, auth)
@@ -298,4 +298,59 @@ func TestMisspelledThresholdIsCorrected(t *testing.T) {
 	quiet(t)
 	_, err := load(t, "template_config {\n  lease_renewal_treshold = 0.5\n}\n"+login+aDrop)
 	require.ErrorContains(t, err, `deaddrop.hcl:2:3: Unsupported argument: An argument named "lease_renewal_treshold" is not expected here. Did you mean "lease_renewal_threshold"?`)
+}
+
+// noSecretID is an environment without a secret id.
+func noSecretID(t *testing.T) {
+	t.Helper()
+	quiet(t)
+	require.NoError(t, os.Unsetenv("VAULT_SECRET_ID")) // quiet brings it back.
+}
+
+func TestAppRole_DoesWithoutASecretID(t *testing.T) {
+	noSecretID(t)
+	alone := Auth{Method: MethodAppRole, MountPath: "approle", RoleID: ID{File: "role_id"}}
+	cfg, err := load(t, methodText("approle", "role_id_file_path = \"role_id\"")+aDrop)
+	require.NoError(t, err)
+	assert.Equal(t, alone, cfg.Auth)
+	assert.Empty(t, cfg.Warnings)
+	assert.NotContains(t, cfg.String(), "secret_id =")
+
+	cfg, err = load(t, methodText("approle", "role_id_file_path = \"role_id\"\nremove_secret_id_file_after_reading = true")+aDrop)
+	require.NoError(t, err)
+	assert.Equal(t, alone, cfg.Auth)
+	require.Len(t, cfg.Warnings, 1)
+	assert.Contains(t, cfg.Warnings[0].String(), "remove_secret_id_file_after_reading has no effect without secret_id_file_path")
+
+	t.Setenv("VAULT_ROLE_ID", "r")
+	fromEnvironment := Auth{Method: MethodAppRole, MountPath: "approle", RoleID: ID{Value: secret.Of("r")}}
+	for _, method := range []string{"", MethodAppRole} {
+		auth, err := around(t, method, "")
+		require.NoError(t, err)
+		assert.Equal(t, fromEnvironment, auth)
+	}
+	t.Setenv("VAULT_ROLE_ID", "")
+	delivered := deliver(t, "role_id")
+	auth, err := around(t, "", delivered)
+	require.NoError(t, err)
+	assert.Equal(t, Auth{Method: MethodAppRole, MountPath: "approle", RoleID: ID{File: filepath.Join(delivered, "role_id")}}, auth)
+}
+
+func TestAppRole_NoticesALostSecretID(t *testing.T) {
+	noSecretID(t)
+	for settings, want := range map[string]string{
+		"role_id = \"r\"\nsecret_id_file_path = \"nope\"":             "secret_id_file_path nope cannot be read: no such file or directory",
+		"role_id = \"r\"\nsecret_id_response_wrapping_path = \"a/b\"": "secret_id_response_wrapping_path needs secret_id_file_path",
+		"role_id = \"r\"\nsecret_id = \"\"":                           "secret_id must be a text that is not empty",
+		"secret_id = \"" + marker + "\"":                              "method \"approle\" lacks a role_id",
+	} {
+		_, err := load(t, methodText("approle", settings)+aDrop)
+		require.ErrorContains(t, err, want)
+	}
+	t.Setenv("VAULT_SECRET_ID", "")
+	t.Setenv("VAULT_ROLE_ID", "r")
+	for _, method := range []string{"", MethodAppRole} {
+		_, err := around(t, method, "")
+		require.ErrorContains(t, err, "VAULT_SECRET_ID is set, but empty; set it to the secret id, or unset it")
+	}
 }

@@ -104,7 +104,8 @@ type Auth struct {
 	MountPath string
 	// Token is for MethodToken.
 	Token secret.Value[string]
-	// RoleID and SecretID are for MethodAppRole.
+	// RoleID and SecretID are for MethodAppRole. Without a secret id the login is with
+	// the role id alone.
 	RoleID   ID
 	SecretID ID
 	// WrappingPath says that the secret id's file holds a wrapping token, and

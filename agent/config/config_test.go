@@ -152,7 +152,7 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"misspelled setting":        {strings.Replace(login, `role_id_file_path`, `role_id_file_pat`, 1) + drop + "}", `deaddrop.hcl:3:16: method "approle" has no setting "role_id_file_pat"; did you mean "role_id_file_path"?`},
 		"setting of a wrong type":   {strings.Replace(login, `"role_id"`, `[]`, 1) + drop + "}", `deaddrop.hcl:3:36: role_id_file_path must be a text`},
 		"id twice":                  {strings.Replace(login, `config = { `, `config = { role_id = "x", `, 1) + drop + "}", `deaddrop.hcl:3:26: role_id and role_id_file_path exclude each other`},
-		"no secret id":              {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:2:3: method "approle" lacks a secret_id: write secret_id_file_path into its config, set VAULT_SECRET_ID, or deliver`},
+		"a lost secret id":          {"auto_auth {\n  method \"approle\" {\n    config = { role_id = \"x\" }\n  }\n}\n" + drop + "}", `deaddrop.hcl:2:3: VAULT_SECRET_ID is set, but empty; set it to the secret id, or unset it to log in with the role id alone`},
 		"config of a wrong type":    {"auto_auth {\n  method \"approle\" {\n    config = 1\n  }\n}\n" + drop + "}", `deaddrop.hcl:3:14: config must be an object`},
 		"unknown method":            {"auto_auth {\n  method \"aws\" {}\n}\n" + drop + "}", `deaddrop.hcl:2:10: method "aws" is not supported; use one of approle, cert, jwt, kubernetes, token_file`},
 		"no login":                  {drop + "}", `deaddrop.hcl: no way to log in: set VAULT_ROLE_ID and VAULT_SECRET_ID`},
@@ -231,7 +231,7 @@ func TestSimpleNeedsNoFile(t *testing.T) {
 
 	t.Setenv("VAULT_ROLE_ID", "role")
 	_, err = s.Build()
-	require.ErrorContains(t, err, "VAULT_ROLE_ID is set, but VAULT_SECRET_ID is not")
+	require.ErrorContains(t, err, "VAULT_SECRET_ID is set, but empty; set it to the secret id")
 	t.Setenv("VAULT_SECRET_ID", marker)
 	cfg, err = s.Build()
 	require.NoError(t, err)

@@ -18,12 +18,22 @@ func SecretVariables() []string { return []string{"VAULT_TOKEN", "VAULT_SECRET_I
 func TakeCredentials() Credentials {
 	taken := Credentials{}
 	for _, name := range SecretVariables() {
-		if value := os.Getenv(name); value != "" {
+		if value, set := os.LookupEnv(name); set {
 			taken[name] = secret.Of(value)
 		}
 		_ = os.Unsetenv(name) // It fails for names that are none.
 	}
 	return taken
+}
+
+// isEmpty reports whether a variable is set, but to nothing: a value was expected, and
+// is lost.
+func (c Credentials) isEmpty(name string) bool {
+	if value, taken := c[name]; taken {
+		return value.Reveal() == ""
+	}
+	value, set := os.LookupEnv(name)
+	return set && value == ""
 }
 
 func (c Credentials) get(name string) string {

@@ -26,11 +26,17 @@ func TestCredentialsThatWereTakenOutOfTheEnvironmentCountAtEveryLoad(t *testing.
 		assert.Equal(t, MethodAppRole, cfg.Auth.Method)
 		assert.Equal(t, marker, cfg.Auth.SecretID.Value.Reveal())
 	}
-	_, err := Load("x.hcl")
-	require.Error(t, err, "there are none in the environment any more")
+	cfg, err := Load("x.hcl")
+	require.NoError(t, err)
+	assert.False(t, cfg.Auth.SecretID.IsSet(), "it is not in the environment any more")
 	t.Setenv("VAULT_ROLE_ID", "")
 	_, err = credentials.Load("x.hcl")
 	require.ErrorContains(t, err, "VAULT_SECRET_ID is set, but VAULT_ROLE_ID is not")
+
+	t.Setenv("VAULT_ROLE_ID", "role")
+	t.Setenv("VAULT_SECRET_ID", "")
+	_, err = TakeCredentials().Load("x.hcl")
+	require.ErrorContains(t, err, "VAULT_SECRET_ID is set, but empty")
 }
 
 func TestExpressionsDoNotGetTheAgentsSecrets(t *testing.T) {

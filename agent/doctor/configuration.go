@@ -92,7 +92,11 @@ func (e *exam) credentials() {
 	switch auth := e.cfg.Auth; auth.Method {
 	case config.MethodAppRole:
 		e.credential("role id", auth.RoleID, "VAULT_ROLE_ID", false)
-		e.credential("secret id", auth.SecretID, "VAULT_SECRET_ID", true)
+		if auth.SecretID.IsSet() {
+			e.credential("secret id", auth.SecretID, "VAULT_SECRET_ID", true)
+		} else {
+			e.ok("credentials", "secret id", "none: the login is with the role id alone")
+		}
 	case config.MethodToken:
 		e.ok("credentials", "token", "from VAULT_TOKEN")
 	case config.MethodTokenFile:

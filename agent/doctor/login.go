@@ -32,6 +32,8 @@ func (e *exam) logIn(ctx context.Context) string {
 	switch {
 	case !e.vault.OwnsToken():
 		e.ok("login", e.how(), "the token is known to Vault")
+	case auth.Method == config.MethodAppRole && !auth.SecretID.IsSet():
+		e.ok("login", e.how(), "works, with the role id alone")
 	case auth.Method == config.MethodAppRole && auth.Remove:
 		e.ok("login", e.how(), "works; this was one use of the secret id, and its file was left where it is")
 	case auth.Method == config.MethodAppRole:
@@ -65,7 +67,7 @@ func (e *exam) failedLogin(err error) {
 	switch {
 	case strings.Contains(detail, "CIDR"):
 		fix = "this machine's address is not among those that the role allows: \"vault read " + role + "\" shows secret_id_bound_cidrs and token_bound_cidrs; \"vault write " + role + " secret_id_bound_cidrs=…\" changes them, for secret ids that are made from then on"
-	case auth.Method == config.MethodAppRole && errors.Is(err, session.ErrLogin) && strings.Contains(detail, "invalid role or secret"):
+	case auth.Method == config.MethodAppRole && auth.SecretID.IsSet() && errors.Is(err, session.ErrLogin) && strings.Contains(detail, "invalid role or secret"):
 		fix = "the role id is wrong, or the secret id is: it may be of another role, have expired, been used up or been revoked. Make a new one:\n" +
 			"  vault read " + role + "/role-id\n" +
 			"  vault write -f " + role + "/secret-id\n" +

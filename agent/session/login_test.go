@@ -76,6 +76,32 @@ func TestAppRoleLogsInWithWhatTheEnvironmentAndSystemdDeliver(t *testing.T) {
 	})
 }
 
+func TestAppRole_LogsInWithTheRoleIDAlone(t *testing.T) {
+	t.Parallel()
+	server := shared(t)
+	bare := newRole(t, server, nil)
+	write(t, server, bare.at, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8,::1/128"})
+	for name, id := range map[string]config.ID{"value": {Value: secret.Of(bare.id)}, "file": {File: bare.file("role_id", bare.id)}} {
+		t.Run(name, func(t *testing.T) {
+			s, log := bare.session(config.Auth{Method: config.MethodAppRole, MountPath: bare.name, RoleID: id})
+			require.NoError(t, s.Login(t.Context()))
+			require.NoError(t, bare.read(s))
+			assert.Equal(t, 1, log.count("logged in to Vault"))
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		r := newRole(t, server, nil)
+		for id, want := range map[string]string{r.id: "missing secret_id", "no-such-role": "invalid role"} {
+			s, _ := r.session(config.Auth{Method: config.MethodAppRole, MountPath: r.name, RoleID: config.ID{Value: secret.Of(id)}})
+			f := fault(t, s.Login(t.Context()))
+			assert.ErrorIs(t, f, ErrLogin)
+			assert.Contains(t, f.Detail, want)
+			assert.Contains(t, f.Hint, "if the role wants a secret id, give it by VAULT_SECRET_ID, or by secret_id_file_path")
+			assert.Contains(t, f.Hint, "vault write -f auth/"+r.name+"/role/ROLE/secret-id")
+		}
+	})
+}
+
 func TestAWrappedSecretIDIsUnwrappedOnce(t *testing.T) {
 	t.Parallel()
 	r := newRole(t, shared(t), nil)

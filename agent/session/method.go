@@ -40,7 +40,7 @@ func methodOf(auth config.Auth) method {
 	return &appRole{auth: auth}
 }
 
-// appRole logs in with a role id and a secret id.
+// appRole logs in with a role id, and with a secret id unless the role does without.
 type appRole struct {
 	auth config.Auth
 	// read is what the last login has found in the file of the secret id.
@@ -55,14 +55,27 @@ func (m *appRole) String() string { return "logging in with AppRole at auth/" + 
 
 func (m *appRole) advice() string {
 	role := "auth/" + m.auth.MountPath + "/role/ROLE"
+	if !m.auth.SecretID.IsSet() {
+		return m.roleIDAloneHint()
+	}
 	return `check role id and secret id: the secret id may have expired, been used up or been revoked; ` +
 		`"vault write -f ` + role + `/secret-id" makes a new one, and "vault read ` + role + `/role-id" shows the role id`
+}
+
+// roleIDAloneHint says what helps when Vault refuses a role id without a secret id.
+func (m *appRole) roleIDAloneHint() string {
+	role := "auth/" + m.auth.MountPath + "/role/ROLE"
+	return `the login is with the role id alone: if the role wants a secret id, give it by VAULT_SECRET_ID, or by secret_id_file_path in the config of the method ` +
+		`("vault write -f ` + role + `/secret-id" makes one); if it does not, check the role id ("vault read ` + role + `/role-id") and bind_secret_id ("vault read ` + role + `")`
 }
 
 func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
 	roleID, err := m.auth.RoleID.Read()
 	if err != nil {
 		return nil, fmt.Errorf("the role id cannot be read: %w", err)
+	}
+	if !m.auth.SecretID.IsSet() {
+		return client.Logical().WriteWithContext(ctx, "auth/"+m.auth.MountPath+"/login", map[string]any{"role_id": roleID.Reveal()})
 	}
 	id, err := m.secretID(ctx, client)
 	if err != nil {

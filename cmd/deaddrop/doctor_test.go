@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -476,6 +477,7 @@ func TestDoctorOfALoginThatFails(t *testing.T) {
 	}{
 		"wrong secret id": {func(r *rig) { r.env = append(r.env, "VAULT_SECRET_ID=nonsense") }, "invalid role or secret ID", "vault write -f auth/approle/role/ROLE/secret-id"},
 		"wrong role id":   {func(r *rig) { r.env = append(r.env, "VAULT_ROLE_ID=nonsense") }, "invalid role or secret ID", "vault read auth/approle/role/ROLE/role-id"},
+		"no secret id":    {withoutSecretID, "missing secret_id", "if the role wants a secret id, give it by VAULT_SECRET_ID"},
 		"address not allowed": {func(r *rig) {
 			r.Role(map[string]any{"secret_id_bound_cidrs": "192.0.2.0/24"})
 			r.NewSecretID()
@@ -496,6 +498,23 @@ func TestDoctorOfALoginThatFails(t *testing.T) {
 			found.has("secret", doctor.Skipped, "as the login failed")
 		})
 	}
+}
+
+// withoutSecretID takes the secret id out of the environment.
+func withoutSecretID(r *rig) {
+	r.env = slices.DeleteFunc(slices.Clone(r.env), func(pair string) bool { return strings.HasPrefix(pair, "VAULT_SECRET_ID=") })
+}
+
+func TestDoctor_KnowsALoginWithTheRoleIDAlone(t *testing.T) {
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"K": "v"})
+	r.Role(map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8"})
+	withoutSecretID(r)
+	r.write("deaddrop.hcl", r.plainDrop("nexa", "nexa.env", ""))
+	found := r.doctor("--config", "deaddrop.hcl")
+	assert.Equal(t, exitOK, found.ExitCode, found.text)
+	found.has("credentials", doctor.OK, "none: the login is with the role id alone")
+	found.has("login", doctor.OK, "works, with the role id alone")
 }
 
 func TestDoctorLeavesAWrappedSecretIDToTheAgent(t *testing.T) {
