@@ -207,6 +207,59 @@ func TestVaultAddrWinsOverTheFile(t *testing.T) {
 	require.EqualError(t, err, `VAULT_ADDR "vault" is not a URL; write one such as "https://vault.example:8200"`)
 }
 
+func TestVaultAddress_IsThatOfTheServer(t *testing.T) {
+	folder(t)
+	for address, want := range map[string]string{
+		"https://vault:8200/v1":                        `write "https://vault:8200"`,
+		"https://vault:8200/v1/":                       `write "https://vault:8200"`,
+		"https://vault:8200/ui":                        `write "https://vault:8200"`,
+		"https://vault:8200/ui/":                       `write "https://vault:8200"`,
+		"https://vault:8200/ui/vault/secrets?a=b#c":    `write "https://vault:8200"`,
+		"https://gate/vault/v1":                        `write "https://gate/vault"`,
+		"https://u:" + marker + "@vault/ui/vault/auth": `write "https://u:xxxxx@vault"`,
+		"https://vault:8200":                           "",
+		"https://vault:8200/":                          "",
+		"https://gate/v1/vault":                        "",
+		"https://gate/vault":                           "",
+		"unix:///run/v1":                               "",
+	} {
+		for _, isFile := range []bool{true, false} {
+			text, source := login+oneDrop, "VAULT_ADDR "
+			t.Setenv("VAULT_ADDR", address)
+			if isFile {
+				text, source = "vault {\n  address = \""+address+"\"\n}\n"+text, "deaddrop.hcl:2:13: address "
+				t.Setenv("VAULT_ADDR", "")
+			}
+			_, err := load(t, text)
+			if want == "" {
+				require.NoError(t, err, address)
+				continue
+			}
+			require.ErrorContains(t, err, source)
+			require.ErrorContains(t, err, want)
+			assert.NotContains(t, err.Error(), marker)
+		}
+	}
+}
+
+func TestWarnings_ComeInTheOrderOfTheFiles(t *testing.T) {
+	folder(t)
+	text := "log_rotate_bytes = 1\nlog_rotate_duration = \"1h\"\nlog_rotate_max_files = 1\ncache {}\ntelemetry {}\napi_proxy {}\ndisable_mlock = true\n" +
+		strings.Replace(login, "    config", "    max_backoff = 1\n    min_backoff = 1\n    exit_on_err = true\n    config", 1) + oneDrop
+	for range 20 {
+		require.NoError(t, os.WriteFile("a.hcl", []byte("telemetry {}\napi_proxy {}\ncache {}\n"), 0o600))
+		require.NoError(t, os.WriteFile("deaddrop.hcl", []byte(text), 0o600))
+		cfg, err := Load("deaddrop.hcl", "a.hcl")
+		require.NoError(t, err)
+		var places []string
+		for _, w := range cfg.Warnings {
+			places = append(places, fmt.Sprint(w.File, ":", w.Line))
+		}
+		assert.Equal(t, []string{"a.hcl:1", "a.hcl:2", "a.hcl:3", "deaddrop.hcl:1", "deaddrop.hcl:2", "deaddrop.hcl:3", "deaddrop.hcl:4", "deaddrop.hcl:5",
+			"deaddrop.hcl:6", "deaddrop.hcl:7", "deaddrop.hcl:10", "deaddrop.hcl:11", "deaddrop.hcl:12"}, places)
+	}
+}
+
 func TestIdsFromTheEnvironmentFillWhatTheFileLeavesOut(t *testing.T) {
 	folder(t)
 	t.Setenv("VAULT_ROLE_ID", "role-3")

@@ -78,8 +78,13 @@ func (ps problems) err() error {
 	if len(ps) == 0 {
 		return nil
 	}
+	return &Error{inOrder(ps)}
+}
+
+// inOrder sorts problems by their places, and leaves out those that were found twice.
+func inOrder(ps []Problem) []Problem {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Text, b.Text))
 	})
-	return &Error{slices.Compact(ps)}
+	return slices.Compact(ps)
 }

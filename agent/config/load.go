@@ -44,6 +44,7 @@ func (c Credentials) Load(paths ...string) (*Config, error) {
 	}
 	l.blocks(&all, paths[0])
 	l.files = nil // The configuration is whole: what keys read from here on is their own.
+	l.cfg.Warnings = inOrder(l.cfg.Warnings)
 	return l.cfg, l.err()
 }
 
@@ -182,7 +183,28 @@ func (l *loader) vault(b *vaultBlock) {
 		l.at(at, `%s %q is not a URL; write one such as "https://vault.example:8200"`, source, redactUser(address))
 	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix":
 		l.at(at, `%s %q has the scheme %q; use "https", "http" or "unix"`, source, u.Redacted(), u.Scheme)
+	case u.Scheme != "unix":
+		if short, what := withoutAPIPath(*u); what != "" {
+			l.at(at, `%s %q is %s; write %q`, source, u.Redacted(), what, short)
+		}
 	}
+}
+
+// withoutAPIPath returns the address in front of /ui and /v1, and what the address is
+// with it; "" where it has none.
+func withoutAPIPath(u url.URL) (short, what string) {
+	path := strings.TrimRight(u.Path, "/") + "/"
+	before, _, isUI := strings.Cut(path, "/ui/")
+	what = "the address of Vault's user interface"
+	if !isUI {
+		var isAPI bool
+		if before, isAPI = strings.CutSuffix(path, "/v1/"); !isAPI {
+			return "", ""
+		}
+		what = "an address with the version of Vault's API, which requests add themselves"
+	}
+	u.Path, u.RawPath, u.RawQuery, u.Fragment = before, "", "", ""
+	return u.Redacted(), what
 }
 
 // redactUser takes user and password out of what could not be parsed as a URL.
