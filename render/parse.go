@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -128,9 +129,9 @@ func visit(node parse.Node, f func(parse.Node)) {
 	f(node)
 }
 
-// check finds the functions that a tree calls, and fails on one that is not
+// check finds the functions that a tree calls, and fails on one that is denied or not
 // there, and on a template that is not there.
-func (t *Template) check(tree *parse.Tree, trees map[string]*parse.Tree, used template.FuncMap) error {
+func (t *Template) check(tree *parse.Tree, trees map[string]*parse.Tree, denied []string, used template.FuncMap) error {
 	var first *ParseError
 	fail := func(n parse.Node, problem string) {
 		e := errorAt(tree, n, problem)
@@ -143,6 +144,10 @@ func (t *Template) check(tree *parse.Tree, trees map[string]*parse.Tree, used te
 			fail(n, fmt.Sprintf("there is no template %q; one of the same folder is included by the name of its file%s", include.Name, didYouMean(include.Name, sortedKeys(trees))))
 		}
 		if ident, ok := n.(*parse.IdentifierNode); ok {
+			if slices.Contains(denied, ident.Ident) {
+				fail(n, fmt.Sprintf("function %q is denied by function_denylist", ident.Ident))
+				return
+			}
 			f, known := functionNamed(ident.Ident)
 			switch {
 			case known:

@@ -33,6 +33,8 @@ type Options struct {
 	// Lenient writes "<no value>" for a key that is not there, as
 	// error_on_missing_key = false does for Vault Agent.
 	Lenient bool
+	// Denied are functions that the template may not call.
+	Denied []string
 	// Include returns the text of a template that another one names, and the
 	// name that it has in errors; ok is false where there is none. It may be nil.
 	Include func(name string) (text, path string, ok bool)
@@ -135,7 +137,7 @@ func Parse(name, text string, o Options) (*Template, error) {
 	t := &Template{name: name, lenient: o.Lenient, tmpl: template.New(name).Option(missing), origins: map[string]origin{}}
 	used := template.FuncMap{}
 	for key, tree := range trees {
-		if err := t.check(tree, trees, used); err != nil {
+		if err := t.check(tree, trees, o.Denied, used); err != nil {
 			return nil, err
 		}
 		t.walk(tree, tree.Root, rootScope(key != name))

@@ -83,11 +83,15 @@ func (l *loader) auth(b *autoAuthBlock, file string) {
 	if block.Type == "" {
 		return // gohcl has said so.
 	}
-	l.methodExtras(block)
+	l.methodExtras(block, len(b.Sinks) > 0)
 	names, known := methods[block.Type]
 	if !known {
 		all := slices.Sorted(maps.Keys(methods))
-		l.at(block.TypeRange, "method %q is not supported; use one of %s%s", block.Type, strings.Join(all, ", "), didYouMean(block.Type, all))
+		help := didYouMean(block.Type, all)
+		if slices.Contains(foreignMethods, block.Type) {
+			help = ", or let Vault Agent log in, and name the file of its sink with method \"token_file\""
+		}
+		l.at(block.TypeRange, "method %q is not supported; use one of %s%s", block.Type, strings.Join(all, ", "), help)
 		return
 	}
 	m := method{l, block, l.settingsOf("method", block, names)}
@@ -197,9 +201,13 @@ func mountPath(path, method string) string {
 }
 
 // methodExtras are what a method has besides its config.
-func (l *loader) methodExtras(b methodBlock) {
-	if !isUnset(b.WrapTTL) {
-		l.at(b.WrapTTL.Range(), "wrap_ttl is not supported: the agent needs the token itself; take it out")
+func (l *loader) methodExtras(b methodBlock, hasSinks bool) {
+	switch {
+	case isUnset(b.WrapTTL):
+	case hasSinks:
+		l.at(b.WrapTTL.Range(), "wrap_ttl of a method is not supported with a sink: who reads the sink would get a plain token instead; take out wrap_ttl, or the sink")
+	default:
+		l.warn(b.WrapTTL.Range(), "wrap_ttl has no effect: the agent keeps the token to itself, and does not wrap it")
 	}
 	if b.Namespace != "" {
 		if l.cfg.Vault.Namespace != "" && l.cfg.Vault.Namespace != b.Namespace {
@@ -216,6 +224,10 @@ func (l *loader) methodExtras(b methodBlock) {
 func (l *loader) settingsOf(kind string, m methodBlock, names []string) map[string]setting {
 	all := map[string]setting{}
 	set := func(name string, at hcl.Range, expr hcl.Expression) {
+		if why, is := foreignSettings[m.Type][name]; is {
+			l.warn(at, "%s has no effect: %s", name, why)
+			return
+		}
 		if !slices.Contains(names, name) {
 			l.at(at, "%s %q has no setting %q%s", kind, m.Type, name, didYouMean(name, names))
 			return

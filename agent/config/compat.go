@@ -11,8 +11,8 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
-	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/filemode"
 )
 
@@ -100,7 +100,7 @@ func (l *loader) sinks(blocks []sinkBlock) {
 			}
 		}
 		m := methodBlock{Type: "file", DefRange: b.DefRange, ConfigMap: b.ConfigMap, ConfigBlock: b.ConfigBlock}
-		settings := l.settingsOf("sink", m, []string{"path", "mode"})
+		settings := l.settingsOf("sink", m, []string{"path", "mode", "owner", "uid", "group", "gid"})
 		path := settings["path"].value.Reveal()
 		if path == "" {
 			l.at(b.DefRange, "sink \"file\" lacks a path: write path into its config")
@@ -110,9 +110,27 @@ func (l *loader) sinks(blocks []sinkBlock) {
 		if mode, there := settings["mode"]; there {
 			sink.Mode, _ = l.fileMode("mode", mode.expr, filemode.File)
 		}
+		sink.UID = l.sinkOwner(settings, "owner", "uid", drop.UserID)
+		sink.GID = l.sinkOwner(settings, "group", "gid", drop.GroupID)
 		l.claim(path, b.DefRange)
 		l.cfg.Sinks = append(l.cfg.Sinks, sink)
 	}
+}
+
+// sinkOwner reads the owner or the group of a sink, which Vault Agent and OpenBao Agent
+// call by different names.
+func (l *loader) sinkOwner(settings map[string]setting, ofVault, ofOpenBao string, lookup func(string) (int, error)) *int {
+	first, isVault := settings[ofVault]
+	second, isOpenBao := settings[ofOpenBao]
+	switch {
+	case isVault && isOpenBao:
+		l.at(second.at, "%s and %s exclude each other", ofVault, ofOpenBao)
+	case isVault:
+		return l.id(first.value.Reveal(), first.at, lookup)
+	case isOpenBao:
+		return l.id(second.value.Reveal(), second.at, lookup)
+	}
+	return nil
 }
 
 // supervise reads the command that is run with secrets in its environment.
@@ -148,6 +166,9 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		}
 		s.ReloadSignal = sig
 	}
+	for name, expr := range map[string]hcl.Expression{"child_process_stdout": b.Stdout, "child_process_stderr": b.Stderr} {
+		l.ignore(expr, name, "the command writes to where the agent writes")
+	}
 	if b.KillTimeout != "" {
 		s.Grace, _ = l.duration(b.KillTimeout, b.KillTimeoutRange)
 	}
@@ -178,12 +199,7 @@ func (l *loader) envTemplate(s *Supervise, b envTemplateBlock) {
 		l.at(b.NameRange, "the variable %s is there already", b.Name)
 		return
 	}
-	if t := l.template(body, b.DefRange); t != nil {
-		s.Env = append(s.Env, EnvTemplate{b.Name, t, body.Source})
+	if t, text := l.template(body, b.DefRange); t != nil {
+		s.Env = append(s.Env, EnvTemplate{b.Name, t, body.Source, text})
 	}
-}
-
-// templateOptions are what a block says of its template.
-func (b templateBody) options() render.Options {
-	return render.Options{Left: b.Left, Right: b.Right, Lenient: b.ErrorOnMissing != nil && !*b.ErrorOnMissing}
 }

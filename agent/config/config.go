@@ -66,6 +66,8 @@ type Config struct {
 type Sink struct {
 	Path string
 	Mode fs.FileMode
+	// UID and GID are the owner that the file gets; nil for the agent's own.
+	UID, GID *int
 }
 
 // Supervise is a command that the agent runs with secrets in its environment.
@@ -81,6 +83,19 @@ type EnvTemplate struct {
 	// Source is the template's file, or "" for one that stands in the
 	// configuration.
 	Source string
+	Text   TemplateText
+}
+
+// TemplateText is what a configuration says of a template besides its file.
+type TemplateText struct {
+	// Contents is the template; "" for one in a file, and for the drops of a tenant.
+	Contents string
+	// Left and Right are its delimiters; "" for the default.
+	Left, Right string
+	// Lenient writes "<no value>" for a key that is not there.
+	Lenient bool
+	// Denied are functions that it may not call.
+	Denied []string
 }
 
 // Vault says where Vault is. Empty fields are left to the VAULT_* environment
@@ -144,6 +159,7 @@ type Drop struct {
 	// Source is the template's file, "builtin:NAME", or "" for one that stands in
 	// the configuration.
 	Source string
+	Text   TemplateText
 	// Sandbox is the folder that the template's function "file" is bound to, or "".
 	Sandbox string
 	// Destination is the file. In a set it is in the set's folder.

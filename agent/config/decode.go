@@ -146,7 +146,7 @@ type setBody struct {
 	DirPerms         hcl.Expression  `hcl:"dir_perms,optional"`
 	Templates        []templateBlock `hcl:"template,block"`
 	Drops            []dropBlock     `hcl:"drop,block"`
-	Check            *execBlock      `hcl:"check,block"`
+	Check            *checkBlock     `hcl:"check,block"`
 	Reload           []reloadBlock   `hcl:"reload,block"`
 	Exec             *execBlock      `hcl:"exec,block"`
 	Wait             *waitBlock      `hcl:"wait,block"`
@@ -164,6 +164,8 @@ type envTemplateBlock struct {
 type superviseBlock struct {
 	DefRange        hcl.Range      `hcl:",def_range"`
 	Command         hcl.Expression `hcl:"command"`
+	Stdout          hcl.Expression `hcl:"child_process_stdout,optional"`
+	Stderr          hcl.Expression `hcl:"child_process_stderr,optional"`
 	Restart         string         `hcl:"restart_on_secret_changes,optional"`
 	RestartRange    hcl.Range      `hcl:"restart_on_secret_changes,attr_value_range"`
 	StopSignal      string         `hcl:"restart_stop_signal,optional"`
@@ -183,6 +185,9 @@ type templateBody struct {
 	Left           string         `hcl:"left_delimiter,optional"`
 	Right          string         `hcl:"right_delimiter,optional"`
 	ErrorOnMissing *bool          `hcl:"error_on_missing_key,optional"`
+	ErrorFatal     hcl.Expression `hcl:"error_fatal,optional"`
+	Denied         []string       `hcl:"function_denylist,optional"`
+	DeniedBefore   []string       `hcl:"function_blacklist,optional"` // its older name
 }
 
 // dropBody is what stands in a drop and in a template block alike.
@@ -195,6 +200,9 @@ type dropBody struct {
 	Left             string         `hcl:"left_delimiter,optional"`
 	Right            string         `hcl:"right_delimiter,optional"`
 	ErrorOnMissing   *bool          `hcl:"error_on_missing_key,optional"`
+	ErrorFatal       hcl.Expression `hcl:"error_fatal,optional"`
+	Denied           []string       `hcl:"function_denylist,optional"`
+	DeniedBefore     []string       `hcl:"function_blacklist,optional"`
 	Sandbox          string         `hcl:"sandbox_path,optional"`
 	Destination      string         `hcl:"destination"`
 	DestinationRange hcl.Range      `hcl:"destination,attr_value_range"`
@@ -208,6 +216,10 @@ type dropBody struct {
 	UserRange        hcl.Range      `hcl:"user,attr_value_range"`
 	Group            string         `hcl:"group,optional"`
 	GroupRange       hcl.Range      `hcl:"group,attr_value_range"`
+	UID              string         `hcl:"uid,optional"` // consul-template's older name
+	UIDRange         hcl.Range      `hcl:"uid,attr_value_range"`
+	GID              string         `hcl:"gid,optional"`
+	GIDRange         hcl.Range      `hcl:"gid,attr_value_range"`
 	CreateDirs       *bool          `hcl:"create_dest_dirs,optional"`
 	DirPerms         hcl.Expression `hcl:"dir_perms,optional"`
 	Write            string         `hcl:"write,optional"`
@@ -219,7 +231,7 @@ type dropBody struct {
 	OnMissingRange   hcl.Range      `hcl:"on_missing,attr_value_range"`
 	OnExit           string         `hcl:"on_exit,optional"`
 	OnExitRange      hcl.Range      `hcl:"on_exit,attr_value_range"`
-	Check            *execBlock     `hcl:"check,block"`
+	Check            *checkBlock    `hcl:"check,block"`
 	Reload           []reloadBlock  `hcl:"reload,block"`
 	Exec             *execBlock     `hcl:"exec,block"`
 	// Vault Agent's older way to write an exec block.
@@ -227,6 +239,7 @@ type dropBody struct {
 	CommandTimeout string         `hcl:"command_timeout,optional"`
 	CommandRange   hcl.Range      `hcl:"command_timeout,attr_value_range"`
 	Wait           *waitBlock     `hcl:"wait,block"`
+	WaitText       hcl.Expression `hcl:"wait,optional"` // "2s:10s"
 
 	// broken says that gohcl found fault with the block, so that what is
 	// missing from it may be there, but wrong.
@@ -263,12 +276,40 @@ type waitBlock struct {
 	MinRange hcl.Range `hcl:"min,attr_value_range"`
 	Max      string    `hcl:"max,optional"`
 	MaxRange hcl.Range `hcl:"max,attr_value_range"`
+	Enabled  *bool     `hcl:"enabled,optional"`
 	DefRange hcl.Range `hcl:",def_range"`
 }
 
-type execBlock struct {
+type checkBlock struct {
 	Command      hcl.Expression `hcl:"command"`
 	Timeout      string         `hcl:"timeout,optional"`
 	TimeoutRange hcl.Range      `hcl:"timeout,attr_value_range"`
 	DefRange     hcl.Range      `hcl:",def_range"`
+}
+
+// execBlock is Vault Agent's, in a template. What it has besides is consul-template's.
+type execBlock struct {
+	Command      hcl.Expression `hcl:"command"`
+	Timeout      string         `hcl:"timeout,optional"`
+	TimeoutRange hcl.Range      `hcl:"timeout,attr_value_range"`
+	Enabled      *bool          `hcl:"enabled,optional"`
+	Env          *execEnvBlock  `hcl:"env,block"`
+	DefRange     hcl.Range      `hcl:",def_range"`
+
+	KillSignal   hcl.Expression `hcl:"kill_signal,optional"`
+	KillTimeout  hcl.Expression `hcl:"kill_timeout,optional"`
+	ReloadSignal hcl.Expression `hcl:"reload_signal,optional"`
+	Splay        hcl.Expression `hcl:"splay,optional"`
+}
+
+// execEnvBlock is the environment of a command.
+type execEnvBlock struct {
+	Custom      []string  `hcl:"custom,optional"`
+	CustomRange hcl.Range `hcl:"custom,attr_value_range"`
+
+	Pristine  hcl.Expression `hcl:"pristine,optional"`
+	Allowlist hcl.Expression `hcl:"allowlist,optional"`
+	Denylist  hcl.Expression `hcl:"denylist,optional"`
+	Whitelist hcl.Expression `hcl:"whitelist,optional"`
+	Blacklist hcl.Expression `hcl:"blacklist,optional"`
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -110,7 +111,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	d.Dialect = l.dialect(b, d.Format)
 	d.Keys = l.keys(b, d.Format)
 	if d.Format == render.FormatTemplate {
-		d.Template = l.template(templateBody{b.Source, b.SourceRange, b.Contents, b.Left, b.Right, b.ErrorOnMissing}, b.DestinationRange)
+		d.Template, d.Text = l.template(b.template(), b.DestinationRange)
 	} else if b.Source != "" || !isUnset(b.Contents) {
 		l.at(b.FormatRange, "format %q writes the secret as it is; take out source and contents, or use format \"template\"", b.Format)
 	} else if b.Secret == "" && !b.broken {
@@ -128,11 +129,19 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	}
 	d.Check = l.check(b.Check)
 	d.Reloads = l.reloads(reloadBlocks{b.Reload, b.Exec, b.Command, b.CommandTimeout, b.CommandRange})
-	d.Wait = l.wait(b.Wait, l.cfg.Wait)
+	d.Wait = l.waitOf(b)
 	if in != nil {
 		d.Wait = in.Wait
 	}
 	l.cfg.Drops = append(l.cfg.Drops, d)
+}
+
+// template is what the block says of its template.
+func (b dropBody) template() templateBody {
+	return templateBody{
+		Source: b.Source, SourceRange: b.SourceRange, Contents: b.Contents, Left: b.Left, Right: b.Right,
+		ErrorOnMissing: b.ErrorOnMissing, ErrorFatal: b.ErrorFatal, Denied: b.Denied, DeniedBefore: b.DeniedBefore,
+	}
 }
 
 // inSet places a drop in the folder of its set, and refuses what only a file of
@@ -148,7 +157,10 @@ func (l *loader) inSet(d *Drop, b dropBody) {
 	if b.Backup {
 		l.at(b.DestinationRange, "backup cannot be in a set, which is replaced as a whole")
 	}
-	if b.Wait != nil {
+	switch {
+	case !isUnset(b.WaitText):
+		l.at(b.WaitText.Range(), "wait cannot be in a set, which changes as a whole: write it into the set block")
+	case b.Wait != nil:
 		l.at(b.Wait.DefRange, "wait cannot be in a set, which changes as a whole: write it into the set block")
 	}
 	if !isUnset(b.DirPerms) {
@@ -288,36 +300,76 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 
 // owner finds the ids of user and group.
 func (l *loader) owner(b dropBody) (uid, gid *int) {
-	find := func(name string, at hcl.Range, lookup func(string) (int, error)) *int {
-		if l.dependsOnKey(name) {
-			l.ownersDiffer = true
-			return nil
-		}
-		if name == "" {
-			return nil
-		}
-		id, err := lookup(name)
-		if err != nil {
-			l.at(at, "%s", err)
-		}
-		return &id
+	user, userRange, group, groupRange := b.User, b.UserRange, b.Group, b.GroupRange
+	if user == "" {
+		user, userRange = b.UID, b.UIDRange
 	}
-	return find(b.User, b.UserRange, drop.UserID), find(b.Group, b.GroupRange, drop.GroupID)
+	if group == "" {
+		group, groupRange = b.GID, b.GIDRange
+	}
+	return l.id(user, userRange, drop.UserID), l.id(group, groupRange, drop.GroupID)
 }
 
-func (l *loader) check(b *execBlock) *Check {
+// id finds the id of a user or group. As for OpenBao Agent, -1 leaves it as it is.
+func (l *loader) id(name string, at hcl.Range, lookup func(string) (int, error)) *int {
+	if l.dependsOnKey(name) {
+		l.ownersDiffer = true
+		return nil
+	}
+	if name == "" || name == "-1" {
+		return nil
+	}
+	id, err := lookup(name)
+	if err != nil {
+		l.at(at, "%s", err)
+	}
+	return &id
+}
+
+func (l *loader) check(b *checkBlock) *Check {
 	if b == nil {
 		return nil
 	}
-	args, timeout := l.exec(b, defaultCheckTimeout)
-	return &Check{Args: args, Timeout: timeout}
-}
-
-func (l *loader) exec(b *execBlock, timeout time.Duration) ([]string, time.Duration) {
+	timeout := defaultCheckTimeout
 	if b.Timeout != "" {
 		timeout, _ = l.duration(b.Timeout, b.TimeoutRange)
 	}
-	return l.command(b.Command), timeout
+	return &Check{Args: l.command(b.Command), Timeout: timeout}
+}
+
+// exec reads the command of a template; ok is false where there is none.
+func (l *loader) exec(b *execBlock) (c reload.Command, ok bool) {
+	c.Timeout = defaultExecTimeout
+	if b.Timeout != "" {
+		c.Timeout, _ = l.duration(b.Timeout, b.TimeoutRange)
+	}
+	c.Args = l.command(b.Command)
+	for _, each := range []struct {
+		name string
+		expr hcl.Expression
+	}{{"kill_signal", b.KillSignal}, {"kill_timeout", b.KillTimeout}, {"reload_signal", b.ReloadSignal}} {
+		l.ignore(each.expr, each.name, "the command is one that ends by itself, and is killed after its timeout")
+	}
+	l.ignore(b.Splay, "splay", "splay at the top of the file spreads reloads")
+	if b.Env != nil {
+		c.Env = l.execEnv(b.Env)
+	}
+	return c, len(c.Args) > 0 && (b.Enabled == nil || *b.Enabled)
+}
+
+func (l *loader) execEnv(b *execEnvBlock) []string {
+	for _, each := range []struct {
+		name string
+		expr hcl.Expression
+	}{{"pristine", b.Pristine}, {"allowlist", b.Allowlist}, {"denylist", b.Denylist}, {"whitelist", b.Whitelist}, {"blacklist", b.Blacklist}} {
+		l.ignore(each.expr, each.name, "the command gets the agent's environment without its credentials, and what custom adds")
+	}
+	for _, pair := range b.Custom {
+		if name, _, ok := strings.Cut(pair, "="); !ok || !dotenv.IsName(name) {
+			l.at(b.CustomRange, "custom is not a list of variables; write [\"NAME=value\"]")
+		}
+	}
+	return slices.Sorted(slices.Values(b.Custom))
 }
 
 // command reads a program and its arguments. As for Vault Agent, a plain text is

@@ -139,6 +139,9 @@ var typed = []string{"method", "sink", "listener"}
 // so that the rest need only know one form.
 func relabel(body *hclsyntax.Body) {
 	for _, block := range body.Blocks {
+		if isForeignTopLevel(block.Type) {
+			block.Labels, block.LabelRanges = nil, nil // They say nothing here.
+		}
 		if slices.Contains(typed, block.Type) && len(block.Labels) == 1 && block.Body.Attributes["type"] == nil {
 			at := block.LabelRanges[0]
 			block.Body.Attributes["type"] = &hclsyntax.Attribute{

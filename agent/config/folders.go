@@ -45,7 +45,7 @@ func (f *ForEach) plan(p *drop.Plan) {
 
 // File is the file of the token, without its content.
 func (s Sink) File() drop.File {
-	return drop.File{Path: s.Path, Mode: s.Mode, CreateDirs: true}
+	return drop.File{Path: s.Path, Mode: s.Mode, UID: s.UID, GID: s.GID, CreateDirs: true}
 }
 
 // file is the socket as a file: whoever may write to a socket may connect to it.

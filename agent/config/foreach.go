@@ -106,6 +106,9 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 		if standIn {
 			f.ownersDiffer = each.ownersDiffer
 		}
+		if key == someKey && l.files != nil { // The configuration is being read.
+			l.cfg.Warnings = append(l.cfg.Warnings, each.cfg.Warnings...)
+		}
 		for i := range each.cfg.Drops {
 			d := &each.cfg.Drops[i]
 			if name != "" && d.Set == nil {

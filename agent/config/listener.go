@@ -95,13 +95,6 @@ type listenerBody struct {
 	UserRange    hcl.Range      `hcl:"socket_user,attr_value_range"`
 	Group        string         `hcl:"socket_group,optional"`
 	GroupRange   hcl.Range      `hcl:"socket_group,attr_value_range"`
-
-	// What Vault Agent has and this agent does not.
-	ClientCA       hcl.Expression `hcl:"tls_client_ca_file,optional"`
-	VerifyClients  hcl.Expression `hcl:"tls_require_and_verify_client_cert,optional"`
-	MinVersion     hcl.Expression `hcl:"tls_min_version,optional"`
-	RequireRequest hcl.Expression `hcl:"require_request_header,optional"`
-	AgentAPI       []ignoredBlock `hcl:"agent_api,block"`
 }
 
 // listeners reads the blocks, and the environment variable.
@@ -158,7 +151,7 @@ func (l *loader) listener(b listenerBlock) {
 		return
 	}
 	var body listenerBody
-	diags := gohcl.DecodeBody(b.Body, l.ctx, &body)
+	diags := gohcl.DecodeBody(l.takeForeign(b.Body, foreignOfListener), l.ctx, &body)
 	l.hcl(diags)
 	if diags.HasErrors() {
 		return
@@ -179,7 +172,6 @@ func (l *loader) listener(b listenerBlock) {
 		listener.UID, listener.GID = l.owner(dropBody{User: body.User, UserRange: body.UserRange, Group: body.Group, GroupRange: body.GroupRange})
 	}
 	l.listenerTLS(&listener, body)
-	l.ignoreOfListener(body)
 	l.addListener(listener, "address", body.AddressRange)
 }
 
@@ -220,20 +212,7 @@ func (l *loader) listenerTLS(listener *Listener, b listenerBody) {
 	case b.CertFile == "" || b.KeyFile == "":
 		l.at(at, "tls_cert_file and tls_key_file belong together: write both, or neither")
 	}
-	for _, set := range []*hcl.Expression{&b.ClientCA, &b.VerifyClients} {
-		if !isUnset(*set) {
-			l.at((*set).Range(), "client certificates are not supported; use listener \"unix\", whose socket_mode and socket_group say who may ask")
-		}
-	}
 	listener.CertFile, listener.KeyFile = b.CertFile, b.KeyFile
-}
-
-func (l *loader) ignoreOfListener(b listenerBody) {
-	l.ignore(b.MinVersion, "tls_min_version", "TLS 1.2 and 1.3 are spoken")
-	l.ignore(b.RequireRequest, "require_request_header", "no request changes anything or shows a secret")
-	for _, each := range b.AgentAPI {
-		l.warn(each.DefRange, "agent_api has no effect: no request stops this agent")
-	}
 }
 
 // addListener checks the address and takes the listener in.

@@ -69,7 +69,7 @@ func TestListenersThatCannotBe(t *testing.T) {
 		"an unknown argument":  {listener("tcp", "  adress = \"127.0.0.1:1\""), `Did you mean "address"?`},
 		"half of a pair":       {listener("tcp", "  address = \"127.0.0.1:1\"\n  tls_cert_file = \"x\""), `tls_cert_file and tls_key_file belong together`},
 		"TLS that is disabled": {listener("tcp", "  address = \"127.0.0.1:1\"\n  tls_disable = true\n  tls_cert_file = \"x\"\n  tls_key_file = \"x\""), `tls_disable and tls_cert_file exclude each other`},
-		"client certificates":  {listener("tcp", "  address = \"127.0.0.1:1\"\n  tls_cert_file = \"x\"\n  tls_key_file = \"x\"\n  tls_client_ca_file = \"x\""), `client certificates are not supported`},
+		"client certificates":  {listener("tcp", "  address = \"127.0.0.1:1\"\n  tls_cert_file = \"x\"\n  tls_key_file = \"x\"\n  tls_client_ca_file = \"x\""), `tls_client_ca_file is not supported: client certificates are not verified`},
 		"a mode for TCP":       {listener("tcp", "  address = \"127.0.0.1:1\"\n  socket_mode = \"0600\""), `socket_mode is for listener "unix"`},
 		"TLS for a socket":     {listener("unix", "  address = \"/x\"\n  tls_cert_file = \"x\"\n  tls_key_file = \"x\""), `tls_cert_file and tls_key_file are for listener "tcp"`},
 		"a mode that is none":  {listener("unix", "  address = \"/x\"\n  socket_mode = \"0999\""), `socket_mode "0999" is not a file mode`},

@@ -39,6 +39,7 @@ func (c Credentials) Load(paths ...string) (*Config, error) {
 	var all fileBlock
 	for _, body := range bodies {
 		var blocks fileBlock
+		body = l.takeForeign(body, foreignTopLevel)
 		l.hcl(gohcl.DecodeBody(body, l.ctx, &blocks))
 		l.merge(&all, blocks)
 	}

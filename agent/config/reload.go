@@ -375,8 +375,8 @@ func (l *loader) reloads(b reloadBlocks) []Reload {
 	}
 	// As in Vault Agent, exec and command run at the first time, too.
 	if e := b.Exec; e != nil {
-		if args, timeout := l.exec(e, defaultExecTimeout); len(args) > 0 {
-			all = append(all, placed{Reload{reload.Command{Args: args, Timeout: timeout}, true}, e.DefRange.Start.Byte})
+		if c, ok := l.exec(e); ok {
+			all = append(all, placed{Reload{c, true}, e.DefRange.Start.Byte})
 		}
 	}
 	if !isUnset(b.Command) {
@@ -405,6 +405,9 @@ func (l *loader) wait(b *waitBlock, otherwise Wait) Wait {
 	if b == nil {
 		return otherwise
 	}
+	if b.Enabled != nil && !*b.Enabled {
+		return Wait{}
+	}
 	var w Wait
 	if b.Min != "" {
 		w.Min, _ = l.duration(b.Min, b.MinRange)
@@ -420,4 +423,24 @@ func (l *loader) wait(b *waitBlock, otherwise Wait) Wait {
 		l.at(b.MaxRange, "max is shorter than min")
 	}
 	return w
+}
+
+// waitOf reads the wait of a drop: a block, or "2s:10s", min and max, as in
+// consul-template.
+func (l *loader) waitOf(b dropBody) Wait {
+	if isUnset(b.WaitText) {
+		return l.wait(b.Wait, l.cfg.Wait)
+	}
+	value, diags := b.WaitText.Value(l.ctx)
+	if l.hcl(diags); diags.HasErrors() {
+		return Wait{}
+	}
+	at := b.WaitText.Range()
+	text, err := convert.Convert(value, cty.String)
+	if err != nil || text.IsNull() {
+		l.at(at, "wait is not a duration, or two; write one such as \"2s:10s\"")
+		return Wait{}
+	}
+	first, second, _ := strings.Cut(text.AsString(), ":")
+	return l.wait(&waitBlock{Min: first, MinRange: at, Max: second, MaxRange: at, DefRange: at}, Wait{})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,53 +21,91 @@ import (
 
 // parsedKey is all that a parsed template is made of.
 type parsedKey struct {
-	name, text, left, right string
-	lenient                 bool
+	name, text, left, right, denied string
+	lenient                         bool
 }
 
 // builtinPrefix begins the source of a ready-made template.
 const builtinPrefix = "builtin:"
 
 // template reads and parses a template, which has exactly one origin.
-func (l *loader) template(b templateBody, def hcl.Range) *render.Template {
+func (l *loader) template(b templateBody, def hcl.Range) (*render.Template, TemplateText) {
+	text := b.text()
+	if l.isTrue("error_fatal", b.ErrorFatal) {
+		l.warn(b.ErrorFatal.Range(), "error_fatal has no effect: when a template fails, its last good file stays, and it is tried again")
+	}
 	switch hasContents := !isUnset(b.Contents); {
 	case b.Source != "" && hasContents:
 		l.at(b.Contents.Range(), "source and contents exclude each other")
-		return nil
+		return nil, text
 	case b.Source == "" && !hasContents:
 		l.at(def, "a template needs a source (a file) or contents (its text)")
-		return nil
+		return nil, text
 	case strings.HasPrefix(b.Source, builtinPrefix):
-		return l.builtin(b)
+		return l.builtin(b, text.options()), text
 	case b.Source != "":
-		return l.templateFile(b)
+		return l.templateFile(b, text.options()), text
 	}
 	value, diags := b.Contents.Value(l.ctx)
 	l.hcl(diags)
 	if diags.HasErrors() {
-		return nil
+		return nil, text
 	}
 	converted, err := convert.Convert(value, cty.String)
 	if err != nil || converted.IsNull() {
 		l.at(b.Contents.Range(), "contents must be a text")
-		return nil
+		return nil, text
 	}
 	at := b.Contents.Range()
-	return l.parse(at.Filename+":"+strconv.Itoa(at.Start.Line), converted.AsString(), b.options(), at)
+	contents := converted.AsString()
+	if l.key == "" || l.standIn { // A thousand tenants need no copy each.
+		text.Contents = contents
+	}
+	return l.parse(at.Filename+":"+strconv.Itoa(at.Start.Line), contents, text.options(), at), text
 }
 
-func (l *loader) builtin(b templateBody) *render.Template {
+// text is what a block says of its template, but for the contents.
+func (b templateBody) text() TemplateText {
+	return TemplateText{
+		Left: b.Left, Right: b.Right, Lenient: b.ErrorOnMissing != nil && !*b.ErrorOnMissing,
+		Denied: slices.Concat(b.Denied, b.DeniedBefore),
+	}
+}
+
+func (t TemplateText) options() render.Options {
+	return render.Options{Left: t.Left, Right: t.Right, Lenient: t.Lenient, Denied: t.Denied}
+}
+
+// isTrue reports whether an argument is there and true.
+func (l *loader) isTrue(name string, expr hcl.Expression) bool {
+	if isUnset(expr) {
+		return false
+	}
+	value, diags := expr.Value(l.ctx)
+	l.hcl(diags)
+	if diags.HasErrors() {
+		return false
+	}
+	is, err := convert.Convert(value, cty.Bool)
+	if err != nil || is.IsNull() {
+		l.at(expr.Range(), "%s must be true or false", name)
+		return false
+	}
+	return is.True()
+}
+
+func (l *loader) builtin(b templateBody, o render.Options) *render.Template {
 	name := strings.TrimPrefix(b.Source, builtinPrefix)
 	text, ok := templates.Read(name)
 	if !ok {
 		l.at(b.SourceRange, "there is no ready-made template %q; \"deaddrop templates list\" shows them%s", name, didYouMean(name, templates.Names()))
 		return nil
 	}
-	return l.parse(b.Source, text, b.options(), hcl.Range{Filename: b.Source})
+	return l.parse(b.Source, text, o, hcl.Range{Filename: b.Source})
 }
 
 // templateFile reads a template. It may name others in its folder.
-func (l *loader) templateFile(b templateBody) *render.Template {
+func (l *loader) templateFile(b templateBody, o render.Options) *render.Template {
 	text, err := textfile.Read(b.Source)
 	if err != nil && l.dependsOnKey(b.Source) {
 		return nil
@@ -76,7 +115,6 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 		return nil
 	}
 	l.addFile(b.Source)
-	o := b.options()
 	o.Include = func(name string) (string, string, bool) {
 		if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 			return "", "", false
@@ -98,7 +136,7 @@ func (l *loader) templateFile(b templateBody) *render.Template {
 // parse reports a mistake where the user wrote it: in the template's file, on
 // the line of a heredoc, or at the argument that holds the template.
 func (l *loader) parse(name, text string, o render.Options, at hcl.Range) *render.Template {
-	key := parsedKey{name, text, o.Left, o.Right, o.Lenient}
+	key := parsedKey{name, text, o.Left, o.Right, strings.Join(o.Denied, " "), o.Lenient}
 	if known := l.parsed[key]; known != nil {
 		return known
 	}

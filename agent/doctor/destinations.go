@@ -74,7 +74,7 @@ func (e *exam) targets() (targets []target, places []place) {
 		places = join(places, place{path: folderOf(f.Place + "/"), create: f.CreateDirs})
 	}
 	for _, s := range e.cfg.Sinks {
-		add(config.Drop{Destination: s.Path, Mode: s.Mode, CreateDirs: true})
+		add(config.Drop{Destination: s.Path, Mode: s.Mode, UID: s.UID, GID: s.GID, CreateDirs: true})
 		targets[len(targets)-1].isSink = true
 	}
 	return targets, places
