@@ -191,6 +191,9 @@ type Drop struct {
 	Wait Wait
 	// Reloads are run in order when the file has changed.
 	Reloads []Reload
+	// userOfKey and groupOfKey name the owner where that depends on the key, and the key
+	// stands for any.
+	userOfKey, groupOfKey string
 	// Files are those that it was made of besides the files of the configuration: the
 	// templates of a tenant.
 	Files []string

@@ -121,6 +121,9 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 		d.Mode, _ = l.fileMode("perms", b.Perms, filemode.File)
 	}
 	d.UID, d.GID = l.owner(b)
+	if l.standIn {
+		d.userOfKey, d.groupOfKey = l.onKey(cmp.Or(b.User, b.UID)), l.onKey(cmp.Or(b.Group, b.GID))
+	}
 	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
 	d.RemoveOnExit = l.choice("on_exit", b.OnExit, b.OnExitRange, "keep", "remove") == "remove"
 	d.OnMissing = OnMissing(l.choice("on_missing", b.OnMissing, b.OnMissingRange, string(KeepFile), string(RemoveFile), string(Fail)))
@@ -308,6 +311,14 @@ func (l *loader) owner(b dropBody) (uid, gid *int) {
 		group, groupRange = b.GID, b.GIDRange
 	}
 	return l.id(user, userRange, drop.UserID), l.id(group, groupRange, drop.GroupID)
+}
+
+// onKey returns a text that depends on the key, and "" for any other.
+func (l *loader) onKey(text string) string {
+	if l.dependsOnKey(text) {
+		return text
+	}
+	return ""
 }
 
 // id finds the id of a user or group. As for OpenBao Agent, -1 leaves it as it is.

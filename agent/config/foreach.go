@@ -44,6 +44,8 @@ type ForEach struct {
 	// CreateDirs says that folders are made that are not there.
 	CreateDirs bool
 
+	// isLabelled says that the block has a name of its own.
+	isLabelled bool
 	// samples are the drops of all keys that the configuration lists; else those of a
 	// key that stands for any.
 	samples []Drop
@@ -91,7 +93,7 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 		return
 	}
 	f := &ForEach{
-		Name: name, Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
+		Name: name, isLabelled: name != "", Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
 		RemoveFiles: l.choice("on_removed", b.OnRemoved, b.OnRemovedRange, "remove", "keep") == "remove",
 	}
 	if b.Grace != "" {

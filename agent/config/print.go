@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,17 +21,20 @@ import (
 
 // String is the effective configuration in the language of the files: with the
 // environment variables that overrule them and the values that they leave to the
-// default, and without secrets. Templates that stand in the files are left out.
+// default. What is printed, loaded again, is the same configuration, but for what is
+// redacted: ids, variables of commands, and passwords and queries of URLs.
 func (c *Config) String() string {
-	p := &printer{}
+	p := &printer{inherited: c.Wait}
 	p.vault(c.Vault)
 	p.auth(c)
 	p.block("template_config", func() {
 		p.set("static_secret_render_interval", ShortDuration(c.Interval))
-		p.raw("lease_renewal_threshold", strconv.FormatFloat(c.LeaseShare, 'g', 4, 64))
-		p.raw("certificate_renewal_threshold", strconv.FormatFloat(c.CertShare, 'g', 4, 64))
+		p.raw("lease_renewal_threshold", strconv.FormatFloat(c.LeaseShare, 'g', -1, 64))
+		p.raw("certificate_renewal_threshold", strconv.FormatFloat(c.CertShare, 'g', -1, 64))
 	})
-	p.wait(c.Wait)
+	if c.Wait != (Wait{}) {
+		p.waitBlock(c.Wait)
+	}
 	if c.Splay > 0 {
 		p.set("splay", ShortDuration(c.Splay))
 	}
@@ -45,15 +49,18 @@ func (c *Config) String() string {
 	for _, l := range c.Listeners {
 		p.listener(l)
 	}
-	var set *Set
-	for i, d := range c.Drops {
-		switch {
-		case d.Set == nil:
-			p.drop(d)
-		case d.Set != set:
-			set = d.Set
-			p.setBlock(set, slices.DeleteFunc(slices.Clone(c.Drops[i:]), func(d Drop) bool { return d.Set != set }))
+	for rest := c.Drops; len(rest) > 0; {
+		set := rest[0].Set
+		n := slices.IndexFunc(rest, func(d Drop) bool { return d.Set != set })
+		if n < 0 {
+			n = len(rest)
 		}
+		if set == nil {
+			p.drops(rest[:n])
+		} else {
+			p.setBlock(set, rest[:n])
+		}
+		rest = rest[n:]
 	}
 	for _, f := range c.Each {
 		p.forEach(f)
@@ -77,8 +84,33 @@ func (p *printer) forEach(f *ForEach) {
 		p.setBlock(set, drops)
 		return
 	}
-	drops[0].Name = f.Name
-	p.drop(drops[0])
+	if f.isLabelled {
+		p.drop("drop "+quote(f.Name), drops[0])
+		return
+	}
+	p.drop("template", drops[0])
+}
+
+// drops prints blocks of a file, or of a set. Templates have no name, and come first;
+// a drop is one of them if nothing but its destination names it.
+func (p *printer) drops(all []Drop) {
+	areTemplates := true
+	for _, d := range all {
+		areTemplates = areTemplates && d.Name == p.destination(d)
+		head := "drop " + quote(d.Name)
+		if areTemplates {
+			head = "template"
+		}
+		p.drop(head, d)
+	}
+}
+
+// destination is that of a drop as the file has it.
+func (p *printer) destination(d Drop) string {
+	if d.Set != nil {
+		return filepath.Base(d.Destination)
+	}
+	return d.Destination
 }
 
 // eachKey prints for_each and what belongs to it, in the block that has it.
@@ -105,6 +137,8 @@ type printer struct {
 	out    strings.Builder
 	indent string
 	each   *ForEach // whose block is begun
+	// inherited is the wait of drops that say nothing of it.
+	inherited Wait
 }
 
 func (p *printer) block(head string, body func()) {
@@ -141,11 +175,6 @@ func (p *printer) list(name string, values []string) {
 	p.raw(name, "["+strings.Join(quoted, ", ")+"]")
 }
 
-// quote writes a text as HCL reads it.
-func quote(s string) string {
-	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(s))
-}
-
 // ShortDuration is a duration without its zeros: 5m rather than 5m0s.
 func ShortDuration(d time.Duration) string {
 	text := d.String()
@@ -160,7 +189,7 @@ func ShortDuration(d time.Duration) string {
 
 func (p *printer) vault(v Vault) {
 	p.block("vault", func() {
-		p.set("address", redactUser(cmp.Or(os.Getenv("VAULT_ADDR"), v.Address, "https://127.0.0.1:8200")))
+		p.set("address", withoutPassword(cmp.Or(os.Getenv("VAULT_ADDR"), v.Address, defaultAddress)))
 		p.set("namespace", cmp.Or(os.Getenv("VAULT_NAMESPACE"), v.Namespace))
 		p.set("ca_cert", cmp.Or(os.Getenv("VAULT_CACERT"), v.CACert))
 		p.set("ca_path", cmp.Or(os.Getenv("VAULT_CAPATH"), v.CAPath))
@@ -171,6 +200,16 @@ func (p *printer) vault(v Vault) {
 	})
 }
 
+// defaultAddress is that of Vault's client library.
+const defaultAddress = "https://127.0.0.1:8200"
+
+func withoutPassword(address string) string {
+	if u, err := url.Parse(address); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return address
+}
+
 func (p *printer) auth(c *Config) {
 	a := c.Auth
 	if a.Method == MethodToken {
@@ -179,7 +218,7 @@ func (p *printer) auth(c *Config) {
 	}
 	p.block("auto_auth", func() {
 		p.block("method "+quote(a.Method), func() {
-			if a.Method != MethodTokenFile {
+			if a.Method != MethodTokenFile || a.MountPath != MethodTokenFile {
 				p.set("mount_path", "auth/"+a.MountPath)
 			}
 			p.block("config", func() { p.credentials(a) })
@@ -189,6 +228,8 @@ func (p *printer) auth(c *Config) {
 				p.block("config", func() {
 					p.set("path", s.Path)
 					p.set("mode", fmt.Sprintf("%04o", s.Mode))
+					p.id("owner", s.UID)
+					p.id("group", s.GID)
 				})
 			})
 		}
@@ -226,38 +267,31 @@ func (p *printer) setBlock(s *Set, drops []Drop) {
 	p.block("set "+quote(s.Name), func() {
 		p.eachKey()
 		p.set("destination", s.Folder)
-		if !s.CreateDirs {
-			p.raw("create_dest_dirs", "false")
-		}
+		p.raw("create_dest_dirs", strconv.FormatBool(s.CreateDirs))
 		p.dirPerms(s.DirMode)
-		for _, d := range drops {
-			p.drop(d)
-		}
+		p.drops(drops)
 		p.wait(s.Wait)
 		p.check(s.Check)
 		p.reloads(s.Reloads)
 	})
 }
 
-func (p *printer) drop(d Drop) {
-	p.block("drop "+quote(d.Name), func() {
+func (p *printer) drop(head string, d Drop) {
+	p.block(head, func() {
 		p.eachKey()
 		p.set("secret", d.Secret)
-		if d.Set != nil {
-			p.set("destination", d.Destination[len(d.Set.Folder)+1:])
-		} else {
-			p.set("destination", d.Destination)
-		}
+		p.set("destination", p.destination(d))
 		p.set("format", string(d.Format))
 		if d.Format == render.FormatDotenv || d.Format == render.FormatTemplate {
 			p.set("dialect", string(d.Dialect))
 		}
-		p.set("source", d.Source)
-		if d.Template != nil && d.Source == "" {
-			fmt.Fprintf(&p.out, "%s# contents are those of the file\n", p.indent)
+		if d.Format == render.FormatTemplate {
+			p.template(d.Source, d.Text)
 		}
 		p.set("sandbox_path", d.Sandbox)
 		p.set("perms", fmt.Sprintf("%04o", d.Mode))
+		p.set("user", d.userOfKey)
+		p.set("group", d.groupOfKey)
 		p.id("user", d.UID)
 		p.id("group", d.GID)
 		p.raw("create_dest_dirs", strconv.FormatBool(d.CreateDirs))
@@ -288,6 +322,20 @@ func (p *printer) dirPerms(mode fs.FileMode) {
 	if mode != 0 {
 		p.set("dir_perms", fmt.Sprintf("%04o", mode))
 	}
+}
+
+// template prints where a template comes from, and how it is read.
+func (p *printer) template(source string, t TemplateText) {
+	p.set("source", source)
+	if source == "" {
+		p.raw("contents", text(t.Contents))
+	}
+	p.set("left_delimiter", t.Left)
+	p.set("right_delimiter", t.Right)
+	if t.Lenient {
+		p.raw("error_on_missing_key", "false")
+	}
+	p.list("function_denylist", t.Denied)
 }
 
 func (p *printer) id(name string, id *int) {
@@ -327,13 +375,18 @@ func (p *printer) command(args []string, timeout time.Duration) {
 	p.set("timeout", ShortDuration(timeout))
 }
 
+// wait prints that of a drop or set, unless it is none and nothing else is inherited.
 func (p *printer) wait(w Wait) {
-	if w.Min > 0 {
-		p.block("wait", func() {
-			p.set("min", ShortDuration(w.Min))
-			p.set("max", ShortDuration(w.Max))
-		})
+	if w != (Wait{}) || p.inherited != (Wait{}) {
+		p.waitBlock(w)
 	}
+}
+
+func (p *printer) waitBlock(w Wait) {
+	p.block("wait", func() {
+		p.set("min", ShortDuration(w.Min))
+		p.set("max", ShortDuration(w.Max))
+	})
 }
 
 func (p *printer) reloads(all []Reload) {
@@ -399,11 +452,7 @@ func (p *printer) signalOrRestart(sig syscall.Signal) {
 
 func (p *printer) http(h reload.HTTP) {
 	p.set("method", h.Method)
-	address, _ := url.Parse(h.URL)
-	if address.RawQuery != "" {
-		address.RawQuery = secret.Redacted // It may hold a key.
-	}
-	p.set("url", address.Redacted())
+	p.set("url", redactedURL(h.URL))
 	p.raw("retries", strconv.Itoa(h.Retries))
 	if len(h.Expect) > 0 {
 		p.raw("expect", strings.ReplaceAll(fmt.Sprint(h.Expect), " ", ", "))
@@ -413,14 +462,22 @@ func (p *printer) http(h reload.HTTP) {
 	p.set("timeout", ShortDuration(h.Timeout))
 }
 
+// redactedURL shows neither a password nor a query, which may hold a key.
+func redactedURL(text string) string {
+	address, err := url.Parse(text)
+	if err != nil || address.User == nil && address.RawQuery == "" {
+		return text
+	}
+	if address.RawQuery != "" {
+		address.RawQuery = secret.Redacted
+	}
+	return address.Redacted()
+}
+
 func (p *printer) supervise(s *Supervise) {
 	for _, each := range s.Env {
 		p.block("env_template "+quote(each.Name), func() {
-			if each.Source != "" {
-				p.set("source", each.Source)
-				return
-			}
-			fmt.Fprintf(&p.out, "%s# contents are those of the file\n", p.indent)
+			p.template(each.Source, each.Text)
 		})
 	}
 	p.block("exec", func() {

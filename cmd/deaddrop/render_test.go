@@ -342,7 +342,7 @@ func TestValidatePrintsWhatTheFilesComeTo(t *testing.T) {
 	require.Zero(t, code, out)
 	for _, want := range []string{
 		"warning: conf.d/10-login.hcl:6:1: listener is not supported", `address = "https://vault.example:8200"`, `secret_id = "[redacted]"`,
-		`tenant = "demo"`, `drop "nexa" {`, `only = ["API_*"]`, "set \"s\" {\n  destination = \"/run/s\"\n  drop \"x\" {\n    secret = \"secret/x\"\n    destination = \"x.json\"\n    format = \"json\"", `on_exit = "remove"`,
+		`tenant = "demo"`, `drop "nexa" {`, `only = ["API_*"]`, "set \"s\" {\n  destination = \"/run/s\"\n  create_dest_dirs = true\n  drop \"x\" {\n    secret = \"secret/x\"\n    destination = \"x.json\"\n    format = \"json\"", `on_exit = "remove"`,
 		`static_secret_render_interval = "15s"`,
 	} {
 		assert.Contains(t, out, want)
