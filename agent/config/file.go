@@ -221,6 +221,8 @@ func (l *loader) hint(d *hcl.Diagnostic) string {
 	switch summary := strings.ToLower(d.Summary); {
 	case strings.Contains(summary, "escape sequence"):
 		return `; write \\ for a backslash`
+	case strings.Contains(summary, "invalid json number"):
+		return ` JSON has no octal numbers: write a mode in quotes, "0640".`
 	case strings.Contains(summary, "single-argument block"):
 		return " Write each argument on a line of its own."
 	}

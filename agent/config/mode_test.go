@@ -56,6 +56,13 @@ func TestPerms_SuggestWhatWasMeant(t *testing.T) {
 	}
 }
 
+func TestPerms_OctalNumberInJSONNamesTheWayOut(t *testing.T) {
+	folder(t)
+	writeAll(t, map[string]string{"x.json": `{"template": {"contents": "x", "destination": "x", "perms": 0640}}`})
+	_, err := Load("x.json")
+	require.ErrorContains(t, err, `JSON has no octal numbers: write a mode in quotes, "0640".`)
+}
+
 func TestSinkMode_IsReadLikePerms(t *testing.T) {
 	folder(t)
 	sink := func(mode string) string {
