@@ -296,6 +296,7 @@ func (a *author) setBlock(isEach bool) {
 	}
 	a.set(s, "destination", `"`+folder+pick(a, "", "/")+`"`)
 	a.may(s, "create_dest_dirs", "true", "false")
+	a.may(s, "dir_perms", `"0750"`, "488", "0755")
 	onExit := ""
 	if a.some() {
 		onExit = pick(a, `"keep"`, `"remove"`)
@@ -378,6 +379,7 @@ func (a *author) drop(kind string, inSet, isEach bool) {
 	if inSet {
 		a.may(d, "on_missing", `"keep"`)
 	} else {
+		a.may(d, "dir_perms", `"0750"`, "488", "0755")
 		a.may(d, "on_missing", `"keep"`, `"remove"`)
 		a.may(d, "on_exit", `"keep"`, `"remove"`)
 		switch pick(a, "write", "backup", "") {
@@ -578,7 +580,7 @@ func plain(t *testing.T, c *Config) *Config {
 	p.Each = nil
 	for _, f := range c.Each {
 		each := *f
-		each.build = nil
+		each.build, each.samples = nil, nil
 		p.Each = append(p.Each, &each)
 		for _, key := range []string{someKey, "demo"} {
 			drops, err := f.build(key, key == someKey)
@@ -655,7 +657,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
 var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
-	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "reload.Command.Files"}
+	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Files"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	quiet(t)

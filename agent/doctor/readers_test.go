@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/textfile"
+
 	"github.com/smarteros/deaddrop/agent/config"
 )
 
@@ -151,6 +153,7 @@ func TestCredentials_WarnOfFilesThatAllMayReadAndReach(t *testing.T) {
 		require.NoError(t, os.Chmod(dir, c.folder))
 		assert.Equal(t, c.want, othersMayRead(file), "%04o in %04o", c.file, c.folder)
 	}
-	assert.Contains(t, letRead("/run/secrets/secret_id"), "chmod 0444")
-	assert.Contains(t, letRead(file), "chmod 0400 "+file)
+	denied := &textfile.AccessError{Hint: "chown 1 " + file}
+	assert.Contains(t, letRead("/run/secrets/secret_id", denied), "chmod 0444")
+	assert.Equal(t, denied.Hint, letRead(file, denied))
 }
