@@ -67,6 +67,7 @@ func (e *exam) failedLogin(err error) {
 	switch {
 	case strings.Contains(detail, "CIDR"):
 		fix = "this machine's address is not among those that the role allows: \"vault read " + role + "\" shows secret_id_bound_cidrs and token_bound_cidrs; \"vault write " + role + " secret_id_bound_cidrs=…\" changes them, for secret ids that are made from then on"
+	case auth.Method == config.MethodAppRole && e.hasTokenAsSecretID(): // The hint of the login says what to do.
 	case auth.Method == config.MethodAppRole && auth.SecretID.IsSet() && errors.Is(err, session.ErrLogin) && strings.Contains(detail, "invalid role or secret"):
 		fix = "the role id is wrong, or the secret id is: it may be of another role, have expired, been used up or been revoked. Make a new one:\n" +
 			"  vault read " + role + "/role-id\n" +
@@ -74,6 +75,12 @@ func (e *exam) failedLogin(err error) {
 			"or, for a tenant: tenantctl credentials issue TENANT --service SERVICE --env deaddrop.env"
 	}
 	e.fail("login", e.how(), err, detail, cmp.Or(fix, servedFix))
+}
+
+// hasTokenAsSecretID reports whether the secret id is, by its form, a token.
+func (e *exam) hasTokenAsSecretID() bool {
+	id, err := e.cfg.Auth.SecretID.Read()
+	return err == nil && session.LooksLikeToken(id)
 }
 
 // wrapped looks at a wrapping token without using it up: it can be used once, and

@@ -54,6 +54,9 @@ type appRole struct {
 func (m *appRole) String() string { return "logging in with AppRole at auth/" + m.auth.MountPath }
 
 func (m *appRole) advice() string {
+	if hint := m.tokenHint(); hint != "" {
+		return hint
+	}
 	role := "auth/" + m.auth.MountPath + "/role/ROLE"
 	if !m.auth.SecretID.IsSet() {
 		return m.roleIDAloneHint()
