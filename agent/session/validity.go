@@ -1,0 +1,48 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// visibleMounts is a list of the mounts that a token has access to. Vault and OpenBao
+// answer it with 200 for any valid token, even for one without policies, and with 403
+// for a token that is unknown, expired, revoked or used up. It takes none of the
+// token's uses. So it tells an invalid token from a denial by policy on OpenBao, which
+// answers both with the same 403. (The function pathInternalUIMountsRead of both
+// servers looks only the token up; the path is among the unauthenticated ones, so no
+// policy is checked and no use is counted.)
+const visibleMounts = "sys/internal/ui/mounts"
+
+// tokenIsValid reports whether the server knows the token of the client. Where it
+// returns an error, that is not known.
+func tokenIsValid(ctx context.Context, client *api.Client) (bool, error) {
+	mounts, err := client.Logical().ReadWithContext(ctx, visibleMounts)
+	var denial *api.ResponseError
+	switch {
+	case errors.As(err, &denial) && denial.StatusCode == http.StatusForbidden && strings.Contains(oneLine(denial), "permission denied"):
+		return false, nil
+	case err != nil:
+		return false, err
+	case mounts == nil:
+		return false, errors.New("reading " + visibleMounts + ": not found")
+	}
+	return true, nil
+}
+
+// TokenIsValid asks whether the server still knows the present token, which takes none
+// of its uses and no right. It is for denials that may be a policy's or the token's.
+func (s *Session) TokenIsValid(ctx context.Context) (bool, error) {
+	t := s.hold()
+	if t == nil {
+		return false, nil
+	}
+	defer t.Release()
+	var pause time.Duration
+	return tokenIsValid(ctx, heedful(s.client(), t.value, &pause))
+}
