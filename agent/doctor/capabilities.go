@@ -32,6 +32,12 @@ func (e *exam) capabilities(ctx context.Context, untried []render.Request) {
 		paths = append(paths, right.path)
 	}
 	known, err := e.ask(ctx, paths)
+	if err != nil && e.isTokensFault(ctx, err) {
+		for _, r := range untried {
+			e.reportEndedToken("secret", r.String(), err)
+		}
+		return
+	}
 	if err != nil {
 		e.notAsked(untried, err)
 		return

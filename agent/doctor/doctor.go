@@ -80,11 +80,14 @@ type exam struct {
 	client  *api.Client
 	address *url.URL
 	// shown is the address without any password.
-	shown    string
-	vault    *session.Session
-	grant    *session.Grant
-	secrets  *watch.Secrets
-	loggedIn bool
+	shown string
+	// isOpenBao says that the server is OpenBao, which denies an ended token like a
+	// policy does.
+	isOpenBao bool
+	vault     *session.Session
+	grant     *session.Grant
+	secrets   *watch.Secrets
+	loggedIn  bool
 	// toldMount is the folder that it was told for how to mount one.
 	toldMount string
 	toldShut  map[string]bool // folders, and whom they shut out

@@ -13,12 +13,13 @@ import (
 )
 
 // The answers are those of the servers, shortened.
-func TestTheServerIsNamed(t *testing.T) {
+func TestDoctor_NamesTheServer(t *testing.T) {
 	for answer, want := range map[string]string{
 		`{"version": "1.21.0", "enterprise": false, "echo_duration_ms": 0}`: "Vault 1.21.0",
-		`{"version": "1.13.2"}`:                        "Vault 1.13.2",
-		`{"version": "2.4.1"}`:                         "OpenBao 2.4.1",
-		`{"version": "2.0.0+ent", "enterprise": true}`: "Vault 2.0.0+ent",
+		`{"version": "1.13.2", "performance_standby": false}`:               "Vault 1.13.2",
+		`{"version": "2.6.2", "initialized": true, "standby": false}`:       "OpenBao 2.6.2",
+		`{"version": "2.0.0", "enterprise": false, "clock_skew_ms": 0}`:     "Vault 2.0.0",
+		`{"version": "1.21.0+ent", "enterprise": true}`:                     "Vault Enterprise 1.21.0+ent",
 	} {
 		var h healthAnswer
 		require.NoError(t, json.Unmarshal([]byte(answer), &h))

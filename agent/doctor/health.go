@@ -11,7 +11,8 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 )
 
-// healthAnswer is what sys/health says. Enterprise is left out by OpenBao.
+// healthAnswer is what sys/health says. OpenBao leaves out "enterprise", and all that
+// has to do with replication.
 type healthAnswer struct {
 	Initialized        bool   `json:"initialized"`
 	Sealed             bool   `json:"sealed"`
@@ -22,9 +23,19 @@ type healthAnswer struct {
 	Enterprise         *bool  `json:"enterprise"`
 }
 
+// isOpenBao reports whether the server is OpenBao, whose versions begin with 2. Vault
+// has said whether it is Enterprise since before its own version 2.
+func (h healthAnswer) isOpenBao() bool {
+	return h.Enterprise == nil && strings.HasPrefix(h.Version, "2.")
+}
+
+// server names the program that answers, and its version.
 func (h healthAnswer) server() string {
-	if h.Enterprise == nil && strings.HasPrefix(h.Version, "2.") {
+	switch {
+	case h.isOpenBao():
 		return "OpenBao " + h.Version
+	case h.Enterprise != nil && *h.Enterprise:
+		return "Vault Enterprise " + h.Version
 	}
 	return "Vault " + h.Version
 }
@@ -43,6 +54,7 @@ func (e *exam) health(ctx context.Context) string {
 		return stop
 	}
 	subject := h.server()
+	e.isOpenBao = h.isOpenBao()
 	switch {
 	case !h.Initialized:
 		e.fail("vault", subject, session.ErrSealed, "it is not initialised: it has never been set up",

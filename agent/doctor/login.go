@@ -65,6 +65,8 @@ func (e *exam) failedLogin(err error) {
 	auth := e.cfg.Auth
 	role := "auth/" + auth.MountPath + "/role/ROLE"
 	switch {
+	case !e.vault.OwnsToken() && strings.Contains(detail, "permission denied"):
+		detail = "the token is not valid: " + detail
 	case strings.Contains(detail, "CIDR"):
 		fix = "this machine's address is not among those that the role allows: \"vault read " + role + "\" shows secret_id_bound_cidrs and token_bound_cidrs; \"vault write " + role + " secret_id_bound_cidrs=…\" changes them, for secret ids that are made from then on"
 	case auth.Method == config.MethodAppRole && e.hasTokenAsSecretID(): // The hint of the login says what to do.
@@ -238,11 +240,37 @@ func (e *exam) logOut(ctx context.Context) {
 	switch {
 	case err == nil:
 		e.ok("logout", subject, "revoked")
-	case session.IsInvalidToken(err):
+	case e.isTokensFault(bye, err) && e.grant.Uses > 0:
 		e.ok("logout", subject, "used up")
+	case e.isTokensFault(bye, err):
+		e.ok("logout", subject, "has ended already")
 	case errors.Is(err, session.ErrDenied):
 		e.ok("logout", subject, "may not be revoked (auth/token/revoke-self); it ends by itself in %v", e.grant.TTL)
 	default: // A batch token, or Vault is gone.
 		e.ok("logout", subject, "could not be revoked; it ends by itself in %v", e.grant.TTL)
 	}
+}
+
+// isTokensFault reports whether a request was denied because of the token rather than
+// of a policy: it has ended, or is used up. Vault says so, OpenBao has to be asked.
+func (e *exam) isTokensFault(ctx context.Context, err error) bool {
+	if session.IsInvalidToken(err) || !e.isOpenBao || !errors.Is(err, session.ErrDenied) {
+		return session.IsInvalidToken(err)
+	}
+	valid, unknown := e.vault.TokenIsValid(ctx)
+	return unknown == nil && !valid
+}
+
+// reportEndedToken reports a request that was denied because the token has ended.
+func (e *exam) reportEndedToken(name, subject string, err error) {
+	if e.grant.Uses > 0 {
+		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural(e.grant.Uses, "request")))
+		return
+	}
+	detail, _ := explain(err)
+	fix := "run this check again; if it says so again, somebody revokes the tokens of this login, or they live too short"
+	if !e.vault.OwnsToken() {
+		fix = "deliver a new token"
+	}
+	e.fail(name, subject, err, "the token has ended, or was revoked, while this check ran: "+detail, fix)
 }

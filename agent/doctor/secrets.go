@@ -26,6 +26,8 @@ type finding struct {
 	secret  *render.Secret
 	err     error
 	untried bool // asking would issue something, or write
+	// tokenEnded says that err is because of the token.
+	tokenEnded bool
 }
 
 // names are those of a list.
@@ -45,6 +47,12 @@ type findings map[render.Request]finding
 
 // probe asks what is harmless to ask.
 func (e *exam) probe(ctx context.Context, r render.Request) finding {
+	found := e.tryRequest(ctx, r)
+	found.tokenEnded = found.err != nil && e.isTokensFault(ctx, found.err)
+	return found
+}
+
+func (e *exam) tryRequest(ctx context.Context, r render.Request) finding {
 	at, err := e.secrets.Resolve(ctx, r)
 	if err != nil {
 		return finding{at: r, err: err}
@@ -204,9 +212,9 @@ func whatIs(f finding) string {
 func (e *exam) unread(name, subject string, r render.Request, found finding) {
 	err := found.err
 	switch {
-	case session.IsInvalidToken(err) && e.grant.Uses > 0:
-		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural.Of(e.grant.Uses, "request")))
-	case errors.Is(err, session.ErrDenied) && !session.IsInvalidToken(err):
+	case found.tokenEnded:
+		e.reportEndedToken(name, subject, err)
+	case errors.Is(err, session.ErrDenied):
 		e.denied(name, subject, found)
 	case errors.Is(err, watch.ErrMissing):
 		detail, fix := explain(err)

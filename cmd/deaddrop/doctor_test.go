@@ -130,7 +130,7 @@ func TestDoctorSaysALineForAllThatIsWell(t *testing.T) {
 	out, code := r.deaddrop("doctor", "--config", "deaddrop.hcl")
 	require.Zero(t, code, out)
 	out = strings.NewReplacer(r.dir, "DIR", r.ID, "TENANT", memory, "MEMORY", portOf(t, r.env[1]), "PORT").Replace(out)
-	out = regexp.MustCompile(`Vault \d+\.\d+\.\d+\S*:`).ReplaceAllString(out, "Vault VERSION:")
+	out = regexp.MustCompile(`(Vault|OpenBao) \d+\.\d+\.\d+\S*:`).ReplaceAllString(out, "Vault VERSION:")
 	want := strings.Replace(allIsWell, "content     url", "content     MEMORY/url", 1)
 	assert.Equal(t, want, out)
 }
@@ -483,7 +483,7 @@ func TestDoctorOfALoginThatFails(t *testing.T) {
 			r.NewSecretID()
 			r.env = append(r.env, "VAULT_SECRET_ID="+r.SecretID)
 		}, "CIDR", "secret_id_bound_cidrs"},
-		"token that has ended": {func(r *rig) { r.env = append(r.env[:2:2], "VAULT_TOKEN=hvs.nonsense") }, "invalid token", "deliver a new one"},
+		"token that has ended": {func(r *rig) { r.env = append(r.env[:2:2], "VAULT_TOKEN=hvs.nonsense") }, "the token is not valid", "deliver a new one"},
 		"no such mount": {func(r *rig) {
 			r.write("deaddrop.hcl", "auto_auth {\n  method \"approle\" {\n    mount_path = \"auth/nothing\"\n  }\n}\n"+r.plainDrop("nexa", "nexa.env", ""))
 		}, "permission denied", "vault auth list"},
