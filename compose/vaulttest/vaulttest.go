@@ -72,9 +72,12 @@ func Own(t testing.TB, flags ...string) *Server {
 func skipOutside(t testing.TB) {
 	t.Helper()
 	if os.Getenv("DEADDROP_TEST_VAULT_ADDR") != "" {
-		t.Skip("this test stops and seals its Vault, which is not done to an outside server")
+		t.Skip("this test stops and seals its Vault, " + outside)
 	}
 }
+
+// outside is why a test is skipped where an outside server is under test.
+const outside = "which is not done to an outside server"
 
 // Start runs devvault, building it first where it has changed.
 func Start(flags ...string) (*Server, error) {
