@@ -192,7 +192,7 @@ func (m *given) login(ctx context.Context, client *api.Client) (*api.Secret, err
 	info, err := own.Auth().Token().LookupSelfWithContext(ctx)
 	switch {
 	case isPlainDenial(err):
-		if valid, unknown := tokenIsValid(ctx, own); unknown == nil && !valid {
+		if valid, unknown := TokenIsValid(ctx, own); unknown == nil && !valid {
 			return nil, err // OpenBao denies an invalid token so, too.
 		}
 		return answer, nil

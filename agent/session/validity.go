@@ -19,9 +19,9 @@ import (
 // policy is checked and no use is counted.)
 const visibleMounts = "sys/internal/ui/mounts"
 
-// tokenIsValid reports whether the server knows the token of the client. Where it
+// TokenIsValid reports whether the server knows the token of the client. Where it
 // returns an error, that is not known.
-func tokenIsValid(ctx context.Context, client *api.Client) (bool, error) {
+func TokenIsValid(ctx context.Context, client *api.Client) (bool, error) {
 	mounts, err := client.Logical().ReadWithContext(ctx, visibleMounts)
 	var denial *api.ResponseError
 	switch {
@@ -44,5 +44,5 @@ func (s *Session) TokenIsValid(ctx context.Context) (bool, error) {
 	}
 	defer t.Release()
 	var pause time.Duration
-	return tokenIsValid(ctx, heedful(s.client(), t.value, &pause))
+	return TokenIsValid(ctx, heedful(s.client(), t.value, &pause))
 }

@@ -242,7 +242,7 @@ func Revoke(ctx context.Context, v *vault.Client, token string) error {
 		return err
 	}
 	if err := own.API().Auth().Token().RevokeSelfWithContext(ctx, ""); err != nil {
-		if err = v.Explain("revoking a token", err); !vault.IsInvalidToken(err) { // Or else it has ended already.
+		if err = v.Explain("revoking a token", err); !own.RefusesToken(ctx, err) { // Or else it has ended already.
 			return err
 		}
 	}

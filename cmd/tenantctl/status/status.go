@@ -115,16 +115,16 @@ func Look(ctx context.Context, v *vault.Client) (*Report, error) {
 		if v.API().Token() == "" {
 			r.Unseen = append(r.Unseen, Obstacle{part.name, "no token"})
 		} else if err := part.look(ctx, v); err != nil {
-			r.Unseen = append(r.Unseen, Obstacle{part.name, why(err)})
+			r.Unseen = append(r.Unseen, Obstacle{part.name, why(ctx, v, err)})
 		}
 	}
 	return r, nil
 }
 
 // why is short for what is usual.
-func why(err error) string {
+func why(ctx context.Context, v *vault.Client, err error) string {
 	switch {
-	case vault.IsInvalidToken(err):
+	case v.RefusesToken(ctx, err):
 		return InvalidToken
 	case errors.Is(err, session.ErrDenied):
 		return "not allowed"
@@ -135,7 +135,7 @@ func why(err error) string {
 func (r *Report) leader(ctx context.Context, v *vault.Client) {
 	l, err := v.API().Sys().LeaderWithContext(ctx)
 	if err != nil {
-		r.Unseen = append(r.Unseen, Obstacle{"ha", why(v.Explain("asking who leads", err))})
+		r.Unseen = append(r.Unseen, Obstacle{"ha", why(ctx, v, v.Explain("asking who leads", err))})
 		return
 	}
 	r.HA = &HA{Enabled: l.HAEnabled, Leader: l.LeaderAddress}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -32,9 +33,17 @@ func hint(err error) error {
 	return err
 }
 
-// IsInvalidToken tells whether Vault has refused a token that it does not know, or
-// not any more, and not for want of rights.
-func IsInvalidToken(err error) bool {
+// RefusesToken reports whether a request has failed because of its token, which has
+// ended or is not known, rather than for want of rights. Vault says so; OpenBao, which
+// denies both in the same words, has to be asked.
+func (c *Client) RefusesToken(ctx context.Context, err error) bool {
 	var fault *session.Fault
-	return errors.As(err, &fault) && fault.Kind == session.ErrDenied && strings.Contains(fault.Detail, "invalid token")
+	if !errors.As(err, &fault) || fault.Kind != session.ErrDenied {
+		return false
+	}
+	if strings.Contains(fault.Detail, "invalid token") {
+		return true
+	}
+	valid, unknown := session.TokenIsValid(ctx, c.api)
+	return unknown == nil && !valid
 }
