@@ -264,7 +264,7 @@ func (e *exam) isTokensFault(ctx context.Context, err error) bool {
 // reportEndedToken reports a request that was denied because the token has ended.
 func (e *exam) reportEndedToken(name, subject string, err error) {
 	if e.grant.Uses > 0 {
-		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural(e.grant.Uses, "request")))
+		e.skip(name, subject, fmt.Sprintf("not looked at, as the token was good for %s only", plural.Of(e.grant.Uses, "request")))
 		return
 	}
 	detail, _ := explain(err)

@@ -227,7 +227,7 @@ func TestClient_TakesAMarkedClientCertificate(t *testing.T) {
 	}
 	client, err := newClient(config.Vault{ClientCert: cert, ClientKey: key})
 	require.NoError(t, err)
-	settings := client.CloneConfig().HttpClient.Transport.(*http.Transport).TLSClientConfig
+	settings := Transport(client).TLSClientConfig
 	pair, err := settings.GetClientCertificate(&tls.CertificateRequestInfo{})
 	require.NoError(t, err)
 	assert.NotEmpty(t, pair.Certificate)

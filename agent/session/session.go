@@ -174,7 +174,7 @@ func (s *Session) extend(ctx context.Context) error {
 	if old == nil || !s.renewable(old) {
 		return s.login(ctx, old)
 	}
-	err := s.renew(ctx, old)
+	err := s.clarify(ctx, old, s.renew(ctx, old))
 	if err == nil || IsTransient(err) {
 		return err
 	}
@@ -335,7 +335,7 @@ func (s *Session) revokeRetired(ctx context.Context) {
 // revoke reports whether there is nothing left to do about the token.
 func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 	s.mu.Lock()
-	pointless := s.noRevocation || strings.HasPrefix(t.value, "hvb.") || // Batch tokens cannot be revoked.
+	pointless := s.noRevocation || isBatch(t.value) || // Such tokens cannot be revoked.
 		!t.ends.IsZero() && time.Now().After(t.ends) && !t.givenUp
 	givenUp := t.givenUp
 	s.mu.Unlock()
@@ -349,6 +349,7 @@ func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 		s.log.Debug("revoked a token that is not needed any more")
 		return true
 	}
+	err = s.clarify(ctx, t, err)
 	s.log.Debug("a token that is not needed any more was not revoked; it ends by itself", "error", err)
 	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) && !givenUp {
 		s.mu.Lock()
@@ -356,6 +357,11 @@ func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 		s.mu.Unlock()
 	}
 	return false
+}
+
+// isBatch reports whether a token is a batch token, of Vault or of OpenBao.
+func isBatch(token string) bool {
+	return strings.HasPrefix(token, "hvb.") || strings.HasPrefix(token, "b.")
 }
 
 // Close revokes what tokens it may, unless keep is set. Those under which a
@@ -468,6 +474,7 @@ func (s *Session) do(ctx context.Context, op string, f func(*api.Client) (*api.S
 			s.allow(t, op)
 			return Answer{Secret: answer}, nil
 		}
+		err = s.clarify(ctx, t, err)
 		switch v := s.judge(t, op, err); {
 		case v == notTheToken:
 			return Answer{}, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -43,6 +42,30 @@ func (s *Session) TokenIsValid(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	defer t.Release()
-	var pause time.Duration
-	return TokenIsValid(ctx, heedful(s.client(), t.value, &pause))
+	return s.knows(ctx, t)
+}
+
+func (s *Session) knows(ctx context.Context, t *Token) (bool, error) {
+	var seen inspection
+	return TokenIsValid(ctx, inspected(s.client(), t.value, &seen))
+}
+
+// clarify returns the error of a request, which says that the token is invalid where the
+// server has not said so, but does not know the token. Only servers whose tokens begin
+// with "s." or "b." are asked: others say so themselves.
+func (s *Session) clarify(ctx context.Context, t *Token, err error) error {
+	var f *Fault
+	if !errors.As(err, &f) || !errors.Is(f, ErrDenied) || f.invalidToken ||
+		!strings.HasPrefix(t.value, "s.") && !strings.HasPrefix(t.value, "b.") {
+		return err
+	}
+	if valid, unknown := s.knows(ctx, t); unknown != nil || valid {
+		return err
+	}
+	clear := *f
+	clear.invalidToken = true
+	if !s.own {
+		clear.Hint = s.method.advice()
+	}
+	return &clear
 }
