@@ -194,7 +194,7 @@ func (s *Session) begin(t *Token, op string, v verdict) (mayLogIn bool, wait tim
 	if s.token != t {
 		return false, 0
 	}
-	if t.isOver(now) {
+	if t.isOver(now) && s.failed == nil {
 		return true, 0 // It is of no use any more: there is nothing to wait for.
 	}
 	p := &s.denials.login

@@ -31,8 +31,8 @@ type server struct {
 	fail    error           // of logins
 	policy  map[string]bool // what the role allows
 	tokens  map[string]*grantedToken
-	logins  int
-	revoked []string
+	logins  int // that have succeeded
+	tries   int
 }
 
 type grantedToken struct {
@@ -56,6 +56,7 @@ func (v *server) advice() string { return "" }
 func (v *server) login(context.Context, *api.Client) (*api.Secret, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.tries++
 	if v.fail != nil {
 		return nil, v.fail
 	}
@@ -285,6 +286,28 @@ func TestSession_RefreshesNoPoliciesWhereNothingIsDenied(t *testing.T) {
 		require.NoError(t, s.RefreshPolicies(t.Context()))
 		assert.Equal(t, 1, v.count())
 	})
+}
+
+func TestSession_SpacesOutLoginsThatFail(t *testing.T) {
+	for _, openBao := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newServer("a")
+			v.openBao = openBao
+			s := v.session(t)
+			require.NoError(t, v.read(t.Context(), s, "a"))
+			time.Sleep(2 * v.ttl)
+			v.fail = &api.ResponseError{StatusCode: http.StatusBadRequest, Errors: []string{"invalid role or secret ID"}}
+			var group sync.WaitGroup
+			for range 1000 {
+				group.Go(func() { assert.Error(t, v.read(t.Context(), s, "a")) })
+			}
+			group.Wait()
+			assert.LessOrEqual(t, v.tries, 3)
+			v.fail = nil
+			time.Sleep(time.Minute)
+			require.NoError(t, v.read(t.Context(), s, "a"))
+		})
+	}
 }
 
 func TestSession_KeepsOnUsingATokenWhoseReplacementFails(t *testing.T) {

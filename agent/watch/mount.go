@@ -123,7 +123,9 @@ func (ms *mounts) note(known, now *knownMount) {
 	case known != nil && known.mount == now.mount:
 		known.asked, known.stale = now.asked, false
 		return
-	case known != nil && (known.accessor != now.accessor || now.accessor == ""): // Else it was converted, with all that is in it.
+	case known != nil && known.accessor == now.accessor && now.accessor != "": // It was converted, with all that is in it.
+		now.changed, now.former = known.changed, known.former
+	case known != nil:
 		now.changed, now.former = now.asked, cmp.Or(known.former, known.kind)
 	}
 	// Mounts do not overlap, but one that was found before may be in the place of this.

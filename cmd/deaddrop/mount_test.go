@@ -44,7 +44,7 @@ func (e *engine) unmount() {
 // enableVersioning is what "vault kv enable-versioning" does.
 func (e *engine) enableVersioning() {
 	e.t.Helper()
-	require.NoError(e.t, e.s.Client.Sys().TuneMount(e.path, api.MountConfigInput{Options: map[string]string{"version": "2"}}))
+	require.NoError(e.t, e.s.Client.Sys().TuneMountAllowNil(e.path, api.TuneMountConfigInput{Options: &map[string]string{"version": "2"}}))
 }
 
 // put writes a secret, as soon as the engine takes it.
