@@ -123,7 +123,7 @@ func TestAFailedCeremonyLeavesEverythingAsItWas(t *testing.T) {
 	}{
 		"other keys":     {wrong.Keys[0] + "\n" + wrong.Keys[1], []string{"--keys-file", "-"}, exitFailed, "not those of this Vault"},
 		"the same twice": {set.Keys[0] + "\n" + set.Keys[0], []string{"--keys-file", "-"}, exitFailed, "not those of this Vault"},
-		"too few":        {set.Keys[0] + "\n", []string{"--keys-file", "-"}, exitFailed, "2 unseal keys are needed, and there are 1"},
+		"too few":        {set.Keys[0] + "\n", []string{"--keys-file", "-"}, exitFailed, "2 unseal keys are needed, and there is 1"},
 		"no key":         {strings.Repeat("A", 20) + "\n", []string{"--keys-file", "-"}, exitFailed, "unseal key 1 is none of this Vault"},
 		"none at all":    {"", nil, exitFailed, "there are no unseal keys"},
 	} {
