@@ -399,7 +399,7 @@ func (k *keeper) logReadings(batch watch.Batch) {
 			what = "secret is not there" // What becomes of its files depends on them.
 		}
 		args := []any{"secret", request, "error", batch[request].Err}
-		if watch.IsPolicyDenial(batch[request].Err) {
+		if watch.IsPolicyDenial(batch[request].Err) && k.vault.CanRefreshPolicies() {
 			args = append(args, "hint", "a policy that is attached to the role counts from the next login on: SIGHUP makes one now")
 		}
 		k.log.Warn(what, args...)

@@ -157,7 +157,7 @@ func (e *exam) credentialFile(what, file string, isSecret bool) {
 	}
 }
 
-// isDelivered tells whether a file was mounted by itself, as Compose does with a secret.
+// isDelivered reports whether a file was mounted by itself, as Compose does with a secret.
 // Who may read it is then for the folder outside to say, and its mode lets in the
 // container's user.
 func isDelivered(file string) bool {
@@ -172,7 +172,7 @@ func letRead(file string, denied *textfile.AccessError) string {
 	return denied.Hint
 }
 
-// othersMayRead tells whether all may read a file, and enter its folder.
+// othersMayRead reports whether every user may read a file and enter its folder.
 func othersMayRead(file string) bool {
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm()&0o004 == 0 {

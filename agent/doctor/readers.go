@@ -74,7 +74,7 @@ type way struct {
 	last     bool // it holds the file
 }
 
-// lets tells whether a reader gets through.
+// lets reports whether a reader gets through.
 func (w way) lets(r reader) bool {
 	switch {
 	case r.uid >= 0 && r.uid == w.uid:
@@ -147,7 +147,7 @@ func (t target) group(otherwise int) int {
 	return otherwise
 }
 
-// shutOut tells which folders keep those out whom a file is for, once for each folder.
+// shutOut warns of folders that keep out the readers of a file, once for each folder.
 func (e *exam) shutOut(t target) {
 	to, gid := e.wayTo(t.path)
 	for _, r := range t.readers(t.group(gid)) {

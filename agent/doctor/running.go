@@ -34,7 +34,7 @@ func (e *exam) compare(ctx context.Context, at config.Listener) {
 				continue
 			}
 			e.warn("agent", s.Path, "the running agent is denied this, and a new login is not: the role has other policies than at the agent's login",
-				fmt.Sprintf("have it log in again: kill -HUP %d   (or \"systemctl reload UNIT\", \"docker kill --signal HUP CONTAINER\"). By itself it does so every few minutes", report.PID))
+				fmt.Sprintf("have it log in again: kill -HUP %d   (or \"systemctl reload UNIT\", \"docker kill --signal HUP CONTAINER\"). By itself it does so after 5 minutes, then ever more rarely", report.PID))
 		}
 	}
 }

@@ -128,6 +128,9 @@ func (e *exam) probeAll(ctx context.Context, requests []render.Request) {
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(session.MaxConcurrent)
+	if e.grant.Uses > 0 { // Vault answers 500 to who comes in between as another takes the last use.
+		group.SetLimit(1)
+	}
 	for _, r := range requests {
 		group.Go(func() error {
 			found := e.probe(ctx, r)

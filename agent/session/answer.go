@@ -8,13 +8,16 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 )
 
-// maxAnswer bounds the body of an answer, in bytes. Vault's listeners take requests of
-// at most 32 MiB (max_request_size), so no secret that it holds is larger.
+// maxAnswer bounds the bodies of the answers that are being read at the same time, in
+// bytes. Vault's listeners take requests of at most 32 MiB (max_request_size), so no
+// secret that it holds is larger.
 const maxAnswer = 32 << 20
 
 // errNotVault is the cause of a [Fault] for an answer that Vault cannot have given.
@@ -22,6 +25,12 @@ var errNotVault = errors.New("what answers there is not Vault")
 
 // errTooLarge is an [errNotVault], too.
 var errTooLarge = fmt.Errorf("%w: its answer has more than %d MiB", errNotVault, maxAnswer>>20)
+
+// NotVault returns the [Fault] of an answer that Vault cannot have given.
+func NotVault(op string) error {
+	return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: errNotVault.Error(),
+		Hint: "is what is between Vault and here healthy?"}
+}
 
 // Bound makes the client of a configuration, which was made of it before, give up on
 // answers of more than 32 MiB: whatever answers at Vault's address must not fill the
@@ -48,27 +57,43 @@ type boundedTransport struct{ *http.Transport }
 func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.Transport.RoundTrip(r)
 	if err == nil {
-		answer.Body = &boundedBody{answer.Body, maxAnswer}
+		answer.Body = &boundedBody{ReadCloser: answer.Body}
 	}
 	return answer, err
 }
 
-// boundedBody fails once more than left bytes were read.
+// small is the part of each body, in bytes, that counts for nothing: a large answer must
+// not be in the way of others.
+const small = 1 << 20
+
+// beingRead are the bytes of the large bodies that are being read.
+var beingRead atomic.Int64
+
+// boundedBody fails when it is large, and too many bytes are being read.
 type boundedBody struct {
 	io.ReadCloser
-	left int64
+	read   int64
+	closed sync.Once
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
+	before := max(b.read, small)
+	if b.read += int64(n); b.read > small && beingRead.Add(b.read-before) > maxAnswer {
 		return 0, errTooLarge
 	}
 	return n, err
 }
 
+func (b *boundedBody) Close() error {
+	b.closed.Do(func() { beingRead.Add(-max(0, b.read-small)) })
+	return b.ReadCloser.Close()
+}
+
 // inspection is what a request's answer says besides what the client library returns.
 type inspection struct {
+	// status is that of HTTP.
+	status int
 	// pause is how long Vault asks to be left alone, or 0.
 	pause time.Duration
 	// uses is how many requests the token of a login is good for; 0 for any number.
@@ -77,19 +102,22 @@ type inspection struct {
 	fault error
 }
 
-// check returns why an answer is none of Vault's.
-func (i *inspection) check(answer *api.Secret) error {
+// check returns why an answer is none of Vault's. The client library takes any answer
+// without a body for one that holds nothing. Only a 404 says that nothing is there, and
+// a 204 that a write has succeeded.
+func (i *inspection) check(answer *api.Secret, writes bool) error {
 	switch {
 	case i.fault != nil:
 		return i.fault
-	case answer != nil && !isOfVault(answer):
+	case answer == nil && i.status != http.StatusNotFound && !(writes && i.status == http.StatusNoContent):
 		return errNotVault
 	}
 	return nil
 }
 
-// isOfVault reports whether an answer has what all of Vault's have. The client library
-// takes any other object for a secret, such as the message of a gateway.
+// isOfVault reports whether an answer has what Vault's have, but for a few that are of
+// another's form, such as those of sys/health and of OpenID Connect. The client library
+// takes any object for a secret, such as the message of a gateway.
 func isOfVault(answer *api.Secret) bool { return answer.RequestID != "" }
 
 // inspected returns the client with a token, and has each answer looked at.
@@ -101,6 +129,7 @@ func inspected(client *api.Client, token string, into *inspection) *api.Client {
 			}
 		}).
 		WithResponseCallbacks(func(r *api.Response) {
+			into.status = r.StatusCode
 			into.pause = retryAfter(r.Header.Get("Retry-After"))
 			switch {
 			case r.StatusCode == http.StatusNotFound:

@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 )
 
-// A 403 has one of several reasons, which servers do not tell apart: Vault says
-// "invalid token" for one that was revoked, has expired, is used up or is not known yet
-// on the node that answers; OpenBao says "permission denied" for all of these, as for
-// what a policy forbids. So what is known of the token decides, too.
+// A 403 has one of several reasons. Vault says "invalid token" for a token that was
+// revoked, has expired, is used up or is not known yet on the node that answers. OpenBao
+// says "permission denied" for all of these, as for what a policy forbids: it is asked
+// whether it knows the token, and if that is not to be had, what is known of the token
+// decides.
 
 const (
 	// youngToken is how long a token may be unknown to the node that answers: a standby
@@ -111,23 +113,28 @@ func (s *Session) judge(t *Token, op string, err error) verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, wasAllowed := t.allowed[h]
-	_, isDenied := s.denials.requests[h]
 	age := now.Sub(t.since)
 	switch {
-	case t != s.token || t.isOver(now) || errors.Is(f, ErrRejected): // The last is that of a lease for the last use.
+	case t != s.token, errors.Is(f, ErrRejected): // The last is that of a lease for the last use.
 		return tokenIsOver
-	case f.invalidToken && age < youngToken:
+	case f.invalidToken && age < youngToken && !t.isOver(now):
 		return tokenNotKnownYet
-	case f.invalidToken || wasAllowed:
+	case f.invalidToken, f.ambiguous && (wasAllowed || t.isOver(now)):
 		return tokenIsOver
+	case strings.HasPrefix(op, leaseOp):
+		return notTheToken // These rights are optional, and a new token would cost leases.
 	case age < freshToken:
 		s.deny(h, now)
 		return notTheToken
-	case !isDenied || s.denials.policy.isDue(now):
-		return tokenMayHaveOldPolicies
 	}
-	return notTheToken
+	if _, isDenied := s.denials.requests[h]; isDenied && !s.denials.policy.isDue(now) {
+		return notTheToken
+	}
+	return tokenMayHaveOldPolicies
 }
+
+// leaseOp begins what renewals and revocations of leases are called.
+const leaseOp = "writing to sys/leases/"
 
 // deny remembers a request that a policy forbids. The session's lock must be held.
 func (s *Session) deny(h uint64, now time.Time) {
@@ -197,6 +204,9 @@ func (s *Session) begin(t *Token, op string, v verdict) (mayLogIn bool, wait tim
 	if t.isOver(now) && s.failed == nil {
 		return true, 0 // It is of no use any more: there is nothing to wait for.
 	}
+	if v == tokenMayHaveOldPolicies && t.renewable && !s.noRenewal && t.holds > t.asking {
+		return false, policyPause // Its leases would have to be issued anew, since a replaced token is not renewed.
+	}
 	p := &s.denials.login
 	if _, isDenied := s.denials.requests[hashOf(op)]; isDenied && v == tokenMayHaveOldPolicies {
 		p = &s.denials.policy
@@ -211,8 +221,12 @@ func (s *Session) begin(t *Token, op string, v verdict) (mayLogIn bool, wait tim
 	return true, 0
 }
 
+// CanRefreshPolicies reports whether a new login could bring other policies.
+func (s *Session) CanRefreshPolicies() bool { return s.own }
+
 // RefreshPolicies logs in again where a policy has denied something: a policy that was
 // attached to the role meanwhile counts from the next login on. Else it does nothing.
+// Leases of the old token have to be issued anew before that ends.
 func (s *Session) RefreshPolicies(ctx context.Context) error {
 	s.mu.Lock()
 	t, nothing := s.token, len(s.denials.requests) == 0 || s.fixed

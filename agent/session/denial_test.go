@@ -25,6 +25,7 @@ import (
 type server struct {
 	mu      sync.Mutex
 	openBao bool          // says no more than "permission denied"
+	silent  bool          // and does not say whether it knows a token
 	lag     time.Duration // how long a token is not known where requests land
 	uses    int
 	ttl     time.Duration
@@ -61,7 +62,10 @@ func (v *server) login(context.Context, *api.Client) (*api.Secret, error) {
 		return nil, v.fail
 	}
 	v.logins++
-	id := fmt.Sprint("token-", v.logins)
+	id := fmt.Sprint("hvs.", v.logins)
+	if v.openBao {
+		id = fmt.Sprint("s.", v.logins)
+	}
 	policy := map[string]bool{}
 	for path := range v.policy {
 		policy[path] = true
@@ -77,6 +81,19 @@ func (v *server) denial(text string) error {
 	return &api.ResponseError{StatusCode: http.StatusForbidden, Errors: []string{text}}
 }
 
+func (v *server) isInvalid(t *grantedToken) bool {
+	return t.over || time.Since(t.since) < v.lag || time.Since(t.since) > v.ttl || v.uses > 0 && t.used > v.uses
+}
+
+func (v *server) knows(_ context.Context, t *Token) (bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.silent {
+		return false, errNotVault
+	}
+	return !v.isInvalid(v.tokens[t.value]), nil
+}
+
 // answer is what the server says to a request with the present token.
 func (v *server) answer(s *Session, path string) (*api.Secret, error) {
 	v.mu.Lock()
@@ -84,7 +101,7 @@ func (v *server) answer(s *Session, path string) (*api.Secret, error) {
 	t := v.tokens[s.current().value]
 	t.used++
 	switch {
-	case t.over, time.Since(t.since) < v.lag, time.Since(t.since) > v.ttl, v.uses > 0 && t.used > v.uses:
+	case v.isInvalid(t):
 		return nil, v.denial("invalid token")
 	case !t.policy[path]:
 		return nil, v.denial("permission denied")
@@ -113,13 +130,14 @@ func (v *server) session(t *testing.T) *Session {
 	s, err := New(config.Vault{Address: "http://127.0.0.1:1"}, auth, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	s.method = v
+	s.knowsToken = v.knows
 	require.NoError(t, s.Login(t.Context()))
 	s.current().uses = v.uses
 	return s
 }
 
 func (v *server) read(ctx context.Context, s *Session, path string) error {
-	_, err := s.do(ctx, "reading "+path, func(*api.Client) (*api.Secret, error) { return v.answer(s, path) })
+	_, err := s.do(ctx, "reading "+path, false, func(*api.Client) (*api.Secret, error) { return v.answer(s, path) })
 	return err
 }
 
@@ -178,8 +196,10 @@ func TestSession_UsesAllItsTimeWhereATokenIsNotKnown(t *testing.T) {
 
 func TestSession_ReplacesATokenThatEndsInOpenBaosWords(t *testing.T) {
 	for name, end := range map[string]func(*server){
-		"revoked": func(v *server) { v.revokeAll() },
-		"expired": func(*server) { time.Sleep(2 * time.Hour) },
+		"revoked":             func(v *server) { v.revokeAll() },
+		"expired":             func(*server) { time.Sleep(2 * time.Hour) },
+		"revoked, and silent": func(v *server) { v.silent = true; v.revokeAll() },
+		"expired, and silent": func(v *server) { v.silent = true; time.Sleep(2 * time.Hour) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -194,6 +214,37 @@ func TestSession_ReplacesATokenThatEndsInOpenBaosWords(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestSession_UsesNoTokensUpForWhatAPolicyForbids(t *testing.T) {
+	for _, uses := range []int{1, 2, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newServer("a")
+			v.uses = uses
+			s := v.session(t)
+			for range 20 {
+				s.current().uses = v.uses
+				assert.ErrorIs(t, v.read(t.Context(), s, "b"), ErrDenied)
+				time.Sleep(2 * time.Second)
+			}
+			assert.LessOrEqual(t, v.count(), 20)
+		})
+	}
+}
+
+func TestSession_LeavesATokenWithLeasesInPlaceForAPolicysDenial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newServer("a")
+		s := v.session(t)
+		s.current().renewable = true
+		s.hold() // That of a lease.
+		for begun := time.Now(); time.Since(begun) < 30*time.Minute; time.Sleep(15 * time.Second) {
+			assert.ErrorIs(t, v.read(t.Context(), s, "b"), ErrDenied)
+			_, err := s.do(t.Context(), "writing to sys/leases/revoke", true, func(*api.Client) (*api.Secret, error) { return v.answer(s, "c") })
+			assert.ErrorIs(t, err, ErrDenied)
+		}
+		assert.Equal(t, 1, v.count())
+	})
 }
 
 func TestSession_ReplacesAUsedUpTokenWithoutAPause(t *testing.T) {
@@ -407,7 +458,9 @@ func TestSession_SaysThatWhatAnswersIsNotVault(t *testing.T) {
 				f := fault(t, err, r.secretID)
 				assert.ErrorIs(t, f, ErrUnreachable, what)
 				assert.True(t, f.Transient, what)
-				assert.Contains(t, f.Detail, "is not Vault", what)
+				if name != "nowhere with 302" {
+					assert.Contains(t, f.Detail, "is not Vault", what)
+				}
 			}
 			p.heal()
 			require.NoError(t, r.read(s))

@@ -60,6 +60,9 @@ type Fault struct {
 	LeaseLost bool
 
 	invalidToken bool
+	// ambiguous says that the server gives the same answer for an invalid token, and
+	// could not be asked which it is.
+	ambiguous bool
 }
 
 // invalidToken is how Vault says that a token is not, or no longer, valid.
@@ -133,7 +136,7 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 	text := oneLine(answer)
 	f := &Fault{Op: op, Detail: fmt.Sprintf("Vault answered %d: %s", answer.StatusCode, text)}
 	switch code := answer.StatusCode; {
-	case code == http.StatusForbidden:
+	case code == http.StatusForbidden && !answer.RawError && len(answer.Errors) > 0:
 		f.Kind = ErrDenied
 		f.invalidToken = strings.Contains(text, invalidToken)
 	case code == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
@@ -147,6 +150,10 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 		f.Kind = ErrRejected
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusPreconditionFailed, code == 472, code == 473:
 		f.Kind, f.Transient = errBusy, true
+	case answer.RawError, code == http.StatusForbidden:
+		// Vault's refusals are JSON, and say what is refused.
+		f.Kind, f.Transient, f.Detail = ErrUnreachable, true, fmt.Sprintf("%s: it answered %d: %s", errNotVault, code, text)
+		f.Hint = "is the address right, and is what is between Vault and here healthy? (VAULT_ADDR)"
 	case strings.Contains(text, lastUse):
 		f.Kind, f.invalidToken = ErrRejected, true
 		f.Hint = "let the role's tokens have more uses (token_num_uses)"

@@ -75,7 +75,7 @@ func (m *appRole) roleIDAloneHint() string {
 func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
 	roleID, err := m.auth.RoleID.Read()
 	if err != nil {
-		return nil, fmt.Errorf("the role id cannot be read: %w", err)
+		return nil, &unreadError{fmt.Errorf("the role id cannot be read: %w", err)}
 	}
 	if !m.auth.SecretID.IsSet() {
 		return client.Logical().WriteWithContext(ctx, "auth/"+m.auth.MountPath+"/login", map[string]any{"role_id": roleID.Reveal()})
@@ -86,7 +86,7 @@ func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, e
 	}
 	login, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: id.Reveal()}, approle.WithMountPath(m.auth.MountPath))
 	if err != nil {
-		return nil, err
+		return nil, &unreadError{err}
 	}
 	answer, err := login.Login(ctx, client)
 	if err != nil || !m.auth.Remove {
@@ -105,9 +105,9 @@ func (m *appRole) secretID(ctx context.Context, client *api.Client) (secret.Valu
 	case errors.Is(err, fs.ErrNotExist) && m.last.Reveal() != "":
 		return m.last, nil
 	case errors.Is(err, fs.ErrNotExist) && m.auth.Remove:
-		return id, fmt.Errorf("the secret id was removed after an earlier login, as configured; deliver a new one to %s", m.auth.SecretID.File)
+		return id, &unreadError{fmt.Errorf("the secret id was removed after an earlier login, as configured; deliver a new one to %s", m.auth.SecretID.File)}
 	case err != nil:
-		return id, fmt.Errorf("the secret id cannot be read: %w", err)
+		return id, &unreadError{fmt.Errorf("the secret id cannot be read: %w", err)}
 	case m.auth.WrappingPath == "":
 		return id, nil
 	case id.Reveal() == m.unwrapped.Reveal():
@@ -128,10 +128,10 @@ func unwrap(ctx context.Context, client *api.Client, wrapped secret.Value[string
 	if err != nil {
 		return none, wrappingFault(err)
 	}
-	made := ""
-	if info != nil {
-		made, _ = info.Data["creation_path"].(string)
+	if info == nil {
+		return none, errNotVault
 	}
+	made, _ := info.Data["creation_path"].(string)
 	if made != path {
 		return none, &Fault{Op: "unwrapping the secret id", Kind: ErrLogin,
 			Detail: fmt.Sprintf("the wrapping token was made at %q, not at %q", made, path),
@@ -184,7 +184,7 @@ func (m *given) login(ctx context.Context, client *api.Client) (*api.Secret, err
 	if m.file != "" {
 		var err error
 		if token, err = config.ReadCredential(m.file); err != nil {
-			return nil, fmt.Errorf("the token cannot be read: %w", err)
+			return nil, &unreadError{fmt.Errorf("the token cannot be read: %w", err)}
 		}
 	}
 	own := client.WithRequestCallbacks(func(r *api.Request) { r.ClientToken = token.Reveal() })
@@ -198,6 +198,8 @@ func (m *given) login(ctx context.Context, client *api.Client) (*api.Secret, err
 		return answer, nil
 	case err != nil:
 		return nil, err
+	case info == nil:
+		return nil, errNotVault
 	}
 	ttl, _ := info.TokenTTL()
 	if ttl < time.Second && info.Data["expire_time"] != nil {
@@ -234,7 +236,7 @@ func (m *bearer) login(ctx context.Context, client *api.Client) (*api.Secret, er
 	case errors.Is(err, fs.ErrNotExist) && m.last.Reveal() != "":
 		token = m.last
 	case err != nil:
-		return nil, fmt.Errorf("the token cannot be read: %w", err)
+		return nil, &unreadError{fmt.Errorf("the token cannot be read: %w", err)}
 	}
 	answer, err := client.Logical().WriteWithContext(ctx, m.at+"/login", map[string]any{"role": m.role, "jwt": token.Reveal()})
 	if err != nil || !m.remove {
@@ -260,6 +262,11 @@ func (m *cert) login(ctx context.Context, client *api.Client) (*api.Secret, erro
 	}
 	return client.Logical().WriteWithContext(ctx, m.at+"/login", data)
 }
+
+// unreadError is a login that was not tried, for want of what it is made with.
+type unreadError struct{ error }
+
+func (e *unreadError) Unwrap() error { return e.error }
 
 // errNotRemoved is a login that has succeeded, but left its file behind.
 type errNotRemoved struct{ error }

@@ -3,6 +3,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -45,6 +46,9 @@ type Session struct {
 	replacing sync.Mutex // one denied request at a time looks for another token
 	denials   denials    // what Vault has denied, and when a login may answer that; guarded by mu
 
+	// knowsToken asks whether the server knows a token; it is [Session.knows].
+	knowsToken func(context.Context, *Token) (bool, error)
+
 	shared func(token string) // who else gets every token, or nil
 	counts *Counts
 
@@ -62,6 +66,9 @@ type Session struct {
 type Answer struct {
 	*api.Secret
 	Token *Token
+	// Foreign says that the answer has not the form of nearly all of Vault's: the
+	// secret's data is the whole of it.
+	Foreign bool
 }
 
 // New prepares a session, without contacting Vault.
@@ -74,10 +81,12 @@ func New(vault config.Vault, auth config.Auth, log *slog.Logger) (*Session, erro
 		log.Warn("THE CERTIFICATE OF VAULT IS NOT VERIFIED: whoever is between here and Vault can read every secret; set VAULT_CACERT instead of VAULT_SKIP_VERIFY or tls_skip_verify")
 	}
 	own := auth.Method != config.MethodToken && auth.Method != config.MethodTokenFile
-	return &Session{
+	s := &Session{
 		conn: conn, method: methodOf(auth), own: own, fixed: auth.Method == config.MethodToken,
 		log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1), counts: &Counts{}, denials: newDenials(),
-	}, nil
+	}
+	s.knowsToken = s.knows
+	return s, nil
 }
 
 // CountInto has what the session does counted there. It must be called before
@@ -200,7 +209,7 @@ func (s *Session) renew(ctx context.Context, t *Token) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	asked := time.Now()
-	answer, err := s.ask("renewing the token", t, func(c *api.Client) (*api.Secret, error) {
+	answer, err := s.ask("renewing the token", t, true, func(c *api.Client) (*api.Secret, error) {
 		return c.Auth().Token().RenewSelfWithContext(ctx, 0)
 	})
 	s.counts.Renewals.Note(asked, err)
@@ -251,8 +260,8 @@ func (s *Session) loginOnce(ctx context.Context, asked time.Time) error {
 		s.log.Warn("logged in, but the file cannot be removed after reading it; mount it writable or take the setting out", "error", left)
 	} else if err != nil {
 		return s.loginFault(err, seen.pause)
-	} else if s.own && answer != nil && !isOfVault(answer) {
-		return s.loginFault(errNotVault, seen.pause)
+	} else if s.own && (answer == nil || !isOfVault(answer)) {
+		return s.loginFault(cmp.Or(seen.fault, errNotVault), seen.pause)
 	}
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
 		return s.badLogin("Vault answered without a token")
@@ -342,7 +351,7 @@ func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 	if pointless {
 		return true
 	}
-	_, err := s.ask("revoking a token", t, func(c *api.Client) (*api.Secret, error) {
+	_, err := s.ask("revoking a token", t, true, func(c *api.Client) (*api.Secret, error) {
 		return nil, c.Auth().Token().RevokeSelfWithContext(ctx, "")
 	})
 	if err == nil {
@@ -397,7 +406,8 @@ func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	if errors.As(err, &known) {
 		return known
 	}
-	if isFileError(err) {
+	var unread *unreadError
+	if errors.As(err, &unread) {
 		return s.badLogin(err.Error())
 	}
 	f := classify(s.method.String(), s.Address(), err)
@@ -419,40 +429,31 @@ func (s *Session) loginFault(err error, pause time.Duration) *Fault {
 	return f
 }
 
-// isFileError reports whether the error of a method has to do with a file of ids, rather
-// than with the network or with what has answered.
-func isFileError(err error) bool {
-	var answer *api.ResponseError
-	var inURL *url.Error
-	return !errors.As(err, &answer) && !errors.As(err, &inURL) && !errors.Is(err, context.DeadlineExceeded) &&
-		!errors.Is(err, context.Canceled) && !isNotVault(err)
-}
-
 // Read reads a path of the API, with the parameters of its query. It waits for
 // the first login; a token that has become invalid is replaced, and the read
 // tried again. The answer's Secret is nil where nothing is there. Errors are of
 // type [*Fault].
 func (s *Session) Read(ctx context.Context, path string, query url.Values) (Answer, error) {
-	return s.do(ctx, "reading "+path, func(c *api.Client) (*api.Secret, error) {
+	return s.do(ctx, "reading "+path, false, func(c *api.Client) (*api.Secret, error) {
 		return c.Logical().ReadWithDataWithContext(ctx, path, query)
 	})
 }
 
 // List lists a path of the API; for the rest it is like [Session.Read].
 func (s *Session) List(ctx context.Context, path string) (Answer, error) {
-	return s.do(ctx, "listing "+path, func(c *api.Client) (*api.Secret, error) {
+	return s.do(ctx, "listing "+path, false, func(c *api.Client) (*api.Secret, error) {
 		return c.Logical().ListWithContext(ctx, path)
 	})
 }
 
 // Write writes to a path of the API; for the rest it is like [Session.Read].
 func (s *Session) Write(ctx context.Context, path string, data map[string]any) (Answer, error) {
-	return s.do(ctx, "writing to "+path, func(c *api.Client) (*api.Secret, error) {
+	return s.do(ctx, "writing to "+path, true, func(c *api.Client) (*api.Secret, error) {
 		return c.Logical().WriteWithContext(ctx, path, data)
 	})
 }
 
-func (s *Session) do(ctx context.Context, op string, f func(*api.Client) (*api.Secret, error)) (Answer, error) {
+func (s *Session) do(ctx context.Context, op string, writes bool, f func(*api.Client) (*api.Secret, error)) (Answer, error) {
 	select {
 	case <-s.ready:
 	case <-ctx.Done():
@@ -464,15 +465,15 @@ func (s *Session) do(ctx context.Context, op string, f func(*api.Client) (*api.S
 		if t == nil {
 			return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "the session is closed"}
 		}
-		answer, err := s.ask(op, t, f)
+		answer, err := s.ask(op, t, writes, f)
 		if err == nil && answer != nil && answer.LeaseID != "" {
 			s.allow(t, op)
-			return Answer{answer, t}, nil
+			return Answer{Secret: answer, Token: t}, nil
 		}
 		t.Release()
 		if err == nil {
 			s.allow(t, op)
-			return Answer{Secret: answer}, nil
+			return Answer{Secret: answer, Foreign: answer != nil && !isOfVault(answer)}, nil
 		}
 		err = s.clarify(ctx, t, err)
 		switch v := s.judge(t, op, err); {
@@ -515,15 +516,23 @@ func (s *Session) hold() *Token {
 }
 
 // ask makes one request with a token. Errors are of type [*Fault].
-func (s *Session) ask(op string, t *Token, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
+func (s *Session) ask(op string, t *Token, writes bool, f func(*api.Client) (*api.Secret, error)) (*api.Secret, error) {
 	var seen inspection
 	begun := time.Now()
 	s.mu.Lock()
-	t.used++
+	if !strings.HasPrefix(op, "reading "+visibleMounts) { // Those take no use.
+		t.used++
+	}
+	t.asking++
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		t.asking--
+		s.mu.Unlock()
+	}()
 	answer, err := f(inspected(s.client(), t.value, &seen))
 	if err == nil {
-		err = seen.check(answer)
+		err = seen.check(answer, writes)
 	}
 	s.counts.Requests.Note(begun, err)
 	if err == nil {

@@ -21,6 +21,7 @@ type Token struct {
 	renewable bool
 	due       time.Time // to be renewed or replaced
 	holds     int       // requests under way and leases in use
+	asking    int       // requests under way
 	retired   bool      // replaced by another
 	uses      int       // requests that it is good for; 0 for any number, or not known
 	used      int       // requests made with it

@@ -51,7 +51,7 @@ func (s *Session) knows(ctx context.Context, t *Token) (bool, error) {
 }
 
 // clarify returns the error of a request, which says that the token is invalid where the
-// server has not said so, but does not know the token. Only servers whose tokens begin
+// server has not said so, but does not know the token, or that this is not known. Only servers whose tokens begin
 // with "s." or "b." are asked: others say so themselves.
 func (s *Session) clarify(ctx context.Context, t *Token, err error) error {
 	var f *Fault
@@ -59,10 +59,15 @@ func (s *Session) clarify(ctx context.Context, t *Token, err error) error {
 		!strings.HasPrefix(t.value, "s.") && !strings.HasPrefix(t.value, "b.") {
 		return err
 	}
-	if valid, unknown := s.knows(ctx, t); unknown != nil || valid {
+	valid, unknown := s.knowsToken(ctx, t)
+	clear := *f
+	switch {
+	case unknown != nil:
+		clear.ambiguous = true
+		return &clear
+	case valid:
 		return err
 	}
-	clear := *f
 	clear.invalidToken = true
 	if !s.own {
 		clear.Hint = s.method.advice()

@@ -61,7 +61,7 @@ func denied(path string, err error) error {
 	}
 }
 
-// explain tells what keeps a user from a file, or from what is in a folder.
+// explain returns an error that says what keeps a user from a file, or from what is in a folder.
 func (r reader) explain(path string, info fs.FileInfo, err error) error {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

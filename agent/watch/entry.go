@@ -213,7 +213,7 @@ func (e *entry) renewalIsOver(err error) {
 // versions by content, of which the time to the next rotation is no part.
 func changed(old, now *render.Secret) bool {
 	if old.Version != 0 || now.Version != 0 {
-		return old.Version != now.Version || old.Created != now.Created
+		return old.Version != now.Version || old.Created != now.Created || old.Path != now.Path // Of another engine.
 	}
 	before, after := old.Data.Reveal(), now.Data.Reveal()
 	if rotates(before) && rotates(after) {

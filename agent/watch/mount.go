@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -80,63 +81,103 @@ func (m mount) logical(path string) string {
 // mounts are the engines of Vault, as far as it was asked for them.
 type mounts struct {
 	vault Vault
+	// round is another one after each forget: what was found out in an earlier round
+	// is asked for again.
+	round atomic.Int64
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	// known has the mounts that are there, and those that were.
 	known []*knownMount
-	// asWritten are paths that could be read though Vault does not say what is
-	// mounted there.
-	asWritten map[string]error
+	// asWritten are paths of which Vault does not say what is mounted there.
+	asWritten map[string]deniedPath
 }
 
 type knownMount struct {
 	mount
 	asked   time.Time // when Vault was last asked for it, before its answer
+	round   int64     // in which it was asked for
+	gone    bool      // it was there
 	changed time.Time // when it took the place of another one; zero where it has not
 	former  string    // the kind of the first one that was known there
-	stale   bool      // to be asked for again before it is used
 }
+
+// deniedPath is why the mount of a path cannot be looked up.
+type deniedPath struct {
+	err   error
+	round int64
+	until time.Time // when it is looked up again; zero while the path can be read
+}
+
+// mostGone bounds how many mounts are remembered that were there, and mostAsWritten how
+// many paths without a mount.
+const (
+	mostGone      = 1000
+	mostAsWritten = 20_000
+)
 
 // of returns the mount of a path. It holds the lock while it asks Vault, so that a
 // thousand secrets which start together ask once.
 func (ms *mounts) of(ctx context.Context, path string) (mount, error) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	known := ms.find(path)
-	if known != nil && !known.stale {
+	round := ms.round.Load()
+	if known := ms.find(path); known != nil && known.round == round {
 		return known.mount, nil
 	}
-	if denied := ms.asWritten[path]; denied != nil {
-		return mount{denied: denied}, nil
+	if d, is := ms.asWritten[path]; is && d.round == round && (d.until.IsZero() || time.Now().Before(d.until)) {
+		return mount{denied: d.err}, nil
 	}
-	now := knownMount{asked: time.Now()}
+	return ms.look(ctx, path, round)
+}
+
+// look asks Vault for the mount of a path, and notes the answer.
+func (ms *mounts) look(ctx context.Context, path string, round int64) (mount, error) {
+	now := &knownMount{asked: time.Now(), round: round}
 	var err error
-	if now.mount, err = ms.ask(ctx, path); err != nil || now.denied != nil {
-		return now.mount, err
+	switch now.mount, err = ms.ask(ctx, path); {
+	case err != nil:
+		return mount{}, err
+	case now.denied != nil:
+		if ms.asWritten == nil || len(ms.asWritten) > mostAsWritten {
+			ms.asWritten = map[string]deniedPath{}
+		}
+		ms.asWritten[path] = deniedPath{now.denied, round, now.asked.Add(recheck)}
+		return now.mount, nil
 	}
-	ms.note(known, &now)
+	ms.note(now)
 	return now.mount, nil
 }
 
-// note takes in what Vault has said of a mount, where another one was known or none.
-func (ms *mounts) note(known, now *knownMount) {
-	switch {
-	case known != nil && known.mount == now.mount:
-		known.asked, known.stale = now.asked, false
-		return
-	case known != nil && known.accessor == now.accessor && now.accessor != "": // It was converted, with all that is in it.
-		now.changed, now.former = known.changed, known.former
-	case known != nil:
-		now.changed, now.former = now.asked, cmp.Or(known.former, known.kind)
+// note takes in what Vault has said of a mount. Mounts do not overlap, so others that do
+// are gone.
+func (ms *mounts) note(now *knownMount) {
+	var same *knownMount
+	for _, old := range ms.known {
+		switch {
+		case !strings.HasPrefix(old.path, now.path) && !strings.HasPrefix(now.path, old.path):
+			continue
+		case old.mount == now.mount:
+			same = old
+		case old.accessor == now.accessor && now.accessor != "": // It was converted, with all that is in it.
+			now.changed, now.former = old.changed, old.former
+		default:
+			now.changed, now.former = now.asked, cmp.Or(old.former, old.kind)
+		}
+		old.gone = true
 	}
-	// Mounts do not overlap, but one that was found before may be in the place of this.
+	if same != nil {
+		same.asked, same.round, same.gone = now.asked, now.round, false
+		return
+	}
 	ms.known = append(slices.DeleteFunc(ms.known, func(old *knownMount) bool {
-		return strings.HasPrefix(old.path, now.path) || strings.HasPrefix(now.path, old.path)
+		return old.gone && (old.accessor == now.accessor || len(ms.known) > mostGone)
 	}), now)
 }
 
+// find returns the mount that is known to be there, or nil.
 func (ms *mounts) find(path string) *knownMount {
 	for _, known := range ms.known {
-		if strings.HasPrefix(path, known.path) {
+		if !known.gone && strings.HasPrefix(path, known.path) {
 			return known
 		}
 	}
@@ -144,18 +185,19 @@ func (ms *mounts) find(path string) *knownMount {
 }
 
 // readAsWritten notes that a path can be read though its mount is not known.
-func (ms *mounts) readAsWritten(path string, denied error) {
+func (ms *mounts) readAsWritten(path string) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if ms.asWritten == nil || len(ms.asWritten) > mostAbsent {
-		ms.asWritten = map[string]error{}
+	if d, is := ms.asWritten[path]; is {
+		d.until = time.Time{}
+		ms.asWritten[path] = d
 	}
-	ms.asWritten[path] = denied
 }
 
 // confirm asks Vault again for the mount that a path was resolved with, unless it was
-// asked since. It returns [errRemounted] where there is another one now, and an error
-// where Vault does not say, or where the engine is so new that it may still be filled.
+// asked since. It returns [errRemounted] where there is another one now or none, and an
+// error where Vault does not say, or where the engine is so new that it may not be
+// filled yet.
 func (ms *mounts) confirm(ctx context.Context, path string, m mount, since time.Time) error {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -163,21 +205,18 @@ func (ms *mounts) confirm(ctx context.Context, path string, m mount, since time.
 		delete(ms.asWritten, path)
 		return m.denied
 	}
-	known := ms.find(path)
+	known, round := ms.find(path), ms.round.Load()
 	if known == nil || known.mount != m {
 		return errRemounted // Somebody else has found that out.
 	}
-	if known.stale || !known.asked.After(since) {
-		now := knownMount{asked: time.Now()}
-		var err error
-		if now.mount, err = ms.ask(ctx, path); err == nil {
-			err = now.denied
-		}
-		if err != nil {
+	if known.round != round || !known.asked.After(since) {
+		switch now, err := ms.look(ctx, path, round); {
+		case err != nil:
 			return err
-		}
-		ms.note(known, &now)
-		if now.mount != m {
+		case now.denied != nil: // Another mount may be at a part of its path.
+			known.gone = true
+			return errRemounted
+		case now != m:
 			return errRemounted
 		}
 	}
@@ -203,15 +242,9 @@ func (ms *mounts) checkFilled(path string) error {
 	return nil
 }
 
-// forget has every mount asked for again before it is used.
-func (ms *mounts) forget() {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	ms.asWritten = nil
-	for _, known := range ms.known {
-		known.stale = true
-	}
-}
+// forget has every mount asked for again before it is used. It does not wait for a
+// look-up that is under way.
+func (ms *mounts) forget() { ms.round.Add(1) }
 
 // ask asks Vault for the engine that a path is on. Where Vault denies that, the mount
 // says so.
@@ -220,6 +253,9 @@ func (ms *mounts) ask(ctx context.Context, path string) (mount, error) {
 	err = withPolicy(err, "nothing is mounted at %q, or no policy of this login covers anything there", path)
 	if IsPolicyDenial(err) {
 		return mount{denied: err}, nil
+	}
+	if err == nil && answer.Foreign {
+		err = session.NotVault("looking up the mount of " + path)
 	}
 	if err != nil {
 		return mount{}, err
@@ -247,6 +283,12 @@ func parseMount(path, namespace string, answer *api.Secret) (mount, error) {
 	}
 	options, _ := answer.Data["options"].(map[string]any)
 	return mount{path: at, kind: text(answer.Data, "type"), version: text(options, "version"), accessor: text(answer.Data, "accessor")}, nil
+}
+
+// isDeletedSubkeys reports whether an answer is that for the keys of a deleted version.
+func (m mount) isDeletedSubkeys(path string, data map[string]any) bool {
+	keys, is := data["subkeys"]
+	return is && keys == nil && m.isKV2() && strings.HasPrefix(path, m.path+"subkeys/")
 }
 
 // isVersioned reports whether data is the envelope of KV v2.

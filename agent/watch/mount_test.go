@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -321,7 +322,7 @@ func TestSecrets_ReadsAPathAsWrittenWhereTheLookUpIsDenied(t *testing.T) {
 		assert.Equal(t, 1, s.Version)
 		assert.Equal(t, []string{"k"}, s.Keys())
 	}
-	assert.Equal(t, 2, v.lookups, "to resolve it and to read it, and then no more")
+	assert.Equal(t, 1, v.lookups)
 	_, err := readPath(t, ss, "team/secret/data/b")
 	require.ErrorIs(t, err, session.ErrDenied)
 	assert.NotErrorIs(t, err, ErrMissing)
@@ -333,17 +334,84 @@ func TestSecrets_ReadsAPathAsWrittenWhereTheLookUpIsDenied(t *testing.T) {
 }
 
 func TestSecrets_ResolvesAgainWhatWasReadAsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newKV()
+		v.hidden = true
+		v.mount("secret/", "2", "a")
+		ss := NewSecrets(v)
+		at, err := ss.Resolve(t.Context(), render.Read("secret/a"))
+		require.NoError(t, err)
+		_, _, err = ss.Read(t.Context(), at)
+		require.ErrorIs(t, err, session.ErrDenied)
+		v.change(func() { v.hidden = false })
+		time.Sleep(recheck + time.Second)
+		_, _, err = ss.Read(t.Context(), at)
+		require.ErrorIs(t, err, errRemounted, "it is not the path of the API")
+	})
+}
+
+func TestWatcher_FindsSecretsInTheMountsThatTakeThePlaceOfOne(t *testing.T) {
 	v := newKV()
-	v.hidden = true
+	v.mount("kvx/", "2", "a/one", "b/one")
+	watching(t, NewSecrets(v), func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, "kvx/a/one", "kvx/b/one"))
+		known := next(t, w)
+		v.change(func() { v.engines = nil })
+		v.mount("kvx/a/", "2", "one")
+		v.mount("kvx/b/", "2") // It is filled later.
+		changed := time.Now()
+		for end := time.After(45 * time.Second); ; {
+			select {
+			case batch := <-w.Batches():
+				for request, r := range batch {
+					known[request] = r
+					assert.NotErrorIs(t, r.Err, ErrMissing, "after %v", time.Since(changed))
+				}
+				continue
+			case <-end:
+			}
+			break
+		}
+		a := known[render.Read("kvx/a/one")]
+		require.NoError(t, a.Err)
+		assert.Equal(t, "kvx/a/data/one", a.Secret.Path)
+	})
+}
+
+func TestWatcher_GoesOnWhileALookUpHangs(t *testing.T) {
+	v := newKV()
 	v.mount("secret/", "2", "a")
-	ss := NewSecrets(v)
-	at, err := ss.Resolve(t.Context(), render.Read("secret/a"))
-	require.NoError(t, err)
-	_, _, err = ss.Read(t.Context(), at)
-	require.ErrorIs(t, err, session.ErrDenied)
-	v.change(func() { v.hidden = false })
-	_, _, err = ss.Read(t.Context(), at)
-	require.ErrorIs(t, err, errRemounted, "it is not the path of the API")
+	slow := &hangingLookups{kv: v}
+	watching(t, NewSecrets(slow), func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(time.Second, "secret/a"))
+		next(t, w)
+		slow.hangs.Store(true)
+		for range 3 {
+			w.Refresh()
+			time.Sleep(time.Second)
+			begun := time.Now()
+			assert.NotNil(t, w.States(t.Context()))
+			assert.Zero(t, time.Since(begun))
+		}
+		slow.hangs.Store(false)
+	})
+}
+
+// hangingLookups is a Vault whose look-ups of mounts take a minute.
+type hangingLookups struct {
+	*kv
+	hangs atomic.Bool
+}
+
+func (h *hangingLookups) Read(ctx context.Context, path string, query url.Values) (session.Answer, error) {
+	if h.hangs.Load() && strings.HasPrefix(path, "sys/internal/") {
+		select {
+		case <-time.After(time.Minute):
+		case <-ctx.Done():
+			return session.Answer{}, ctx.Err()
+		}
+	}
+	return h.kv.Read(ctx, path, query)
 }
 
 func TestSecrets_TakesTheClientsNamespaceOffTheMount(t *testing.T) {
@@ -380,7 +448,7 @@ func TestSecrets_ReadsEveryPathOfKV(t *testing.T) {
 		assert.Equal(t, "r", s.RequestID, path)
 	}
 	for path, want := range map[string]string{
-		"secret/a?version=9": `there is no such version, the newest is 1; "vault kv metadata get secret/a" lists them`,
+		"secret/a?version=9": `the newest version is 1; "vault kv metadata get secret/a" lists them`,
 		"secret/metadata/b":  `write one with "vault kv put secret/b"`,
 		"secret/subkeys/b":   `write one with "vault kv put secret/b"`,
 		"secret/not%3Fhere":  `write one with "vault kv put secret/not?here"`,

@@ -38,7 +38,7 @@ type Vault interface {
 // (secret/tenant/demo/nexa) or API path (secret/data/tenant/demo/nexa).
 //
 // A secret is called missing ([ErrMissing]) only on Vault's own word: for the path it
-// answered that nothing is there, or that the version was deleted, and asked again it
+// answered that the version was deleted; or that nothing is there, and asked again it
 // said that the engine is still the one which the path was made for. Everything else is
 // a read that has failed. Files are removed, and the agent ends, for missing secrets
 // only.
@@ -73,6 +73,9 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 	path, query, _ := strings.Cut(strings.Trim(r.Path, "/"), "?")
 	if r.Lists() {
 		return ss.resolveList(ctx, r, path)
+	}
+	if path == "" {
+		return r, fmt.Errorf("secret %q: the path is empty; write one such as secret/tenant/demo/nexa: %w", r.Path, ErrUnsupported)
 	}
 	m, err := ss.mounts.of(ctx, path)
 	if err != nil {
@@ -127,12 +130,17 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	switch {
 	case err != nil:
 		return nil, Life{}, ss.failed(ctx, path, m, err, time.Now().Add(-recheck))
-	case answer.Secret == nil || answer.Data == nil && len(answer.Warnings) == 0:
+	case answer.Foreign && (m.isKV() || m.denied != nil):
+		return nil, Life{}, session.NotVault("reading " + path)
+	case answer.Secret == nil:
 		return nil, Life{}, ss.missing(ctx, r, path, m)
 	case answer.Data == nil:
+		if answer.Token != nil {
+			answer.Token.Release()
+		}
 		return nil, Life{}, ss.failed(ctx, path, m, fmt.Errorf("reading %s: the answer holds no data%s", path, warnings(answer.Secret)), time.Now())
 	case m.denied != nil:
-		ss.mounts.readAsWritten(path, m.denied)
+		ss.mounts.readAsWritten(path)
 	case m.isKV() && isVersioned(answer.Data) != m.hasEnvelope(path):
 		if err := ss.mounts.confirm(ctx, path, m, time.Now()); errors.Is(err, errRemounted) {
 			return nil, Life{}, remounted(path)
@@ -142,6 +150,9 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	if m.hasEnvelope(path) || m.denied != nil && isVersioned(answer.Data) {
 		s, err := version2(r, path, m, answer.Secret)
 		return s, Life{}, err
+	}
+	if m.isDeletedSubkeys(path, answer.Data) {
+		return nil, Life{}, fmt.Errorf("secret %q: %w: the version was deleted", path, ErrMissing)
 	}
 	s := &render.Secret{
 		Path: r.Path, RequestID: answer.RequestID, Warnings: answer.Warnings, LeaseID: answer.LeaseID, LeaseDuration: answer.LeaseDuration, Renewable: answer.Renewable,
@@ -188,13 +199,16 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 		return nil, ss.failed(ctx, path, m, err, time.Now().Add(-recheck))
 	}
 	keys := []any{}
+	if answer.Foreign {
+		return nil, session.NotVault("listing " + r.Path)
+	}
 	if answer.Secret != nil {
 		var isList bool
 		if keys, isList = answer.Data["keys"].([]any); !isList {
 			return nil, fmt.Errorf("listing %s: the answer holds no list%s", r.Path, warnings(answer.Secret))
 		}
 		if m.denied != nil {
-			ss.mounts.readAsWritten(path, m.denied)
+			ss.mounts.readAsWritten(path)
 		}
 		if err := ss.mounts.checkFilled(path); err != nil {
 			return nil, fmt.Errorf("listing %s: %w", r.Path, err)
@@ -343,7 +357,7 @@ func (ss *Secrets) explainMissing(ctx context.Context, r render.Request, path st
 	}
 	logical := Unescaped(m.logical(path))
 	if newest := ss.newest(ctx, r, path, m); newest > 0 {
-		return fmt.Errorf("secret %q: %w: there is no such version, the newest is %d; \"vault kv metadata get %s\" lists them", r.Path, ErrMissing, newest, logical)
+		return fmt.Errorf("secret %q: %w: the newest version is %d; \"vault kv metadata get %s\" lists them", r.Path, ErrMissing, newest, logical)
 	}
 	if inside := ss.list(ctx, path, m); len(inside) > 0 {
 		return fmt.Errorf("secret %q: %w: it is a folder; name a secret in it, such as %s", path, ErrMissing, logical+"/"+inside[0])

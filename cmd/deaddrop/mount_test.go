@@ -3,7 +3,12 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -175,6 +180,76 @@ func TestEngine_StillLosesWhatWasDeletedAfterItHasChanged(t *testing.T) {
 			assert.Equal(t, exitMissing, p.cmd.ProcessState.ExitCode(), p.log())
 			assert.Empty(t, e.read("remove.env"))
 			assert.NotEmpty(t, e.read("keep.env"))
+		})
+	}
+}
+
+// interloper is a proxy in front of Vault that may answer requests for secrets itself.
+type interloper struct {
+	*httptest.Server
+	answer atomic.Pointer[http.HandlerFunc]
+}
+
+func newInterloper(t *testing.T, s *vaulttest.Server) *interloper {
+	t.Helper()
+	target, err := url.Parse(s.Address)
+	require.NoError(t, err)
+	vault := httputil.NewSingleHostReverseProxy(target)
+	i := &interloper{}
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if answer := i.answer.Load(); answer != nil && !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/") {
+			(*answer)(w, r)
+			return
+		}
+		vault.ServeHTTP(w, r)
+	}))
+	t.Cleanup(i.Close)
+	return i
+}
+
+func TestRun_KeepsItsFilesWhenSomethingElseAnswers(t *testing.T) {
+	says := func(code int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			_, _ = fmt.Fprint(w, body)
+		}
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"nothing with 200": says(200, ""),
+		"nothing with 204": says(204, ""),
+		"nothing with 404": says(404, ""),
+		"page with 404":    says(404, "<html>"),
+		"page with 403":    says(403, "<html>"),
+		"page with 200":    says(200, "<html>"),
+		"object with 404":  says(404, `{"message":"not found"}`),
+		"object with 200":  says(200, `{"message":"welcome"}`),
+		"empty object":     says(200, `{}`),
+		"null":             says(200, `null`),
+		"no handler":       says(404, `{"errors":["no handler for route"]}`),
+		"no data":          says(200, `{"request_id":"x","data":null}`),
+		"no list":          says(200, `{"request_id":"x","data":{"keys":null}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t, "2")
+			e.fill("2", "1")
+			i := newInterloper(t, e.s)
+			e.env = append(e.env, "VAULT_ADDR="+i.URL)
+			p := e.start()
+			e.eventually("the first files", e.allHave("1"))
+			i.answer.Store(&answer)
+			for begun := time.Now(); time.Since(begun) < 4*time.Second; time.Sleep(50 * time.Millisecond) {
+				for file, content := range e.files() {
+					require.Equal(t, "KEY=1\n", content, file)
+				}
+			}
+			i.answer.Store(nil)
+			e.fill("2", "2")
+			e.eventually("what is there now", e.allHave("2"))
+			p.stop()
+			assert.NotContains(t, p.log(), "a tenant is gone")
+			assert.NotContains(t, p.log(), "secret is not there")
+			assert.Equal(t, 1, strings.Count(p.log(), "logged in to Vault"))
 		})
 	}
 }

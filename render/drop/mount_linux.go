@@ -31,7 +31,7 @@ func onDisk(dir string) bool {
 	return stat.Type != unix.TMPFS_MAGIC && stat.Type != unix.RAMFS_MAGIC
 }
 
-// mountOf tells where the file system of a folder is mounted, and its type.
+// mountOf returns where the file system of a folder is mounted, and its type.
 func mountOf(dir string) (at, kind string) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -81,7 +81,7 @@ func memory(content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// mayWriteEverywhere tells whether this process may write to folders of others. Root in
+// mayWriteEverywhere reports whether this process may write to folders of others. Root in
 // a container may lack the capability.
 func mayWriteEverywhere() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -22,7 +22,7 @@ func memory([]byte) (*os.File, error) {
 	return nil, errors.New("no file can be made in its folder, and none in memory on this system")
 }
 
-// mayWriteEverywhere tells whether this process may write to folders of others.
+// mayWriteEverywhere reports whether this process may write to folders of others.
 func mayWriteEverywhere() bool { return os.Geteuid() == 0 }
 
 func renameNew(in *os.Root, from, to string) error { return renameUnlessThere(in, from, to) }

@@ -156,7 +156,7 @@ func (p *Plan) Folder(path string) NewFolder {
 		passes = passes || r.users.count > 0
 	}
 	if passes {
-		is.Mode |= 0o011 // Who is in the folder's group does not count as others.
+		is.Mode |= 0o011 // Members of the folder's group do not count as others.
 	}
 	return is
 }
