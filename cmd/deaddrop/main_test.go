@@ -126,7 +126,8 @@ func (r *rig) command(args ...string) *exec.Cmd {
 	if !r.shows {
 		leaktest.Command(r.t, cmd, r.secretIDs()...)
 	}
-	cmd.Env = append([]string{"TEST_BE=deaddrop"}, r.env...)
+	// With -race a program else sleeps for a second as it ends.
+	cmd.Env = append([]string{"TEST_BE=deaddrop", "GORACE=atexit_sleep_ms=20"}, r.env...)
 	cmd.Dir = r.dir
 	return cmd
 }

@@ -54,7 +54,8 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 		leaktest.Command(t, cmd)
 	}
 	cmd.Dir = t.TempDir()
-	cmd.Env = append([]string{"TEST_BE=tenantctl", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	// With -race a program else sleeps for a second as it ends.
+	cmd.Env = append([]string{"TEST_BE=tenantctl", "GORACE=atexit_sleep_ms=20", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	for _, each := range env {
 		if dir, ok := strings.CutPrefix(each, "PWD="); ok {
 			cmd.Dir = dir
