@@ -38,9 +38,9 @@ func TestPerms_SuggestWhatWasMeant(t *testing.T) {
 	for perms, want := range map[string]string{
 		`0`:      `deaddrop.hcl:9:11: perms 0 lets nobody read the file; write "0600"`,
 		`"0"`:    `perms "0" lets nobody read the file; write "0600"`,
-		`"0777"`: `perms "0777" lets every user write to the file; write "0775"`,
-		`0777`:   `perms "0777" lets every user write to the file; write "0775"`,
-		`511`:    `perms 511, the decimal number for mode 0777, lets every user write to the file; write "0775"`,
+		`"0777"`: `perms "0777" lets every user write to the file; write "0640"`,
+		`0777`:   `perms "0777" lets every user write to the file; write "0640"`,
+		`511`:    `perms 511, the decimal number for mode 0777, lets every user write to the file; write "0640"`,
 		`640`:    `perms 640 is a decimal number, for mode 1200; write "0640"`,
 		`440`:    `perms 440 is a decimal number, for mode 0670; write "0440"`,
 		`"416"`:  `perms "416" is read as octal digits, but looks like the decimal number for mode 0640; write "0640"`,
@@ -74,7 +74,7 @@ func TestSinkMode_IsReadLikePerms(t *testing.T) {
 		assert.Equal(t, want, cfg.Sinks[0].Mode, mode)
 	}
 	for mode, want := range map[string]string{
-		`0666`:  `deaddrop.hcl:6:39: mode "0666" lets every user write to the file; write "0664"`,
+		`0666`:  `deaddrop.hcl:6:39: mode "0666" lets every user write to the file; write "0640"`,
 		`0`:     `mode 0 lets nobody read the file; write "0600"`,
 		`"416"`: `mode "416" is read as octal digits`,
 	} {

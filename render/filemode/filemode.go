@@ -85,9 +85,18 @@ func check(mode uint64, given string, kind Kind) (fs.FileMode, error) {
 	case kind == File && mode&0o400 == 0:
 		return 0, &Error{given, "does not let the owner read the file", octal((mode | 0o400) &^ 0o002)}
 	case kind == File && mode&0o002 != 0:
-		return 0, &Error{given, "lets every user write to the file", octal(mode &^ 0o002)}
+		return 0, &Error{given, "lets every user write to the file", octal(closed(mode))}
 	}
 	return fs.FileMode(mode), nil
+}
+
+// closed is the mode of a secret that was opened to everybody: the owner's, and the
+// group's to read where it might do anything.
+func closed(mode uint64) uint64 {
+	if mode&0o070 != 0 {
+		return 0o640
+	}
+	return 0o600
 }
 
 // plausible reports whether a mode is one that somebody chooses for a file: the

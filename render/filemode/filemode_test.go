@@ -26,15 +26,15 @@ func TestParse_SuggestsWhatWasMeant(t *testing.T) {
 		"-1":    `"-1" is not a file mode; write one such as "0600" or "0440"`,
 		"0":     `"0" lets nobody read the file; write "0600"`,
 		"0000":  `"0000" lets nobody read the file; write "0600"`,
-		"0777":  `"0777" lets every user write to the file; write "0775"`,
-		"0666":  `"0666" lets every user write to the file; write "0664"`,
-		"0416":  `"0416" lets every user write to the file; write "0414"`,
+		"0777":  `"0777" lets every user write to the file; write "0640"`,
+		"0666":  `"0666" lets every user write to the file; write "0640"`,
+		"0416":  `"0416" lets every user write to the file; write "0640"`,
 		"0040":  `"0040" does not let the owner read the file; write "0440"`,
 		"0222":  `"0222" does not let the owner read the file; write "0620"`,
 		"416":   `"416" is read as octal digits, but looks like the decimal number for mode 0640; write "0640"`,
 		"420":   `"420" is read as octal digits, but looks like the decimal number for mode 0644; write "0644"`,
 		"384":   `"384" is read as octal digits, but looks like the decimal number for mode 0600; write "0600"`,
-		"00416": `"00416" lets every user write to the file; write "0414"`,
+		"00416": `"00416" lets every user write to the file; write "0640"`,
 	} {
 		_, err := Parse(text, File)
 		require.EqualError(t, err, want)
@@ -61,8 +61,8 @@ func TestFromNumber_SuggestsWhatWasMeant(t *testing.T) {
 		444:  `444 is a decimal number, for mode 0674; write "0444"`,
 		500:  `500 is a decimal number, for mode 0764; write "0500"`,
 		400:  `400 is a decimal number, for mode 0620; write "0400"`,
-		511:  `511, the decimal number for mode 0777, lets every user write to the file; write "0775"`,
-		438:  `438, the decimal number for mode 0666, lets every user write to the file; write "0664"`,
+		511:  `511, the decimal number for mode 0777, lets every user write to the file; write "0640"`,
+		438:  `438, the decimal number for mode 0666, lets every user write to the file; write "0640"`,
 		32:   `32, the decimal number for mode 0040, does not let the owner read the file; write "0440"`,
 		9999: `9999 is not a file mode, as a number is decimal; write one such as "0600" or "0440"`,
 	} {
