@@ -80,13 +80,21 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	before := max(b.read, small)
 	if b.read += int64(n); b.read > small && beingRead.Add(b.read-before) > maxAnswer {
+		_ = b.Close() // Not all of the library's calls do so after an error.
 		return 0, errTooLarge
+	}
+	if err != nil {
+		b.release()
 	}
 	return n, err
 }
 
-func (b *boundedBody) Close() error {
+func (b *boundedBody) release() {
 	b.closed.Do(func() { beingRead.Add(-max(0, b.read-small)) })
+}
+
+func (b *boundedBody) Close() error {
+	b.release()
 	return b.ReadCloser.Close()
 }
 

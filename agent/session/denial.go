@@ -121,7 +121,7 @@ func (s *Session) judge(t *Token, op string, err error) verdict {
 		return tokenNotKnownYet
 	case f.invalidToken, f.ambiguous && (wasAllowed || t.isOver(now)):
 		return tokenIsOver
-	case strings.HasPrefix(op, leaseOp):
+	case strings.HasPrefix(op, leaseOp), strings.HasPrefix(op, "reading "+visibleMounts):
 		return notTheToken // These rights are optional, and a new token would cost leases.
 	case age < freshToken:
 		s.deny(h, now)
@@ -174,15 +174,21 @@ func (s *Session) replace(ctx context.Context, t *Token, op string, v verdict, d
 	case !mayLogIn && v == tokenIsOver:
 		return later(denial, wait)
 	case !mayLogIn:
+		s.mu.Lock()
+		s.deny(hashOf(op), time.Now())
+		s.mu.Unlock()
 		return denial
 	}
 	err := s.login(ctx, t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil && v == tokenMayHaveOldPolicies {
+		s.deny(hashOf(op), time.Now())
+	}
 	if IsInvalidToken(denial) && (err != nil || s.token != t) {
 		t.ends = time.Now() // And so have its leases.
 	}
-	if err != nil && v == tokenIsOver {
+	if err != nil && v == tokenIsOver && !isAmbiguous(denial) {
 		t.due, t.renewable = time.Now(), false
 		s.nudge()
 	}
@@ -230,13 +236,16 @@ func (s *Session) CanRefreshPolicies() bool { return s.own }
 func (s *Session) RefreshPolicies(ctx context.Context) error {
 	s.mu.Lock()
 	t, nothing := s.token, len(s.denials.requests) == 0 || s.fixed
-	if !nothing {
-		s.denials.requests = map[uint64]struct{}{}
-		s.denials.policy.reset()
-	}
 	s.mu.Unlock()
 	if nothing || t == nil {
 		return nil
 	}
-	return s.login(ctx, t)
+	if err := s.login(ctx, t); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.denials.requests)
+	s.denials.policy.reset()
+	return nil
 }

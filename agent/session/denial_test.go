@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -237,14 +238,43 @@ func TestSession_LeavesATokenWithLeasesInPlaceForAPolicysDenial(t *testing.T) {
 		v := newServer("a")
 		s := v.session(t)
 		s.current().renewable = true
-		s.hold() // That of a lease.
+		s.hold().answered() // It has a lease.
+		time.Sleep(time.Minute)
 		for begun := time.Now(); time.Since(begun) < 30*time.Minute; time.Sleep(15 * time.Second) {
 			assert.ErrorIs(t, v.read(t.Context(), s, "b"), ErrDenied)
 			_, err := s.do(t.Context(), "writing to sys/leases/revoke", true, func(*api.Client) (*api.Secret, error) { return v.answer(s, "c") })
 			assert.ErrorIs(t, err, ErrDenied)
 		}
 		assert.Equal(t, 1, v.count())
+		require.NoError(t, s.RefreshPolicies(t.Context()))
+		assert.Equal(t, 2, v.count(), "but whoever sends SIGHUP means it")
 	})
+}
+
+func TestSession_RefreshesPoliciesAgainAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newServer("a")
+		s := v.session(t)
+		require.ErrorIs(t, v.read(t.Context(), s, "b"), ErrDenied)
+		v.fail = errNotVault
+		require.Error(t, s.RefreshPolicies(t.Context()))
+		v.fail = nil
+		require.NoError(t, s.RefreshPolicies(t.Context()))
+		assert.Equal(t, 2, v.count())
+	})
+}
+
+func TestBoundedBody_GivesBackWhatItHasCounted(t *testing.T) {
+	for name, read := range map[string]func(b *boundedBody){
+		"read to the end": func(b *boundedBody) { _, _ = io.Copy(io.Discard, b) },
+		"closed":          func(b *boundedBody) { _, _ = io.CopyN(io.Discard, b, 2*small); _ = b.Close(); _ = b.Close() },
+	} {
+		for _, size := range []int{small / 2, 3 * small, maxAnswer + 2*small} {
+			before := beingRead.Load()
+			read(&boundedBody{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", size)))})
+			assert.Equal(t, before, beingRead.Load(), "%s, %d", name, size)
+		}
+	}
 }
 
 func TestSession_ReplacesAUsedUpTokenWithoutAPause(t *testing.T) {

@@ -228,6 +228,23 @@ func TestASecretIDIsKeptUntilALoginHasSucceeded(t *testing.T) {
 	assert.NoFileExists(t, auth.SecretID.File)
 }
 
+func TestLogin_KeepsTheSecretIDThatVaultHasNotSeen(t *testing.T) {
+	t.Parallel()
+	r := newRole(t, shared(t), nil)
+	p := newProxy(t, r.server)
+	for _, body := range []string{"", `{"message":"maintenance"}`, `{"request_id":"x"}`} {
+		auth := r.authFile(r.secretID)
+		auth.Remove = true
+		s, _ := newSession(t, p.through(), auth, r.secretID)
+		p.inject(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, body) })
+		require.Error(t, s.Login(t.Context()))
+		assert.FileExists(t, auth.SecretID.File)
+		p.heal()
+		require.NoError(t, s.Login(t.Context()))
+		assert.NoFileExists(t, auth.SecretID.File)
+	}
+}
+
 func TestASecretIDThatIsDeliveredDuringTheLoginIsNotRemoved(t *testing.T) {
 	t.Parallel()
 	r := newRole(t, shared(t), nil)

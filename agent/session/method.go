@@ -89,7 +89,7 @@ func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, e
 		return nil, &unreadError{err}
 	}
 	answer, err := login.Login(ctx, client)
-	if err != nil || !m.auth.Remove {
+	if err != nil || !m.auth.Remove || !isLogin(answer) {
 		return answer, err
 	}
 	m.last = id
@@ -239,7 +239,7 @@ func (m *bearer) login(ctx context.Context, client *api.Client) (*api.Secret, er
 		return nil, &unreadError{fmt.Errorf("the token cannot be read: %w", err)}
 	}
 	answer, err := client.Logical().WriteWithContext(ctx, m.at+"/login", map[string]any{"role": m.role, "jwt": token.Reveal()})
-	if err != nil || !m.remove {
+	if err != nil || !m.remove || !isLogin(answer) {
 		return answer, err
 	}
 	m.last = token
@@ -261,6 +261,11 @@ func (m *cert) login(ctx context.Context, client *api.Client) (*api.Secret, erro
 		data = map[string]any{"name": m.name}
 	}
 	return client.Logical().WriteWithContext(ctx, m.at+"/login", data)
+}
+
+// isLogin reports whether Vault has answered with a token.
+func isLogin(answer *api.Secret) bool {
+	return answer != nil && isOfVault(answer) && answer.Auth != nil && answer.Auth.ClientToken != ""
 }
 
 // unreadError is a login that was not tried, for want of what it is made with.

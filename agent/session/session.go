@@ -190,7 +190,7 @@ func (s *Session) extend(ctx context.Context) error {
 	s.log.Debug("the token cannot be renewed; logging in anew", "error", err)
 	s.mu.Lock()
 	old.renewable = false
-	s.noRenewal = s.noRenewal || errors.Is(err, ErrDenied) && !IsInvalidToken(err)
+	s.noRenewal = s.noRenewal || errors.Is(err, ErrDenied) && !IsInvalidToken(err) && !isAmbiguous(err)
 	s.mu.Unlock()
 	return s.login(ctx, old)
 }
@@ -225,6 +225,7 @@ func (s *Session) renew(ctx context.Context, t *Token) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.failed = nil
 	if ttl < t.ttl {
 		t.granted(asked, ttl-roundedUp, false)
 	} else {
@@ -260,7 +261,8 @@ func (s *Session) loginOnce(ctx context.Context, asked time.Time) error {
 		s.log.Warn("logged in, but the file cannot be removed after reading it; mount it writable or take the setting out", "error", left)
 	} else if err != nil {
 		return s.loginFault(err, seen.pause)
-	} else if s.own && (answer == nil || !isOfVault(answer)) {
+	}
+	if s.own && (answer == nil || !isOfVault(answer)) {
 		return s.loginFault(cmp.Or(seen.fault, errNotVault), seen.pause)
 	}
 	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
@@ -360,7 +362,7 @@ func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 	}
 	err = s.clarify(ctx, t, err)
 	s.log.Debug("a token that is not needed any more was not revoked; it ends by itself", "error", err)
-	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) && !givenUp {
+	if errors.Is(err, ErrDenied) && !IsInvalidToken(err) && !isAmbiguous(err) && !givenUp {
 		s.mu.Lock()
 		s.noRevocation = true
 		s.mu.Unlock()
@@ -466,6 +468,7 @@ func (s *Session) do(ctx context.Context, op string, writes bool, f func(*api.Cl
 			return Answer{}, &Fault{Op: op, Kind: ErrUnreachable, Detail: "the session is closed"}
 		}
 		answer, err := s.ask(op, t, writes, f)
+		t.answered()
 		if err == nil && answer != nil && answer.LeaseID != "" {
 			s.allow(t, op)
 			return Answer{Secret: answer, Token: t}, nil
@@ -506,11 +509,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// hold returns the present token for a request, which ends with [Token.answered]; the
+// token is kept until [Token.Release].
 func (s *Session) hold() *Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.token != nil {
 		s.token.holds++
+		s.token.asking++
 	}
 	return s.token
 }
@@ -523,13 +529,7 @@ func (s *Session) ask(op string, t *Token, writes bool, f func(*api.Client) (*ap
 	if !strings.HasPrefix(op, "reading "+visibleMounts) { // Those take no use.
 		t.used++
 	}
-	t.asking++
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		t.asking--
-		s.mu.Unlock()
-	}()
 	answer, err := f(inspected(s.client(), t.value, &seen))
 	if err == nil {
 		err = seen.check(answer, writes)

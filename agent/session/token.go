@@ -50,6 +50,13 @@ func (t *Token) Life() (ends time.Time, retired bool) {
 	return t.ends, t.retired
 }
 
+// answered ends a request that was made with the token.
+func (t *Token) answered() {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.asking--
+}
+
 // Release gives the token back. One that was replaced and that nobody has a use
 // for is then revoked.
 func (t *Token) Release() {

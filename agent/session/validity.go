@@ -42,6 +42,7 @@ func (s *Session) TokenIsValid(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	defer t.Release()
+	defer t.answered()
 	return s.knows(ctx, t)
 }
 
@@ -73,4 +74,11 @@ func (s *Session) clarify(ctx context.Context, t *Token, err error) error {
 		clear.Hint = s.method.advice()
 	}
 	return &clear
+}
+
+// isAmbiguous reports whether a denial may be a policy's or the token's, for all that is
+// known.
+func isAmbiguous(err error) bool {
+	var f *Fault
+	return errors.As(err, &f) && f.ambiguous
 }

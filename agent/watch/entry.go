@@ -34,6 +34,9 @@ type entry struct {
 	now   bool                        // act now, whatever the schedule says
 	retry *backoff.ExponentialBackOff // nil while all is well
 	after time.Time                   // when to retry
+	// resolving says that retry is on account of a resolve that has failed, and not of
+	// what the entry is about.
+	resolving bool
 
 	answered  time.Time // when Vault last did
 	attempted time.Time // when Vault was last asked
@@ -108,6 +111,9 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 	r := e.result
 	e.result, e.now = result{}, e.now && e.task == resolve && e.result.err == nil
 	e.count(r, s.w.reads, now)
+	if r.err != nil {
+		e.resolving = e.task == resolve && (e.retry == nil || e.resolving)
+	}
 	switch {
 	case errors.Is(r.err, errRemounted):
 		e.pause(r.err, s.interval, now) // Nothing is known of the secret yet.
@@ -119,6 +125,11 @@ func (e *entry) absorb(s *sweep, now time.Time) bool {
 		return false
 	case r.err != nil:
 		return e.fail(r.err, s, now)
+	case e.task == resolve && e.resolving && e.last.Secret != nil:
+		e.api, e.retry, e.resolving, e.failing = r.api, nil, false, time.Time{}
+		news := e.last.Err != nil
+		e.last.Err = nil
+		return news
 	case e.task == resolve: // A pause before a retry was that of the read that follows.
 		e.api = r.api
 		return false

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/hashicorp/vault/api"
 
@@ -48,6 +49,18 @@ type mount struct {
 func (m mount) isKV() bool { return m.kind == "kv" || m.kind == "generic" }
 
 func (m mount) isKV2() bool { return m.kind == "kv" && m.version == "2" }
+
+// handle stands for the mount, and for another one once it is converted or replaced.
+func (m mount) handle() unique.Handle[string] {
+	if m.denied != nil {
+		return unique.Make("")
+	}
+	return unique.Make(m.path + "\x00" + m.kind + "\x00" + m.version + "\x00" + m.accessor)
+}
+
+// hasForeignAnswers reports whether the engine gives answers of another form than
+// Vault's: sys/health and the like, and OpenID Connect's.
+func (m mount) hasForeignAnswers() bool { return m.kind == "system" || m.kind == "identity" }
 
 // apiPrefixes are the paths of KV v2 that can be read, below the mount.
 var apiPrefixes = []string{"data/", "metadata/", "subkeys/"}
@@ -166,6 +179,9 @@ func (ms *mounts) note(now *knownMount) {
 		old.gone = true
 	}
 	if same != nil {
+		if same.round != now.round && now.asked.Sub(same.changed) > filling {
+			same.changed, same.former = time.Time{}, same.kind // Whoever sends SIGHUP means what is there now.
+		}
 		same.asked, same.round, same.gone = now.asked, now.round, false
 		return
 	}
@@ -232,12 +248,13 @@ func (m *knownMount) checkFilled() error {
 	return nil
 }
 
-// checkFilled is that of the mount of a path.
-func (ms *mounts) checkFilled(path string) error {
+// checkSettled returns [errFilling] as long as a list of the mount of a path, which is
+// not empty, may lack something.
+func (ms *mounts) checkSettled(path string) error {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if known := ms.find(path); known != nil {
-		return known.checkFilled()
+	if known := ms.find(path); known != nil && !known.changed.IsZero() && time.Since(known.changed) < filling {
+		return errFilling
 	}
 	return nil
 }

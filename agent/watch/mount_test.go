@@ -378,6 +378,147 @@ func TestWatcher_FindsSecretsInTheMountsThatTakeThePlaceOfOne(t *testing.T) {
 	})
 }
 
+func TestWatcher_FindsTheChangeThatAnotherLookUpFoundOut(t *testing.T) {
+	v := newKV()
+	v.mount("team/a/", "2", "x")
+	watching(t, NewSecrets(v), func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, "team/a/x"))
+		next(t, w)
+		v.mount("team/", "1", "a/x", "b/y")
+		w.Want(t.Context(), wanted(10*time.Second, "team/a/x", "team/b/y"))
+		known := Batch{}
+		for end := time.After(10 * time.Minute); ; {
+			select {
+			case batch := <-w.Batches():
+				for request, r := range batch {
+					known[request] = r
+					assert.NotErrorIs(t, r.Err, ErrMissing, "%v", request)
+				}
+				continue
+			case <-end:
+			}
+			break
+		}
+		require.NoError(t, known[render.Read("team/a/x")].Err)
+		assert.Equal(t, "team/a/x", known[render.Read("team/a/x")].Secret.Path)
+		require.NoError(t, known[render.Read("team/b/y")].Err)
+	})
+}
+
+func TestWatcher_CallsNothingMissingInALongSweep(t *testing.T) {
+	v := newKV()
+	var names, paths []string
+	for i := range 400 {
+		names = append(names, fmt.Sprint("s", i))
+		paths = append(paths, fmt.Sprint("secret/s", i))
+	}
+	v.mount("secret/", "2", names...)
+	slow := &slowReads{kv: v}
+	watching(t, NewSecrets(slow), func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, paths...))
+		next(t, w)
+		slow.pause.Store(int64(5 * time.Second)) // A sweep takes four minutes.
+		time.Sleep(time.Minute)
+		v.mount("secret/", "1", names...)
+		for end := time.After(time.Hour); ; {
+			select {
+			case batch := <-w.Batches():
+				for request, r := range batch {
+					require.NotErrorIs(t, r.Err, ErrMissing, "%v", request)
+				}
+				continue
+			case <-end:
+			}
+			break
+		}
+	})
+}
+
+// slowReads is a Vault whose secrets take a while, but no look-ups: nobody can wait for a
+// lock in a bubble.
+type slowReads struct {
+	*kv
+	pause atomic.Int64
+}
+
+func (s *slowReads) Read(ctx context.Context, path string, query url.Values) (session.Answer, error) {
+	if !strings.HasPrefix(path, "sys/") {
+		time.Sleep(time.Duration(s.pause.Load()))
+	}
+	return s.kv.Read(ctx, path, query)
+}
+
+func TestWatcher_FindsAListAgainByItself(t *testing.T) {
+	v := newKV()
+	v.mount("secret/", "1", "tenant/t")
+	watching(t, NewSecrets(v), func(t *testing.T, w *Watcher) {
+		list := render.List("secret/tenant")
+		w.Want(t.Context(), Wanted{Requests: []render.Request{list}, Interval: 10 * time.Second, Shares: Shares{Lease: 0.9, Cert: 0.6}})
+		next(t, w)
+		v.change(func() { v.engines[0].version = "2" })
+		v.change(func() { v.engines[0].secrets["tenant/u"] = map[string]any{"k": "v"} })
+		batch := next(t, w)
+		require.NoError(t, batch[list].Err)
+		assert.Len(t, batch[list].Secret.Data.Reveal()["keys"], 2)
+	})
+}
+
+func TestWatcher_IssuesNothingAnewWhenALookUpFails(t *testing.T) {
+	e := &engine{life: leased(24*time.Hour, false, nil)}
+	failing := &failingResolve{engine: e}
+	watching(t, failing, func(t *testing.T, w *Watcher) {
+		w.Want(t.Context(), wanted(10*time.Second, "db/creds/app"))
+		next(t, w)
+		failing.fails.Store(true)
+		w.Refresh()
+		time.Sleep(time.Minute)
+		failing.fails.Store(false)
+		time.Sleep(time.Minute)
+		issued, _, _ := e.stats()
+		assert.Equal(t, 1, issued)
+	})
+}
+
+// failingResolve is an engine whose mount cannot be looked up for a while.
+type failingResolve struct {
+	*engine
+	fails atomic.Bool
+}
+
+func (f *failingResolve) Resolve(ctx context.Context, r render.Request) (render.Request, error) {
+	if f.fails.Load() {
+		return r, session.NotVault("looking up")
+	}
+	return f.engine.Resolve(ctx, r)
+}
+
+func TestSecrets_TakesNoGatewaysMessageForWhatVaultIssued(t *testing.T) {
+	v := newKV()
+	v.mount("pki/", "", "x")
+	v.engines[0].kind = "pki"
+	ss := NewSecrets(&gateway{v})
+	for _, r := range []render.Request{write(t, "pki/issue/x"), render.Read("pki/cert/ca")} {
+		at, err := ss.Resolve(t.Context(), r)
+		require.NoError(t, err)
+		_, _, err = ss.Read(t.Context(), at)
+		assert.ErrorIs(t, err, session.ErrUnreachable)
+	}
+}
+
+// gateway answers instead of Vault, but for look-ups.
+type gateway struct{ *kv }
+
+func (g *gateway) Write(context.Context, string, map[string]any) (session.Answer, error) {
+	return session.Answer{Secret: &api.Secret{Data: map[string]any{"message": "maintenance"}}, Foreign: true}, nil
+}
+
+func (g *gateway) Read(ctx context.Context, path string, query url.Values) (session.Answer, error) {
+	if strings.HasPrefix(path, "sys/") {
+		return g.kv.Read(ctx, path, query)
+	}
+	return g.Write(ctx, path, nil)
+}
+
 func TestWatcher_GoesOnWhileALookUpHangs(t *testing.T) {
 	v := newKV()
 	v.mount("secret/", "2", "a")

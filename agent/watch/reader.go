@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/hashicorp/vault/api"
 
@@ -48,14 +49,21 @@ type Secrets struct {
 
 	mu     sync.Mutex
 	absent map[string]error // what was found out of secrets that are not there
+	// resolved has the mount that each path of the API was made for. What is read there
+	// of another one says nothing about the secret.
+	resolved map[string]unique.Handle[string]
 }
 
-// mostAbsent is how many secrets are remembered that are not there.
-const mostAbsent = 20_000
+// mostAbsent is how many secrets are remembered that are not there, mostResolved how
+// many paths.
+const (
+	mostAbsent   = 20_000
+	mostResolved = 200_000
+)
 
 // NewSecrets returns a reader that knows no mounts yet.
 func NewSecrets(vault Vault) *Secrets {
-	return &Secrets{vault: vault, mounts: mounts{vault: vault}, absent: map[string]error{}}
+	return &Secrets{vault: vault, mounts: mounts{vault: vault}, absent: map[string]error{}, resolved: map[string]unique.Handle[string]{}}
 }
 
 // Forget has Vault asked again for each mount. What was resolved has to be resolved
@@ -88,15 +96,44 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 	if query != "" {
 		path += "?" + query
 	}
-	return r.At(path), nil
+	return ss.resolvedAt(r, path, m), nil
+}
+
+// resolvedAt returns the request at its path of the API, and notes the mount.
+func (ss *Secrets) resolvedAt(r render.Request, path string, m mount) render.Request {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if len(ss.resolved) >= mostResolved { // Of tenants that came and went.
+		clear(ss.resolved)
+	}
+	at := r.At(path)
+	ss.resolved[keyOf(at)] = m.handle()
+	return at
+}
+
+// isResolved reports whether a request was resolved with a mount.
+func (ss *Secrets) isResolved(r render.Request, m mount) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.resolved[keyOf(r)] == m.handle()
+}
+
+func keyOf(r render.Request) string {
+	if r.Lists() {
+		return r.Path + "/"
+	}
+	return r.Path
 }
 
 // resolveList returns the API path of a folder, which of KV v2 lists metadata,
 // however the folder is spelled.
 func (ss *Secrets) resolveList(ctx context.Context, r render.Request, path string) (render.Request, error) {
 	m, err := ss.mounts.of(ctx, path+"/")
-	if err != nil || !m.isKV2() {
-		return r.At(path), err
+	if err != nil {
+		return r, err
+	}
+	if !m.isKV2() {
+		return ss.resolvedAt(r, path, m), nil
 	}
 	folder := strings.TrimPrefix(path+"/", m.path)
 	for _, api := range []string{"metadata/", "data/"} {
@@ -105,7 +142,7 @@ func (ss *Secrets) resolveList(ctx context.Context, r render.Request, path strin
 			break
 		}
 	}
-	return r.At(strings.Trim(m.path+"metadata/"+folder, "/")), nil
+	return ss.resolvedAt(r, strings.Trim(m.path+"metadata/"+folder, "/"), m), nil
 }
 
 // Read asks what [Secrets.Resolve] returned.
@@ -119,7 +156,7 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	if err != nil {
 		return nil, Life{}, err
 	}
-	if m.isKV2() && !m.hasAPIPath(path) { // It was not known when the path was resolved.
+	if !ss.isResolved(r, m) {
 		return nil, Life{}, remounted(path)
 	}
 	query, err := url.ParseQuery(rawQuery)
@@ -130,7 +167,7 @@ func (ss *Secrets) Read(ctx context.Context, r render.Request) (*render.Secret, 
 	switch {
 	case err != nil:
 		return nil, Life{}, ss.failed(ctx, path, m, err, time.Now().Add(-recheck))
-	case answer.Foreign && (m.isKV() || m.denied != nil):
+	case answer.Foreign && (r.Writes() || !m.hasForeignAnswers()):
 		return nil, Life{}, session.NotVault("reading " + path)
 	case answer.Secret == nil:
 		return nil, Life{}, ss.missing(ctx, r, path, m)
@@ -190,7 +227,7 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 	if err != nil {
 		return nil, err
 	}
-	if m.isKV2() && !strings.HasPrefix(path, m.path+"metadata/") {
+	if !ss.isResolved(r, m) {
 		return nil, remounted(r.Path)
 	}
 	answer, err := ss.vault.List(ctx, Unescaped(r.Path))
@@ -205,12 +242,12 @@ func (ss *Secrets) readList(ctx context.Context, r render.Request) (*render.Secr
 	if answer.Secret != nil {
 		var isList bool
 		if keys, isList = answer.Data["keys"].([]any); !isList {
-			return nil, fmt.Errorf("listing %s: the answer holds no list%s", r.Path, warnings(answer.Secret))
+			return nil, ss.failed(ctx, path, m, fmt.Errorf("listing %s: the answer holds no list%s", r.Path, warnings(answer.Secret)), time.Now())
 		}
 		if m.denied != nil {
 			ss.mounts.readAsWritten(path)
 		}
-		if err := ss.mounts.checkFilled(path); err != nil {
+		if err := ss.mounts.checkSettled(path); err != nil {
 			return nil, fmt.Errorf("listing %s: %w", r.Path, err)
 		}
 	} else if err := ss.mounts.confirm(ctx, path, m, time.Now()); errors.Is(err, errRemounted) {
