@@ -28,8 +28,11 @@ var errTooLarge = fmt.Errorf("%w: its answer has more than %d MiB", errNotVault,
 
 // NotVault returns the [Fault] of an answer that Vault cannot have given.
 func NotVault(op string) error {
-	return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: errNotVault.Error(),
-		Hint: "is what is between Vault and here healthy?"}
+	return notVault(op, errNotVault.Error(), "is what is between Vault and here healthy?")
+}
+
+func notVault(op, detail, hint string) *Fault {
+	return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: detail, Hint: hint}
 }
 
 // Bound makes the client of a configuration, which was made of it before, give up on

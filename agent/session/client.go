@@ -95,7 +95,7 @@ func configureTLS(cfg *api.Config, from api.TLSConfig) error {
 		}
 		pair, from.ClientCert, from.ClientKey = &read, "", ""
 	}
-	if authorities := marked(cmp.Or(from.CACert, from.CAPath)); len(authorities) > 0 {
+	if authorities := filesIn(cmp.Or(from.CACert, from.CAPath)); slices.ContainsFunc(authorities, textfile.HasMark) {
 		var err error
 		if from.CACertBytes, err = readAll(authorities); err != nil {
 			return err
@@ -111,9 +111,8 @@ func configureTLS(cfg *api.Config, from api.TLSConfig) error {
 	return nil
 }
 
-// marked returns a file, or the files of a folder, if one of them begins with a byte
-// order mark.
-func marked(path string) []string {
+// filesIn returns a file, or the files of a folder; none for "".
+func filesIn(path string) []string {
 	if path == "" {
 		return nil
 	}
@@ -124,9 +123,6 @@ func marked(path string) []string {
 		}
 		return nil // The library tells what cannot be read.
 	})
-	if !slices.ContainsFunc(files, textfile.HasMark) {
-		return nil
-	}
 	return files
 }
 
@@ -146,7 +142,7 @@ func readAll(files []string) ([]byte, error) {
 // reads them itself.
 func checkMarks(variables ...string) error {
 	for _, name := range variables {
-		for _, file := range marked(os.Getenv(name)) {
+		for _, file := range filesIn(os.Getenv(name)) {
 			if textfile.HasMark(file) {
 				return config.Invalid("%s: %s begins with a byte order mark; save it without one (sed -i '1s/^\\xEF\\xBB\\xBF//' %s), or name it in the \"vault\" block", name, file, file)
 			}

@@ -247,7 +247,7 @@ func TestSession_LeavesATokenWithLeasesInPlaceForAPolicysDenial(t *testing.T) {
 		}
 		assert.Equal(t, 1, v.count())
 		require.NoError(t, s.RefreshPolicies(t.Context()))
-		assert.Equal(t, 2, v.count(), "but whoever sends SIGHUP means it")
+		assert.Equal(t, 2, v.count(), "a user asks for it by SIGHUP")
 	})
 }
 

@@ -108,8 +108,7 @@ func classify(op, address string, err error) *Fault {
 	case errors.As(err, &answer):
 		return fromAnswer(op, answer)
 	case isNotVault(err):
-		return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: notVaultDetail(err),
-			Hint: "is the address " + address + " right, and is what is between it and here healthy? (VAULT_ADDR)"}
+		return notVault(op, notVaultDetail(err), "is the address "+address+" right, and is what is between it and here healthy? (VAULT_ADDR)")
 	}
 	return fromNetwork(op, address, err)
 }
@@ -152,8 +151,8 @@ func fromAnswer(op string, answer *api.ResponseError) *Fault {
 		f.Kind, f.Transient = errBusy, true
 	case answer.RawError, code == http.StatusForbidden:
 		// Vault's refusals are JSON, and say what is refused.
-		f.Kind, f.Transient, f.Detail = ErrUnreachable, true, fmt.Sprintf("%s: it answered %d: %s", errNotVault, code, text)
-		f.Hint = "is the address right, and is what is between Vault and here healthy? (VAULT_ADDR)"
+		return notVault(op, fmt.Sprintf("%s: it answered %d: %s", errNotVault, code, text),
+			"is the address right, and is what is between Vault and here healthy? (VAULT_ADDR)")
 	case strings.Contains(text, lastUse):
 		f.Kind, f.invalidToken = ErrRejected, true
 		f.Hint = "let the role's tokens have more uses (token_num_uses)"

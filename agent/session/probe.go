@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -31,9 +30,8 @@ func Probe(vault config.Vault, auth config.Auth, log *slog.Logger) (s *Session, 
 	if s, err = New(vault, auth, log); err != nil {
 		return nil, nil, err
 	}
-	grant = &Grant{}
-	s.fixed, s.method = true, &noting{s.method, grant}
-	return s, grant, nil
+	s.fixed, s.grant = true, &Grant{}
+	return s, s.grant, nil
 }
 
 // OwnsToken tells whether the token was made by a login of the session, so that it
@@ -42,19 +40,3 @@ func (s *Session) OwnsToken() bool { return s.own }
 
 // Client returns a client without a token that connects as the session does.
 func (s *Session) Client() *api.Client { return s.client() }
-
-// noting is a method that notes what its login gives.
-type noting struct {
-	method
-	grant *Grant
-}
-
-func (n *noting) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
-	uses := 0
-	answer, err := n.method.login(ctx, client.WithResponseCallbacks(func(r *api.Response) { uses = usesOf(bodyOf(r)) }))
-	if answer != nil && answer.Auth != nil {
-		a := answer.Auth
-		*n.grant = Grant{time.Duration(a.LeaseDuration) * time.Second, a.Renewable, a.Policies, uses}
-	}
-	return answer, err
-}

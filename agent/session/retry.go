@@ -54,11 +54,19 @@ func Retry(ctx context.Context, log *slog.Logger, worth func(error) bool, f func
 		default:
 			log.Debug("still failing", "error", err, "try", try)
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, max(pause.NextBackOff(), RetryAfter(err))) {
 			return err
-		case <-time.After(max(pause.NextBackOff(), RetryAfter(err))):
 		}
+	}
+}
+
+// sleep reports whether the time has passed before the context has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

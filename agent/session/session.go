@@ -49,6 +49,7 @@ type Session struct {
 	// knowsToken asks whether the server knows a token; it is [Session.knows].
 	knowsToken func(context.Context, *Token) (bool, error)
 
+	grant  *Grant             // gets what a login has given; nil where nobody asks
 	shared func(token string) // who else gets every token, or nil
 	counts *Counts
 
@@ -269,6 +270,9 @@ func (s *Session) loginOnce(ctx context.Context, asked time.Time) error {
 		return s.badLogin("Vault answered without a token")
 	}
 	s.counts.contact(nil)
+	if a := answer.Auth; s.grant != nil {
+		*s.grant = Grant{time.Duration(a.LeaseDuration) * time.Second, a.Renewable, a.Policies, seen.uses}
+	}
 	s.adopt(answer.Auth, asked, seen.uses)
 	return nil
 }
@@ -346,7 +350,7 @@ func (s *Session) revokeRetired(ctx context.Context) {
 // revoke reports whether there is nothing left to do about the token.
 func (s *Session) revoke(ctx context.Context, t *Token) (done bool) {
 	s.mu.Lock()
-	pointless := s.noRevocation || isBatch(t.value) || // Such tokens cannot be revoked.
+	pointless := s.noRevocation || isBatch(t.value) || // Vault revokes no batch tokens.
 		!t.ends.IsZero() && time.Now().After(t.ends) && !t.givenUp
 	givenUp := t.givenUp
 	s.mu.Unlock()
@@ -496,16 +500,6 @@ func (s *Session) do(ctx context.Context, op string, writes bool, f func(*api.Cl
 			}
 			tokens++
 		}
-	}
-}
-
-// sleep reports whether the time has passed before the context has ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -184,29 +182,6 @@ func TestEngine_StillLosesWhatWasDeletedAfterItHasChanged(t *testing.T) {
 	}
 }
 
-// interloper is a proxy in front of Vault that may answer requests for secrets itself.
-type interloper struct {
-	*httptest.Server
-	answer atomic.Pointer[http.HandlerFunc]
-}
-
-func newInterloper(t *testing.T, s *vaulttest.Server) *interloper {
-	t.Helper()
-	target, err := url.Parse(s.Address)
-	require.NoError(t, err)
-	vault := httputil.NewSingleHostReverseProxy(target)
-	i := &interloper{}
-	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answer := i.answer.Load(); answer != nil && !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/") {
-			(*answer)(w, r)
-			return
-		}
-		vault.ServeHTTP(w, r)
-	}))
-	t.Cleanup(i.Close)
-	return i
-}
-
 func TestRun_KeepsItsFilesWhenSomethingElseAnswers(t *testing.T) {
 	says := func(code int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -233,17 +208,25 @@ func TestRun_KeepsItsFilesWhenSomethingElseAnswers(t *testing.T) {
 			t.Parallel()
 			e := newEngine(t, "2")
 			e.fill("2", "1")
-			i := newInterloper(t, e.s)
-			e.env = append(e.env, "VAULT_ADDR="+i.URL)
+			var instead atomic.Pointer[http.HandlerFunc] // answers requests for secrets
+			e.env = append(e.env, "VAULT_ADDR="+through(t, e.s, func(vault *httputil.ReverseProxy) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if answer := instead.Load(); answer != nil && !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/") {
+						(*answer)(w, r)
+						return
+					}
+					vault.ServeHTTP(w, r)
+				})
+			}))
 			p := e.start()
 			e.eventually("the first files", e.allHave("1"))
-			i.answer.Store(&answer)
+			instead.Store(&answer)
 			for begun := time.Now(); time.Since(begun) < 4*time.Second; time.Sleep(50 * time.Millisecond) {
 				for file, content := range e.files() {
 					require.Equal(t, "KEY=1\n", content, file)
 				}
 			}
-			i.answer.Store(nil)
+			instead.Store(nil)
 			e.fill("2", "2")
 			e.eventually("what is there now", e.allHave("2"))
 			p.stop()
