@@ -62,33 +62,27 @@ func (m mount) handle() unique.Handle[string] {
 // Vault's: sys/health and the like, and OpenID Connect's.
 func (m mount) hasForeignAnswers() bool { return m.kind == "system" || m.kind == "identity" }
 
-// apiPrefixes are the paths of KV v2 that can be read, below the mount.
-var apiPrefixes = []string{"data/", "metadata/", "subkeys/"}
-
-// hasAPIPath reports whether a path is one of the API of KV v2, and not one as the
-// command "vault kv" takes it.
-func (m mount) hasAPIPath(path string) bool {
+// split takes a path of the API of KV v2 apart: into the part that follows the mount,
+// which says what is read of the secret, and the name. The part is "" for every other
+// path.
+func (m mount) split(path string) (part, name string) {
 	rest := strings.TrimPrefix(path, m.path)
-	return slices.ContainsFunc(apiPrefixes, func(prefix string) bool { return strings.HasPrefix(rest, prefix) })
+	if part, name, found := strings.Cut(rest, "/"); found && m.isKV2() && slices.Contains([]string{"data", "metadata", "subkeys"}, part) {
+		return part, name
+	}
+	return "", rest
 }
 
 // hasEnvelope reports whether what is read at a path holds a version of a secret.
 func (m mount) hasEnvelope(path string) bool {
-	return m.isKV2() && strings.HasPrefix(strings.TrimPrefix(path, m.path), "data/")
+	part, _ := m.split(path)
+	return part == "data"
 }
 
 // logical is the path of a secret as the command "vault kv" takes it.
 func (m mount) logical(path string) string {
-	if !m.isKV2() {
-		return path
-	}
-	rest := strings.TrimPrefix(path, m.path)
-	for _, prefix := range apiPrefixes {
-		if name, is := strings.CutPrefix(rest, prefix); is {
-			return m.path + name
-		}
-	}
-	return m.path + rest
+	_, name := m.split(path)
+	return m.path + name
 }
 
 // mounts are the engines of Vault, as far as it was asked for them.
@@ -180,7 +174,7 @@ func (ms *mounts) note(now *knownMount) {
 	}
 	if same != nil {
 		if same.round != now.round && now.asked.Sub(same.changed) > filling {
-			same.changed, same.former = time.Time{}, same.kind // Whoever sends SIGHUP means what is there now.
+			same.changed, same.former = time.Time{}, same.kind // SIGHUP accepts the engine that is there now.
 		}
 		same.asked, same.round, same.gone = now.asked, now.round, false
 		return
@@ -242,18 +236,21 @@ func (ms *mounts) confirm(ctx context.Context, path string, m mount, since time.
 // checkFilled returns [errFilling] as long as the mount may lack what was in the one
 // whose place it has taken. An engine of another kind has nothing of that.
 func (m *knownMount) checkFilled() error {
-	if !m.changed.IsZero() && (time.Since(m.changed) < filling || m.former != m.kind) {
+	if m.isNew() || !m.changed.IsZero() && m.former != m.kind {
 		return errFilling
 	}
 	return nil
 }
+
+// isNew reports whether the mount has just taken the place of another one.
+func (m *knownMount) isNew() bool { return !m.changed.IsZero() && time.Since(m.changed) < filling }
 
 // checkSettled returns [errFilling] as long as a list of the mount of a path, which is
 // not empty, may lack something.
 func (ms *mounts) checkSettled(path string) error {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if known := ms.find(path); known != nil && !known.changed.IsZero() && time.Since(known.changed) < filling {
+	if known := ms.find(path); known != nil && known.isNew() {
 		return errFilling
 	}
 	return nil
@@ -304,8 +301,9 @@ func parseMount(path, namespace string, answer *api.Secret) (mount, error) {
 
 // isDeletedSubkeys reports whether an answer is that for the keys of a deleted version.
 func (m mount) isDeletedSubkeys(path string, data map[string]any) bool {
+	part, _ := m.split(path)
 	keys, is := data["subkeys"]
-	return is && keys == nil && m.isKV2() && strings.HasPrefix(path, m.path+"subkeys/")
+	return is && keys == nil && part == "subkeys"
 }
 
 // isVersioned reports whether data is the envelope of KV v2.

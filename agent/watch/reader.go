@@ -89,9 +89,8 @@ func (ss *Secrets) Resolve(ctx context.Context, r render.Request) (render.Reques
 	if err != nil {
 		return r, err
 	}
-	rest := strings.TrimPrefix(path, m.path)
-	if m.isKV2() && !m.hasAPIPath(path) {
-		path = m.path + "data/" + rest
+	if part, name := m.split(path); m.isKV2() && part == "" {
+		path = m.path + "data/" + name
 	}
 	if query != "" {
 		path += "?" + query
