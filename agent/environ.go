@@ -40,7 +40,7 @@ func (d *dropper) setEnviron(r rendered) {
 		pairs = append(pairs, s.env+"="+string(r.contents[i]))
 	}
 	if s, err := d.checkEnviron(r.group, pairs); err != nil {
-		s.dirty = false // What is too large stays so until a secret changes.
+		s.dirty = false // It stays too large until a secret changes.
 		d.fail(s, err)
 		d.follow(r.group, s, err)
 		return

@@ -48,7 +48,7 @@ func (s Sink) File() drop.File {
 	return drop.File{Path: s.Path, Mode: s.Mode, UID: s.UID, GID: s.GID, CreateDirs: true}
 }
 
-// file is the socket as a file: whoever may write to a socket may connect to it.
+// file is the socket as a file. Users who may write to a socket may connect to it.
 func (l Listener) file() drop.File {
 	return drop.File{Path: l.Address, Mode: l.Mode << 1 & 0o444, UID: l.UID, GID: l.GID}
 }

@@ -121,9 +121,9 @@ var foreignSettings = map[string]map[string]string{
 // foreignMethods are those of Vault's and OpenBao's agents that are not here.
 var foreignMethods = []string{"alicloud", "aws", "azure", "cf", "gcp", "kerberos", "ldap", "oci", "tpm"}
 
-// takeForeign takes arguments and blocks out of a body that this agent does without,
-// and says so of each. They are known by their names, whether they are written as
-// arguments or as blocks: HCL 1 takes one for the other.
+// takeForeign takes the arguments and blocks that this agent does without out of a body,
+// and reports each. It goes by their names alone, since HCL 1 takes arguments for blocks
+// and blocks for arguments.
 func (l *loader) takeForeign(body hcl.Body, all []foreign) (rest hcl.Body) {
 	schema := &hcl.BodySchema{}
 	for _, f := range all {

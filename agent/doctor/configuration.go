@@ -158,8 +158,7 @@ func (e *exam) credentialFile(what, file string, isSecret bool) {
 }
 
 // isDelivered reports whether a file was mounted by itself, as Compose does with a secret.
-// Who may read it is then for the folder outside to say, and its mode lets in the
-// container's user.
+// Its mode lets in the container's user; the folder outside keeps other users out.
 func isDelivered(file string) bool {
 	return strings.HasPrefix(file, dockerSecrets) || drop.IsMount(file)
 }

@@ -73,7 +73,7 @@ func TestDestinations_NameTheFolderThatShutsReadersOut(t *testing.T) {
 		"a user, another's folder":     {0o750, 7, 7, config.Drop{Mode: 0o400, UID: ptr(user)}, "user 54321", "chmod o+x DIR"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, below := range []string{"", "/new/er"} { // What is missing is made well.
+			for _, below := range []string{"", "/new/er"} { // Missing folders are made with the right mode.
 				if tc.mode&fs.ModeSetgid != 0 && below != "" {
 					continue
 				}

@@ -95,7 +95,7 @@ func (s *Server) run(ctx context.Context, at config.Listener, folders *drop.Plan
 	for ctx.Err() == nil {
 		var bound net.Listener
 		err := session.Retry(ctx, s.log, always, func() (err error) {
-			if at.Network == "unix" { // Else it would be for the agent alone, whoever may use the socket.
+			if at.Network == "unix" { // The listener would make the folder for the agent alone.
 				err = folders.Make(filepath.Dir(at.Address))
 			}
 			if err == nil {
