@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"text/template"
 )
 
@@ -98,10 +99,7 @@ func printf(format string, args ...any) string {
 	if asksForType().MatchString(format) {
 		return fmt.Sprintf(format, plain(args)...)
 	}
-	hasWidths := false // Those have to be integers.
-	for _, c := range format {
-		hasWidths = hasWidths || c == '*'
-	}
+	hasWidths := strings.Contains(format, "*") // Those have to be integers.
 	all := make([]any, len(args))
 	for i, arg := range args {
 		all[i] = convert(arg, func(v any) any {
