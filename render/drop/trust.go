@@ -1,0 +1,130 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// TrustError says why a folder is not the agent's alone.
+type TrustError struct {
+	// Folder is the folder that was asked about, and Path the one of it and its parents
+	// that fails, or the symbolic link.
+	Folder, Path string
+	// Detail is what is wrong with Path.
+	Detail string
+	// Hint is what the user can do about it: a command, or another folder to use.
+	Hint string
+}
+
+func (e *TrustError) Error() string { return e.Path + " " + e.Detail + "; " + e.Hint }
+
+// CheckTrusted returns nil if nobody but the agent's user and root can change what a
+// folder holds, or which folder its path leads to: it and all its parents belong to one
+// of them, and neither group nor others may write to them. The group bits cover access
+// control lists, too. Others may write to a parent with the sticky bit, such as /tmp: they
+// cannot replace what is not theirs. No element of the path may be a symbolic link.
+//
+// The folder has to exist; see [CheckTrustedOrNew]. The error is a [*TrustError], or one of
+// package os.
+//
+// The answer stays true: each folder is looked at when all above it are known to be
+// trusted, so that nobody else can replace it afterwards.
+func CheckTrusted(dir string) error { return checkTrusted(dir, false) }
+
+func checkTrusted(dir string, asParent bool) error {
+	whole, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("checking folder %s: %w", dir, Bare(err))
+	}
+	for _, path := range withParents(whole) {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return fmt.Errorf("checking folder %s: %w", path, Bare(err))
+		}
+		if detail, hint := distrust(path, info, whole, asParent || path != whole); detail != "" {
+			return &TrustError{Folder: whole, Path: path, Detail: detail, Hint: hint}
+		}
+	}
+	return nil
+}
+
+// CheckTrustedOrNew is [CheckTrusted] for a folder that may not exist yet: then the
+// nearest parent that exists has to be trusted, as a parent. If that has the sticky bit,
+// somebody else may still be faster to make the folder, so whoever makes it has to call
+// CheckTrusted afterwards.
+func CheckTrustedOrNew(dir string) error {
+	err := checkTrusted(dir, false)
+	for errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+		dir = filepath.Dir(dir)
+		err = checkTrusted(dir, true)
+	}
+	return err
+}
+
+// withParents returns a path and all above it, the root first.
+func withParents(path string) []string {
+	var all []string
+	for end := range path {
+		if path[end] == filepath.Separator && end > 0 {
+			all = append(all, path[:end])
+		}
+	}
+	if path != string(filepath.Separator) {
+		all = append(all, path)
+	}
+	return append([]string{string(filepath.Separator)}, all...)
+}
+
+// distrust says what is wrong with one element of the path of folder, and what to do.
+func distrust(path string, info fs.FileInfo, folder string, isParent bool) (detail, hint string) {
+	uid, _ := ownerOf(info)
+	isSticky := info.Mode()&fs.ModeSticky != 0
+	switch agent := os.Geteuid(); {
+	case info.Mode()&fs.ModeSymlink != 0:
+		to, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return "is a symbolic link that leads nowhere", "use the path of a real folder"
+		}
+		return "is a symbolic link to " + printable(to), "use the path without it: " + printable(filepath.Join(to, strings.TrimPrefix(folder, path)))
+	case !info.IsDir():
+		return "is not a folder", "use the path of a folder"
+	case uid != 0 && uid != agent:
+		owners := "root"
+		if agent != 0 {
+			owners = fmt.Sprintf("root or user %d", agent)
+		}
+		return fmt.Sprintf("belongs to user %d, not to %s", uid, owners), "chown root: " + path
+	case info.Mode().Perm()&0o022 == 0 || isSticky && isParent:
+		return "", ""
+	case isSticky:
+		return fmt.Sprintf("is for everyone to write to (mode %s)", modeText(info)), "use a folder in it: " + filepath.Join(path, "deaddrop")
+	case info.Mode().Perm()&0o002 == 0:
+		return fmt.Sprintf("may be written to by its group (mode %s)", modeText(info)), "chmod go-w " + path
+	default:
+		return fmt.Sprintf("may be written to by every user (mode %s)", modeText(info)), "chmod go-w " + path
+	}
+}
+
+// modeText is a mode as chmod takes it.
+func modeText(info fs.FileInfo) string {
+	mode := uint32(info.Mode().Perm())
+	for bit, special := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if info.Mode()&bit != 0 {
+			mode |= special
+		}
+	}
+	return fmt.Sprintf("%04o", mode)
+}
+
+// printable quotes a path that others chose where it would do something to a terminal.
+func printable(path string) string {
+	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
+		return quoted
+	}
+	return path
+}
