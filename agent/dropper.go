@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
@@ -44,6 +45,7 @@ type dropper struct {
 	owed            []reload.News     // of an earlier run
 	released        []string          // leases of an earlier run, of files that are removed
 	plan            *drop.Plan        // of the folders that are made
+	journal         *journal.Store
 }
 
 // state is a drop and what became of it.
@@ -69,8 +71,9 @@ type state struct {
 
 	inFile   []render.Request // uses of what stands in the file
 	leases   []*watch.Lease   // of what stands in the file
-	filed    record           // what stands in the file, as far as it was issued
-	orphaned record           // what an earlier run has left there
+	filed    journal.Output   // what Vault has issued of what stands in the file
+	orphaned journal.Output   // what an earlier run has left there
+	sum      string           // of the content last rendered, if it holds certificates
 	untold   bool             // services may not have been told of the file yet
 
 	of     *following // the for_each block that it comes from, or nil
@@ -105,6 +108,7 @@ func (d *dropper) setDrops(cfg *config.Config) {
 		d.former[s.key()] = s
 	}
 	d.plan = cfg.Folders()
+	d.openJournal(cfg.StateDir)
 	d.tenant, d.service, d.states, d.byDestination = cfg.Tenant, cfg.Service, nil, map[string]*state{}
 	for _, each := range cfg.Drops {
 		d.add(&state{drop: each, dirty: true})
@@ -139,13 +143,13 @@ func (d *dropper) add(s *state, instead ...*state) {
 	case before != nil:
 		s.found, s.wrote, s.err, s.stale, s.since = before.found, before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-		s.written = before.written
+		s.written, s.sum = before.written, before.sum
 		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
 	case s.env == "":
 		_, missing := os.Stat(s.drop.Destination)
 		s.found = missing == nil
-		s.orphaned = readRecord(s.drop.Destination)
-		s.untold, s.orphaned.Untold = s.orphaned.Untold, false
+		s.orphaned = d.journal.Output(s.drop.Destination)
+		s.untold, s.orphaned.PendingReload = s.orphaned.PendingReload, false
 		if !d.dry {
 			d.tidy(s)
 		}
@@ -273,7 +277,7 @@ func (d *dropper) step(ctx context.Context) []reload.News {
 		case !ok:
 		case g.isEnv():
 			d.setEnviron(r)
-		case d.prepare(g, seen):
+		case d.prepare(r, seen):
 			ready = append(ready, r)
 		}
 	}
@@ -379,15 +383,15 @@ func (e *followError) Error() string {
 func (e *followError) Unwrap() error { return e.err }
 
 // prepare looks at the folder and writes down what the files are about to hold.
-func (d *dropper) prepare(g group, seen map[string]error) bool {
-	for _, s := range g.states {
+func (d *dropper) prepare(r rendered, seen map[string]error) bool {
+	for i, s := range r.states {
 		err := d.mayHold(s, seen)
 		if err == nil {
-			err = d.keepRecord(s)
+			err = d.keepIssued(s, r.contents[i])
 		}
 		if err != nil { // It stays dirty: this may succeed later.
 			d.fail(s, err)
-			d.follow(g, s, err)
+			d.follow(r.group, s, err)
 			return false
 		}
 	}
@@ -566,16 +570,21 @@ func (d *dropper) render(s *state) (render.Result, error) {
 		content, err := s.drop.Encode(dot)
 		return render.Result{Content: content}, err
 	}
-	result, err := s.drop.Template.Execute(render.Input{
-		Secret: lookup, Env: os.LookupEnv, File: s.readFile, Now: time.Now(),
-		Tenant: cmp.Or(s.drop.Key, d.tenant), Key: s.drop.Key, Service: d.service, Dialect: s.drop.Dialect, Dot: dot,
-	})
+	result, err := s.drop.Template.Execute(d.input(s, dot, lookup))
 	s.uses = append(s.uses, result.Uses...)
 	if unread != nil {
 		return render.Result{}, unread
 	}
 	s.lacks = len(result.Missing) > 0
 	return result, err
+}
+
+// input is what the template of a drop is rendered with.
+func (d *dropper) input(s *state, dot *render.Secret, lookup func(render.Request) *render.Secret) render.Input {
+	return render.Input{
+		Secret: lookup, Env: os.LookupEnv, File: s.readFile, Now: time.Now(),
+		Tenant: cmp.Or(s.drop.Key, d.tenant), Key: s.drop.Key, Service: d.service, Dialect: s.drop.Dialect, Dot: dot,
+	}
 }
 
 func isMissing(err error) bool { return errors.Is(err, watch.ErrMissing) }
@@ -630,10 +639,18 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	}
 	s.err, s.wrote, s.gone = nil, true, false
 	issued := d.issuedTo(s)
-	if s.env == "" && issued.isEmpty() && !(s.filed.isEmpty() && s.orphaned.isEmpty()) {
-		_ = record{Untold: s.untold}.write(s.drop.Destination) // What it lists ends by itself.
+	held := !s.filed.IsEmpty() || !s.orphaned.IsEmpty()
+	replaced := !slices.Equal(issued.Contents, s.filed.Contents)
+	s.inFile, s.filed = s.uses, issued
+	s.orphaned.Certificates, s.orphaned.Contents = nil, nil
+	switch {
+	case s.env != "":
+	case issued.IsEmpty() && held:
+		// Leases of an earlier run that are still to be revoked end by themselves.
+		d.journal.SaveOutputs(journal.Output{Destination: s.drop.Destination, PendingReload: s.untold})
+	case replaced:
+		d.journal.SaveOutputs(s.kept())
 	}
-	s.inFile, s.filed, s.orphaned.Certificates = s.uses, issued, nil
 	s.leases = nil
 	for _, r := range s.uses {
 		if l := d.readings[r].Life.Lease; l != nil {

@@ -30,7 +30,6 @@ type following struct {
 	untold    map[string]bool // tenants whose files were removed, of which services may not have been told
 	err       error           // why the tenants are not known, or not anew
 	written   string          // what the record holds
-	unwritten error           // why the record could not be written
 	allAbsent bool            // that no tenant has the secret was said
 }
 
@@ -356,8 +355,8 @@ func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, er
 	}
 	for _, s := range m.states {
 		folder := filepath.Dir(s.drop.Destination)
-		_ = os.Remove(recordPath(s.drop.Destination))
-		d.released = append(d.released, s.orphaned.Leases...)
+		d.journal.RemoveOutput(s.drop.Destination)
+		d.released = append(d.released, d.asked(s, s.orphaned.Leases)...)
 		delete(d.folders, folder)
 		if s.drop.CreateDirs {
 			removeEmpty(folder, f.of.Place)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
@@ -22,6 +23,7 @@ func followingDropper(t *testing.T, grace string) (d *dropper, dir string) {
 	t.Helper()
 	t.Setenv("VAULT_TOKEN", "none-is-asked")
 	dir = t.TempDir()
+	t.Setenv("STATE_DIRECTORY", filepath.Join(dir, "state"))
 	file := filepath.Join(dir, "deaddrop.hcl")
 	require.NoError(t, os.WriteFile(file, []byte(`drop "db" {
   for_each      = "secret/tenant/*"
@@ -42,9 +44,8 @@ func (d *dropper) tenantsAre(names ...any) {
 
 func TestTheLeasesOfATenantThatIsGoneLiveAsLongAsItsFile(t *testing.T) {
 	d, dir := followingDropper(t, "1h")
-	old := record{Leases: []string{"database/creds/demo/old"}}
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, "out"), 0o700))
-	require.NoError(t, old.write(filepath.Join(dir, "out/gone.env")))
+	old := journal.Output{Destination: filepath.Join(dir, "out/gone.env"), Leases: []string{"database/creds/gone/old", "database/creds/demo/another's"}}
+	d.journal.SaveOutputs(old)
 	d.tenantsAre("demo/", "gone/")
 	lease := &watch.Lease{ID: "database/creds/demo/new", TTL: time.Hour}
 	request := render.Read("database/creds/demo")
@@ -70,7 +71,7 @@ func TestTheLeasesOfATenantThatIsGoneLiveAsLongAsItsFile(t *testing.T) {
 	assert.NotContains(t, d.uses(), request)
 	settled = d.settled()
 	assert.Empty(t, settled.InFiles)
-	assert.Equal(t, old.Leases, settled.Orphans)
+	assert.Equal(t, old.Leases[:1], settled.Orphans, "an output has no say in the leases of others")
 	assert.Empty(t, d.settled().Orphans, "it is revoked once")
 }
 
@@ -95,12 +96,12 @@ func TestALostRecordOrAWrongClockRemovesNothing(t *testing.T) {
 	d.tenantsAre("demo")
 	d.step(t.Context())
 	d.tenantsAre()
-	file := keyRecordPath(d.followed[0].of)
-	require.FileExists(t, file)
-	content := `{"pattern":"` + dir + `/out/*.env","present":null,"gone":{"demo":"2999-01-01T00:00:00Z"}}`
-	require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
-	next, _ := followingDropper(t, "1h")
-	next.followed = nil
+	all, err := filepath.Glob(filepath.Join(dir, "state/tenants-*.json"))
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	content := `{"pattern":"` + dir + `/out/*.env","present":null,"departed":{"demo":"2999-01-01T00:00:00Z"}}`
+	require.NoError(t, os.WriteFile(all[0], []byte(content), 0o600))
+	next := newDropperOf(&config.Config{StateDir: filepath.Join(dir, "state")}, slog.New(slog.DiscardHandler), false)
 	f := &following{of: d.followed[0].of, members: map[string]*member{}, untold: map[string]bool{}}
 	next.recall(f)
 	assert.WithinDuration(t, time.Now(), f.members["demo"].gone, time.Minute, "since the future is since now")

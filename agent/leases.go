@@ -2,47 +2,89 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/safefile"
+	"github.com/smarteros/deaddrop/render/secret"
 )
 
 // This file is what a dropper knows of leases and certificates: what was issued
 // for which file, what an earlier run has left there, and what may go.
 
-// keepRecord writes down what the file is about to hold, before it does: what
-// is issued from here on is never forgotten.
-func (d *dropper) keepRecord(s *state) error {
+// openJournal opens the store of what earlier runs have left.
+func (d *dropper) openJournal(stateDir string) {
+	dir, err := journal.Directory(stateDir)
+	if err != nil && !errors.Is(err, journal.ErrNone) {
+		d.log.Warn("state directory cannot be used", "error", err, "hint", journal.Hint)
+	}
+	d.journal = journal.Open(dir, err, d.log)
+	d.journal.ReadOnly = d.dry
+}
+
+// keepIssued writes down what the file is about to hold, before it does: what is issued
+// from here on is not forgotten.
+func (d *dropper) keepIssued(s *state, content []byte) error {
+	s.sum = ""
+	if len(d.issuedTo(s).Certificates) > 0 {
+		s.sum = journal.Sum(content)
+	}
 	next := d.issuedTo(s)
-	all := next.and(s.record())
-	if all.isEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
+	all := next.And(s.kept())
+	if all.IsEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
 		return nil
 	}
-	if s.drop.CreateDirs {
+	if s.drop.CreateDirs && d.journal.IsBeside(s.drop.Destination) {
 		if err := d.plan.Make(filepath.Dir(s.drop.Destination)); err != nil {
 			return err
 		}
 	}
-	return all.write(s.drop.Destination)
+	d.journal.SaveOutputs(all)
+	return nil
 }
 
-// record is what stands beside the file.
-func (s *state) record() record {
-	return s.filed.and(s.orphaned).and(record{Untold: s.untold})
+// kept is what the journal of the output holds.
+func (s *state) kept() journal.Output {
+	return s.filed.And(s.orphaned).And(journal.Output{PendingReload: s.untold})
 }
 
 // issuedTo is what Vault has issued among what the drop uses.
-func (d *dropper) issuedTo(s *state) record {
-	var r record
+func (d *dropper) issuedTo(s *state) journal.Output {
+	o := journal.Output{Destination: s.drop.Destination}
 	for _, request := range s.uses {
-		r.note(request, d.readings[request])
+		note(&o, request, d.readings[request])
 	}
-	return r
+	if len(o.Certificates) > 0 && s.sum != "" {
+		o.Contents = []string{s.sum}
+	}
+	return o
+}
+
+// note adds the reading of a request to a journal.
+func note(o *journal.Output, request render.Request, reading watch.Reading) {
+	switch life := reading.Life; {
+	case reading.Secret == nil:
+	case life.Lease != nil && life.Lease.ID != "":
+		o.Leases = append(o.Leases, life.Lease.ID)
+	case !life.NotAfter.IsZero():
+		serial, _ := reading.Secret.Data.Reveal()["serial_number"].(string)
+		o.Certificates = append(o.Certificates, journal.Certificate{Request: hashOf(request), Serial: plainSerial(serial), Issued: life.Issued})
+	}
+}
+
+func hashOf(r render.Request) string { return journal.Sum([]byte(r.Fingerprint())) }
+
+// plainSerial turns Vault's 0a:1b into a1b.
+func plainSerial(text string) string {
+	return strings.TrimLeft(strings.ReplaceAll(text, ":", ""), "0")
 }
 
 // settled tells which leases stand in files, and which of an earlier run do not
@@ -61,14 +103,48 @@ func (d *dropper) settled() watch.Settled {
 	}
 	out.Orphans, d.released = slices.DeleteFunc(d.released, func(id string) bool { return pending[id] }), nil
 	for _, s := range d.states {
+		var over []string
 		s.orphaned.Leases = slices.DeleteFunc(s.orphaned.Leases, func(id string) bool {
-			if !pending[id] && !slices.Contains(out.Orphans, id) {
-				out.Orphans = append(out.Orphans, id)
+			if !pending[id] {
+				over = append(over, id)
 			}
 			return !pending[id]
 		})
+		for _, id := range d.asked(s, over) {
+			if !slices.Contains(out.Orphans, id) {
+				out.Orphans = append(out.Orphans, id)
+			}
+		}
 	}
 	return out
+}
+
+// asked returns those leases of an earlier run that come from a path that the output
+// asks for. Others are not revoked: whatever a journal says, an output has no say in the
+// leases of others.
+func (d *dropper) asked(s *state, leases []string) []string {
+	if len(leases) == 0 {
+		return nil
+	}
+	uses := s.uses
+	if uses == nil && s.drop.Template != nil {
+		// A tenant that has departed meanwhile was not rendered in this run.
+		result, _ := s.drop.Template.Execute(d.input(s, nil, func(render.Request) *render.Secret { return nil }))
+		uses = result.Uses
+	}
+	if s.drop.Secret != "" {
+		uses = append(slices.Clone(uses), render.Read(s.drop.Secret))
+	}
+	return slices.DeleteFunc(slices.Clone(leases), func(id string) bool {
+		isAsked := slices.ContainsFunc(uses, func(r render.Request) bool {
+			path, _, _ := strings.Cut(r.Path, "?")
+			return strings.HasPrefix(id, strings.Trim(path, "/")+"/")
+		})
+		if !isAsked {
+			d.log.Warn("lease not revoked, its output does not ask for it", "destination", s.drop.Destination, "lease", id)
+		}
+		return !isAsked
+	})
 }
 
 // letGo revokes, at the end of a single run, what stands in no file. What does
@@ -91,6 +167,8 @@ func (d *dropper) letGo(ctx context.Context, reader watch.Reader) {
 	for l := range doomed {
 		if err := l.Revoke(ctx, reader); err != nil {
 			d.log.Warn("a lease that no file holds was not revoked; it ends by itself", "lease", l.ID, "error", err)
+		} else if l.ID != "" {
+			d.log.Info("lease revoked", "lease", l.ID)
 		}
 	}
 	if len(kept) > 0 {
@@ -117,19 +195,44 @@ func (d *dropper) recover(r render.Request, share float64) (watch.Reading, bool)
 	}
 	hash := hashOf(r)
 	var files [][]byte
-	var known []certificate
+	var known []journal.Certificate
 	for _, s := range d.states {
 		for _, c := range s.orphaned.Certificates {
-			if content, err := os.ReadFile(s.drop.Destination); err == nil && c.Request == hash {
+			if c.Request != hash {
+				continue
+			}
+			if content, ok := s.leftByUs(); ok {
 				files, known = append(files, content), append(known, c)
 			}
 		}
 	}
 	for _, c := range known {
-		reading, ok := recoverCertificate(r, c, files, time.Now())
-		if ok && time.Since(c.Issued) < time.Duration(share*float64(reading.Life.NotAfter.Sub(c.Issued))) {
-			return reading, true
+		data, notAfter, ok := c.Recover(files, time.Now())
+		if life := notAfter.Sub(c.Issued); ok && time.Since(c.Issued) < time.Duration(share*float64(life)) {
+			return watch.Reading{
+				Secret: &render.Secret{Path: r.Path, Data: secret.Of(data)},
+				Life:   watch.Life{Issued: c.Issued, NotAfter: notAfter, TTL: life},
+			}, true
 		}
 	}
 	return watch.Reading{}, false
+}
+
+// maxRecovered is the most bytes of a file from which a certificate is recovered.
+const maxRecovered = 32 << 20
+
+// leftByUs reads the file that an earlier run has left. ok is false if its content is not
+// what that run has written: whoever owns the file or its folder may have put a
+// certificate or a key of their own there, or a link to somebody else's.
+func (s *state) leftByUs() (content []byte, ok bool) {
+	folder, err := os.OpenRoot(filepath.Dir(s.drop.Destination))
+	if err != nil {
+		return nil, false
+	}
+	defer func() { _ = folder.Close() }()
+	content, err = safefile.ReadIn(folder, filepath.Base(s.drop.Destination), maxRecovered)
+	if err != nil || !slices.Contains(s.orphaned.Contents, journal.Sum(content)) {
+		return nil, false
+	}
+	return content, true
 }

@@ -35,7 +35,8 @@ func leasedDropper(t *testing.T, settings string) (d *dropper, dir string) {
 	return d, dir
 }
 
-func TestDropper_MakesTheFolderOfARecordForTheReadersOfTheFile(t *testing.T) {
+func TestDropper_MakesTheFolderOfAJournalForTheReadersOfTheFile(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", "/dev/null/none") // So the journal is beside its file.
 	d, dir := leasedDropper(t, "  perms = \"0440\"\n")
 	d.step(t.Context())
 	require.NoError(t, d.err())
@@ -49,7 +50,8 @@ func TestDropper_MakesTheFolderOfARecordForTheReadersOfTheFile(t *testing.T) {
 	assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
 }
 
-func TestDropper_MakesNoFolderForARecordWhereTheDropMayNot(t *testing.T) {
+func TestDropper_MakesNoFolderForAJournalIfTheDropMayNot(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", "/dev/null/none")
 	d, dir := leasedDropper(t, "  create_dest_dirs = false\n")
 	d.step(t.Context())
 	require.ErrorContains(t, d.err(), "folder "+dir+"/a/b does not exist")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
@@ -76,7 +77,7 @@ func writtenAt(files []string) time.Time {
 // change: an agent that ends before they were told leaves it to the next one.
 // Where this cannot be written down, that one does not know.
 func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
-	var notes []drop.File
+	var notes []journal.Output
 	for i, r := range ready {
 		if batch.Pending(unit[i]) == "" {
 			continue
@@ -89,27 +90,25 @@ func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
 			}
 			if !s.untold && len(d.wanted(all, err != nil && s.isFirst())) > 0 {
 				s.untold = true
-				notes = append(notes, d.issuedTo(s).and(s.record()).file(s.drop.Destination))
+				notes = append(notes, d.issuedTo(s).And(s.kept()))
 			}
 		}
 	}
-	for _, result := range drop.Write(notes) {
-		if result.Err != nil {
-			d.log.Debug("that a reload is due cannot be written down", "error", result.Err)
-		}
-	}
+	d.journal.SaveOutputs(notes...)
 }
 
 // noteTold takes back what [dropper.noteUntold] has written of files that nobody
 // is to be told of any more.
 func (d *dropper) noteTold(untold map[string]bool) {
 	d.noteFarewells(untold)
+	var told []journal.Output
 	for _, s := range d.states {
 		if s.untold && s.wrote && !s.dirty && !untold[s.drop.Destination] {
 			s.untold = false
-			_ = s.record().write(s.drop.Destination) // At worst someone is told twice.
+			told = append(told, s.kept())
 		}
 	}
+	d.journal.SaveOutputs(told...)
 }
 
 // wanted are the actions of reloads, for a first time or another.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -33,6 +34,9 @@ func (l *loader) global(all *fileBlock) {
 	l.strict, l.requireTmpfs = value(all.Strict), value(all.RequireTmpfs)
 	cfg.LockMemory = value(all.Mlock)
 	cfg.Once, cfg.PIDFile, cfg.LogFile = value(all.ExitAfterAuth), value(all.PIDFile), value(all.LogFile)
+	if cfg.StateDir = value(all.StateDir); cfg.StateDir != "" && !filepath.IsAbs(cfg.StateDir) {
+		l.at(all.StateDirRange, "state_dir %q is not an absolute path; it begins with /", cfg.StateDir)
+	}
 	// Vault Agent knows names that slog does not.
 	levels := map[string]string{"trace": "debug", "debug": "debug", "info": "info", "notice": "info", "warn": "warn", "warning": "warn", "err": "error", "error": "error"}
 	if text := strings.ToLower(value(all.LogLevel)); text != "" {

@@ -56,6 +56,8 @@ type Config struct {
 	// PIDFile, LogLevel, LogFormat and LogFile are Vault Agent's; "" where they
 	// are not set. Flags win.
 	PIDFile, LogLevel, LogFormat, LogFile string
+	// StateDir is an absolute path; "" for the default, see package journal.
+	StateDir string
 	// Warnings are what the files say that has no effect, or not the expected one.
 	Warnings []Problem
 	// Files are the files and folders that it was read from, templates included.

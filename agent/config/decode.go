@@ -33,6 +33,8 @@ type fileBlock struct {
 	LogFormat      *string   `hcl:"log_format,optional"`
 	LogFormatRange hcl.Range `hcl:"log_format,attr_value_range"`
 	LogFile        *string   `hcl:"log_file,optional"`
+	StateDir       *string   `hcl:"state_dir,optional"`
+	StateDirRange  hcl.Range `hcl:"state_dir,attr_value_range"`
 
 	// What Vault Agent has and this agent does not.
 	Cache                  []ignoredBlock `hcl:"cache,block"`

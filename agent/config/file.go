@@ -179,6 +179,9 @@ func (l *loader) merge(all *fileBlock, more fileBlock) {
 	last(&all.ExitAfterAuth, more.ExitAfterAuth)
 	last(&all.PIDFile, more.PIDFile)
 	last(&all.LogFile, more.LogFile)
+	if last(&all.StateDir, more.StateDir) {
+		all.StateDirRange = more.StateDirRange
+	}
 	if last(&all.LogLevel, more.LogLevel) {
 		all.LogLevelRange = more.LogLevelRange
 	}

@@ -46,6 +46,7 @@ func (c *Config) String() string {
 	p.set("log_level", c.LogLevel)
 	p.set("log_format", c.LogFormat)
 	p.set("log_file", c.LogFile)
+	p.set("state_dir", c.StateDir)
 	for _, l := range c.Listeners {
 		p.listener(l)
 	}

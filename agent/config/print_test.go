@@ -131,6 +131,7 @@ func (a *author) file() {
 	a.may(f, "log_level", `"trace"`, `"notice"`, `"ERR"`)
 	a.may(f, "log_format", `"standard"`, `"json"`)
 	a.may(f, "log_file", a.hostile())
+	a.may(f, "state_dir", `"/var/lib/${"a b"}"`)
 	a.may("names", "tenant", `"demo"`)
 	a.may("names", "service", `"nexa"`)
 	a.ignored(f)

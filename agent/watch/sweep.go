@@ -343,7 +343,7 @@ func (s *sweep) revoked(r *revocation) {
 	}
 	switch {
 	case r.err == nil:
-		s.w.log.Debug("revoked a lease that no file holds any more", "lease", r.lease.ID)
+		s.w.log.Info("lease revoked", "lease", r.lease.ID)
 	case errors.Is(r.err, session.ErrDenied) && !s.denied:
 		s.denied = true
 		s.w.log.Warn("leases that no file holds any more cannot be revoked", "lease", r.lease.ID, "error", r.err)

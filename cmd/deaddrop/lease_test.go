@@ -298,7 +298,7 @@ func TestALeaseIsRevokedWhenNoDropUsesItAnyMore(t *testing.T) {
 	d.rig.write("deaddrop.hcl", d.Login(d.dir)+interval+static)
 	d.eventually("the template has changed", func() bool { return d.rig.read("db.url") == "1" })
 	d.eventually("the lease is revoked", func() bool { return !d.pg.CanLogin(user, password) })
-	assert.NoFileExists(t, d.path(".db.url.deaddrop"))
+	assert.Empty(t, d.journal("db.url"))
 	p.stop()
 	assert.Empty(t, d.Tokens())
 }

@@ -127,9 +127,21 @@ func (r *rig) command(args ...string) *exec.Cmd {
 		leaktest.Command(r.t, cmd, r.secretIDs()...)
 	}
 	// With -race a program else sleeps for a second as it ends.
-	cmd.Env = append([]string{"TEST_BE=deaddrop", "GORACE=atexit_sleep_ms=20"}, r.env...)
+	cmd.Env = append([]string{"TEST_BE=deaddrop", "GORACE=atexit_sleep_ms=20", "STATE_DIRECTORY=" + r.path("state")}, r.env...)
 	cmd.Dir = r.dir
 	return cmd
+}
+
+// journal returns what the agent keeps of a file for its next start, or "".
+func (r *rig) journal(file string) string {
+	r.t.Helper()
+	all, err := filepath.Glob(r.path("state/" + file + "-*.json"))
+	require.NoError(r.t, err)
+	if len(all) == 0 {
+		return ""
+	}
+	content, _ := os.ReadFile(all[0]) // It may have been removed meanwhile.
+	return string(content)
 }
 
 // deaddrop runs to the end and returns what was logged, and the exit code.
@@ -447,7 +459,7 @@ drop "json" {
 	assert.Equal(t, "xx", r.read("hups"), "one signal for two files, none for the first drop or for the same content")
 	entries, err := os.ReadDir(r.dir)
 	require.NoError(t, err)
-	assert.Len(t, entries, 7, "config, ids, two files, pid file, count; nothing else: %v", entries)
+	assert.Len(t, entries, 8, "config, ids, two files, pid file, count, state directory; nothing else: %v", entries)
 }
 
 func TestRunNoticesNewTemplatesAndConfigurations(t *testing.T) {

@@ -52,7 +52,7 @@ set "nexa" {
 	r.eventually("the status tells it", func() bool { return strings.Contains(p.log(), `"state":"stale"`) })
 	put("KEY", "4")
 	r.eventually("the next change is tried", func() bool { return r.read("nexa/nexa.conf") == marker+"4" })
-	r.eventually("nobody is left to be told", func() bool { return r.read("nexa/.nexa.env.deaddrop")+r.read("nexa/.nexa.conf.deaddrop") == "" })
+	r.eventually("nobody is left to be told", func() bool { return r.journal("nexa.env")+r.journal("nexa.conf") == "" })
 	r.eventually("the service has heard of it", func() bool { return r.read("hups") == "xx" })
 	p.stop()
 	assert.Equal(t, 1, strings.Count(p.log(), "drop failed"), "it was said once")

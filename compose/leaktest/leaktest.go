@@ -93,7 +93,7 @@ func Process(t testing.TB, pid int, more ...string) {
 }
 
 // Leftovers fails the test where a file that the agent keeps for itself holds a
-// secret: a temporary one, a hidden companion, or a log.
+// secret: a temporary one, a journal, or a log.
 func Leftovers(t testing.TB, dir string) {
 	t.Helper()
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -107,7 +107,10 @@ func Leftovers(t testing.TB, dir string) {
 	})
 }
 
+// journals are the names of files in a state directory.
+var journals = regexp.MustCompile(`-[0-9a-f]{24}\.json$`)
+
 func isOwn(name string) bool {
-	return strings.HasPrefix(name, ".deaddrop-") || strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".deaddrop") ||
+	return journals.MatchString(name) || strings.HasPrefix(name, ".deaddrop-") || strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".deaddrop") ||
 		filepath.Ext(name) == ".log" || filepath.Ext(name) == ".pid"
 }

@@ -51,7 +51,7 @@ func TestProcessesAndLeftoversAreSearched(t *testing.T) {
 		_ = in.Close()
 		_ = cmd.Wait()
 	}
-	for name, own := range map[string]bool{".deaddrop-1": true, ".nexa.env.deaddrop": true, "agent.log": true, "nexa.env": false} {
+	for name, own := range map[string]bool{".deaddrop-1": true, ".nexa.env.deaddrop": true, "nexa.env-0123456789abcdef01234567.json": true, "nexa.json": false, "agent.log": true, "nexa.env": false} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(vaulttest.Marker()), 0o600))
 		s := &seen{TB: t}

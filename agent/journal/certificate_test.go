@@ -1,4 +1,4 @@
-package agent
+package journal
 
 import (
 	"crypto/ecdsa"
@@ -8,37 +8,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/smarteros/deaddrop/render"
 )
-
-func TestARecordIsKeptBesideItsFileAndHoldsNoSecret(t *testing.T) {
-	destination := filepath.Join(t.TempDir(), "db.env")
-	r := record{Leases: []string{"database/creds/app/1"}, Certificates: []certificate{{Request: "00", Serial: "a1", Issued: time.Unix(1, 0).UTC()}}}
-	require.NoError(t, r.write(destination))
-	assert.Equal(t, r, readRecord(destination))
-	info, err := os.Stat(filepath.Join(filepath.Dir(destination), ".db.env.deaddrop"))
-	require.NoError(t, err)
-	assert.Equal(t, os.FileMode(0o600), info.Mode())
-
-	more := r.and(record{Leases: []string{"database/creds/app/2", "database/creds/app/1"}, Certificates: r.Certificates})
-	assert.Equal(t, []string{"database/creds/app/1", "database/creds/app/2"}, more.Leases)
-	assert.Len(t, more.Certificates, 1)
-
-	require.NoError(t, record{}.write(destination))
-	assert.NoFileExists(t, recordPath(destination))
-	require.NoError(t, record{}.write(destination), "there is nothing to remove")
-	require.NoError(t, os.WriteFile(recordPath(destination), []byte(`{"leases": [`), 0o600))
-	assert.True(t, readRecord(destination).isEmpty(), "a broken one is none")
-}
 
 // authority signs certificates as Vault's PKI does.
 type authority struct {
@@ -74,16 +50,16 @@ func (a authority) issue(t testing.TB, from, to time.Time) (cert, key string) {
 	return text(&pem.Block{Type: "CERTIFICATE", Bytes: der}), text(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
 }
 
-func TestACertificateIsRecoveredOnlyAsAWholeAndValidSet(t *testing.T) {
+func TestCertificate_IsRecoveredOnlyAsAWholeAndValidSet(t *testing.T) {
 	now := time.Now()
 	root, other := newAuthority(t), newAuthority(t)
 	cert, key := root.issue(t, now.Add(-time.Hour), now.Add(time.Hour))
 	_, otherKey := root.issue(t, now.Add(-time.Hour), now.Add(time.Hour))
 	over, overKey := root.issue(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
 	early, earlyKey := root.issue(t, now.Add(time.Hour), now.Add(2*time.Hour))
-	known := certificate{Serial: "a1", Issued: now.Add(-time.Hour)}
+	known := Certificate{Serial: "a1", Issued: now.Add(-time.Hour)}
 	for name, tc := range map[string]struct {
-		known certificate
+		known Certificate
 		files []string
 		found bool
 	}{
@@ -97,8 +73,8 @@ func TestACertificateIsRecoveredOnlyAsAWholeAndValidSet(t *testing.T) {
 		"with another authority":      {known, []string{cert, key, other.pem()}, false},
 		"ended":                       {known, []string{over, overKey, root.pem()}, false},
 		"not begun":                   {known, []string{early, earlyKey, root.pem()}, false},
-		"with another serial number":  {certificate{Serial: "a2", Issued: known.Issued}, []string{cert, key, root.pem()}, false},
-		"issued after its end":        {certificate{Serial: "a1", Issued: now.Add(3 * time.Hour)}, []string{cert, key, root.pem()}, false},
+		"with another serial number":  {Certificate{Serial: "a2", Issued: known.Issued}, []string{cert, key, root.pem()}, false},
+		"issued after its end":        {Certificate{Serial: "a1", Issued: now.Add(3 * time.Hour)}, []string{cert, key, root.pem()}, false},
 		"of files that hold nonsense": {known, []string{"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----", ""}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,10 +82,9 @@ func TestACertificateIsRecoveredOnlyAsAWholeAndValidSet(t *testing.T) {
 			for _, f := range tc.files {
 				files = append(files, []byte(f))
 			}
-			reading, found := recoverCertificate(render.Read("pki/issue/web"), tc.known, files, now)
+			data, _, found := tc.known.Recover(files, now)
 			require.Equal(t, tc.found, found)
 			if found {
-				data := reading.Secret.Data.Reveal()
 				assert.Equal(t, cert, data["certificate"])
 				assert.Equal(t, key, data["private_key"])
 				assert.Equal(t, root.pem(), data["issuing_ca"])
@@ -118,14 +93,14 @@ func TestACertificateIsRecoveredOnlyAsAWholeAndValidSet(t *testing.T) {
 	}
 }
 
-func FuzzRecoverCertificateNeverPanics(f *testing.F) {
+func FuzzCertificate_RecoverNeverPanics(f *testing.F) {
 	root := newAuthority(f)
 	now := time.Now()
 	cert, key := root.issue(f, now.Add(-time.Hour), now.Add(time.Hour))
 	f.Add([]byte(cert+"\n"+key), []byte(root.pem()))
 	f.Add([]byte(`{"leases": ["a"]}`), []byte(strings.ReplaceAll(cert, "\n", `\n`)))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
-		reading, found := recoverCertificate(render.Read("x"), certificate{Serial: "a1", Issued: now.Add(-time.Hour)}, [][]byte{one, two}, now)
-		assert.Equal(t, found, reading.Secret != nil)
+		data, _, found := Certificate{Serial: "a1", Issued: now.Add(-time.Hour)}.Recover([][]byte{one, two}, now)
+		assert.Equal(t, found, data != nil)
 	})
 }

@@ -1,0 +1,107 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/smarteros/deaddrop/render/drop"
+)
+
+// SystemDirectory is the state directory of an agent that runs as root, and that of an
+// image or a package which has made it for the agent's user.
+const SystemDirectory = "/var/lib/deaddrop"
+
+// Directory returns the state directory of an agent: the configured one, that of systemd
+// ($STATE_DIRECTORY), [SystemDirectory], or that of the user ($XDG_STATE_HOME/deaddrop,
+// or ~/.local/state/deaddrop). It need not exist yet.
+//
+// A directory counts only if the agent's user alone can write to it and to its parents.
+// One that the configuration or systemd names is not replaced by another: the error says
+// why it cannot be used. If nobody names one and none can be used, the error says so,
+// and wraps [ErrNone].
+func Directory(configured string) (string, error) {
+	if configured != "" {
+		return named(configured, "state_dir")
+	}
+	// systemd separates several by a colon.
+	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" {
+		return named(first, "$STATE_DIRECTORY")
+	}
+	var reasons []error
+	for _, path := range defaults() {
+		err := check(path)
+		if err == nil {
+			return path, nil
+		}
+		reasons = append(reasons, err)
+	}
+	return "", fmt.Errorf("%w: %w", ErrNone, errors.Join(reasons...))
+}
+
+// ErrNone is the error if no default state directory can be used.
+var ErrNone = errors.New("no state directory")
+
+func named(path, by string) (string, error) {
+	if err := check(path); err != nil {
+		return "", fmt.Errorf("%s: %w", by, err)
+	}
+	return path, nil
+}
+
+func defaults() []string {
+	paths := []string{SystemDirectory}
+	if home := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(home) {
+		return append(paths, filepath.Join(home, "deaddrop"))
+	}
+	// The default of the XDG Base Directory Specification.
+	if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+		return append(paths, filepath.Join(home, ".local/state/deaddrop"))
+	}
+	return paths
+}
+
+// check reports whether the agent alone can write to a directory, or can make it.
+func check(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%s: not an absolute path", path)
+	}
+	if err := checkOwn(path); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	there := drop.Nearest(path)
+	if err := unix.Faccessat(unix.AT_FDCWD, there, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("%s: not writable: %w", there, err)
+	}
+	return nil
+}
+
+// checkOwn reports whether the agent alone can write to a directory, or to the parent in
+// which it is to be made. A link on the way is in order, as it is for systemd's
+// DynamicUser=: it can only lead to another directory of the agent's own.
+func checkOwn(dir string) error {
+	there := drop.Nearest(dir)
+	resolved, err := filepath.EvalSymlinks(there)
+	if err != nil {
+		return err
+	}
+	return drop.CheckTrustedOrNew(filepath.Join(resolved, strings.TrimPrefix(dir, there)))
+}
+
+// makeDirectory makes a state directory that does not exist yet.
+func makeDirectory(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if err := check(path); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return check(path) // Somebody else may have been faster.
+}

@@ -1,0 +1,367 @@
+// Package journal keeps what must survive a restart of the agent: which leases and
+// certificates a file holds, which reloads are still pending, and which tenants have
+// files. It keeps no secret.
+//
+// The agent believes a journal, so nobody else may write one. Journals are in the state
+// directory (see [Directory]), one file per output. If there is no such directory, the
+// journal of an output is a hidden file beside it, but only in a directory to which, like
+// its parents, the agent alone can write. Otherwise nothing is kept.
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/safefile"
+)
+
+// maxSize is the most bytes of a journal: enough for 100,000 tenants.
+const maxSize = 16 << 20
+
+// Output is what the agent keeps of one output.
+type Output struct {
+	// Destination is the path of the file. It is kept as an absolute one.
+	Destination string `json:"destination"`
+	// Contents are the SHA-256 sums of what the file holds, or is about to hold. They
+	// are kept of a file that holds certificates.
+	Contents []string `json:"contents,omitempty"`
+	// Leases are the ids of the leases that the file holds, or held just before.
+	Leases       []string      `json:"leases,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+	// PendingReload says that a reload after the last change may not have happened.
+	PendingReload bool `json:"pending_reload,omitempty"`
+}
+
+// Certificate is one that the file holds.
+type Certificate struct {
+	// Request is the hash of the request that it answers.
+	Request string `json:"request"`
+	// Serial is the serial number in hexadecimal.
+	Serial string    `json:"serial"`
+	Issued time.Time `json:"issued"`
+}
+
+// IsEmpty reports whether there is nothing to keep.
+func (o Output) IsEmpty() bool {
+	return len(o.Leases)+len(o.Certificates) == 0 && !o.PendingReload
+}
+
+// And returns the union of two journals of the same output.
+func (o Output) And(other Output) Output {
+	joined := o
+	joined.Contents = union(o.Contents, other.Contents)
+	joined.Leases = union(o.Leases, other.Leases)
+	joined.PendingReload = o.PendingReload || other.PendingReload
+	joined.Certificates = slices.Clone(o.Certificates)
+	for _, c := range other.Certificates {
+		if !slices.ContainsFunc(joined.Certificates, func(x Certificate) bool { return x.Serial == c.Serial }) {
+			joined.Certificates = append(joined.Certificates, c)
+		}
+	}
+	return joined
+}
+
+func union(a, b []string) []string {
+	all := slices.Clone(a)
+	for _, each := range b {
+		if !slices.Contains(all, each) {
+			all = append(all, each)
+		}
+	}
+	return all
+}
+
+// Sum is the hash by which [Output.Contents] names content.
+func Sum(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+// Tenants is what the agent keeps of the tenants of a for_each block. Without it the
+// next agent would not know which files belong to tenants that have departed meanwhile.
+type Tenants struct {
+	// Pattern is the destination of the block, with placeholders.
+	Pattern string   `json:"pattern"`
+	Present []string `json:"present"`
+	// Departed are the tenants whose grace period runs, and since when.
+	Departed map[string]time.Time `json:"departed,omitempty"`
+	// SideFiles are the other files that templates have written, by tenant.
+	SideFiles map[string][]string `json:"side_files,omitempty"`
+	// PendingReloads are the tenants whose files are removed, and whose reloads may not
+	// have happened.
+	PendingReloads []string `json:"pending_reloads,omitempty"`
+}
+
+// Store reads and writes journals.
+type Store struct {
+	// ReadOnly keeps the store from removing what it does not believe.
+	ReadOnly bool
+
+	dir     string // "" if there is none
+	err     error  // why there is none
+	log     *slog.Logger
+	beside  map[string]error // by folder: why no journal may be in it
+	problem string           // that was logged last
+}
+
+// Open returns the store in a state directory. A problem is the error of [Directory] if
+// dir is "".
+func Open(dir string, problem error, log *slog.Logger) *Store {
+	return &Store{dir: dir, err: problem, log: log, beside: map[string]error{}}
+}
+
+// file is where a journal is.
+type file struct {
+	// path is in the state directory, or beside the output; "" if no journal can be kept.
+	path string
+	// beside is where the journal is, or an older version has left it, if there is no
+	// state directory.
+	beside string
+}
+
+func (s *Store) output(destination string) file {
+	destination = absolute(destination)
+	return s.file(filepath.Base(destination), destination, besidePath(destination))
+}
+
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path
+}
+
+func besidePath(destination string) string {
+	return filepath.Join(filepath.Dir(destination), "."+filepath.Base(destination)+".deaddrop")
+}
+
+// tenants is the journal of a for_each block. No output of a tenant has one of this
+// name: a tenant id has no plus sign.
+func (s *Store) tenants(pattern, place string) file {
+	return s.file("tenants", pattern, filepath.Join(place, ".each+"+Sum([]byte(pattern))[:12]+".deaddrop"))
+}
+
+// file names a journal in the state directory by the hash of its key, behind a name for
+// humans.
+func (s *Store) file(name, key, beside string) file {
+	switch {
+	case s.dir != "":
+		name = strings.TrimLeft(name[:min(len(name), 100)], ".") // File systems allow 255 bytes.
+		return file{filepath.Join(s.dir, name+"-"+Sum([]byte(key))[:24]+".json"), beside}
+	case s.checkBeside(filepath.Dir(beside)) == nil:
+		return file{beside, beside}
+	}
+	return file{"", beside}
+}
+
+// checkBeside reports whether journals may be in a folder of outputs.
+func (s *Store) checkBeside(folder string) error {
+	err, known := s.beside[folder]
+	if !known {
+		err = checkOwn(folder)
+		if _, missing := os.Lstat(folder); missing == nil {
+			s.beside[folder] = err
+		}
+	}
+	return err
+}
+
+// IsBeside reports whether the journal of an output is in the output's own folder,
+// which must exist before it is saved.
+func (s *Store) IsBeside(destination string) bool {
+	at := s.output(destination)
+	return at.path != "" && at.path == at.beside
+}
+
+// Output returns the journal of an output. It is empty if there is none that can be
+// believed: a lease then ends by itself, and a certificate is issued anew.
+func (s *Store) Output(destination string) Output {
+	var old struct {
+		Output
+		Untold bool `json:"untold"` // until journals had a state directory
+	}
+	if !s.load(s.output(destination), &old) || old.Destination != absolute(destination) && old.Destination != "" {
+		return Output{Destination: destination}
+	}
+	old.Destination, old.PendingReload = destination, old.PendingReload || old.Untold
+	return old.Output
+}
+
+// Tenants returns the journal of a for_each block; ok is false if there is none that
+// can be believed.
+func (s *Store) Tenants(pattern, place string) (t Tenants, ok bool) {
+	var old struct {
+		Tenants
+		Gone   map[string]time.Time `json:"gone"` // until journals had a state directory, like those below
+		Sides  map[string][]string  `json:"sides"`
+		Untold []string             `json:"untold"`
+	}
+	if !s.load(s.tenants(pattern, place), &old) || old.Pattern != pattern {
+		return Tenants{}, false
+	}
+	t = old.Tenants
+	if t.Departed == nil {
+		t.Departed = old.Gone
+	}
+	if t.SideFiles == nil {
+		t.SideFiles = old.Sides
+	}
+	t.PendingReloads = append(t.PendingReloads, old.Untold...)
+	return t, true
+}
+
+// load reads a journal from where it is, or from where an older version has left it.
+func (s *Store) load(at file, into any) bool {
+	for _, path := range []string{at.path, at.beside} {
+		if path == "" {
+			continue
+		}
+		content, err := s.read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = json.Unmarshal(content, into)
+		}
+		if err != nil {
+			s.log.Warn("journal ignored", "file", path, "error", err)
+			s.removeOwn(path)
+		}
+		return err == nil
+	}
+	return false
+}
+
+// removeOwn removes a journal that is not believed, or that stands in the state directory
+// by now. One of somebody else is left alone.
+func (s *Store) removeOwn(path string) {
+	info, err := os.Lstat(path)
+	if err != nil || s.ReadOnly {
+		return
+	}
+	if uid, _ := drop.OwnerOf(info); uid == os.Geteuid() {
+		_, _ = drop.Remove(path)
+	}
+}
+
+// read reads a journal that nobody else can have written.
+func (s *Store) read(path string) ([]byte, error) {
+	dir := filepath.Dir(path)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	if _, err := root.Lstat(filepath.Base(path)); err != nil {
+		return nil, err // Most often there is none.
+	}
+	if dir != s.dir {
+		if err := s.checkBeside(dir); err != nil {
+			return nil, fmt.Errorf("somebody else may have written it: %w", err)
+		}
+	}
+	f, info, err := safefile.OpenNoFollowIn(root, filepath.Base(path))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	if uid, _ := drop.OwnerOf(info); uid != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("somebody else may have written it: owner %d, mode %04o", uid, info.Mode().Perm())
+	}
+	return safefile.ReadOpen(f, info, path, maxSize)
+}
+
+// SaveOutputs writes journals of outputs, and removes those of outputs that have nothing
+// to keep.
+func (s *Store) SaveOutputs(outputs ...Output) {
+	var files []drop.File
+	for _, o := range outputs {
+		o.Destination = absolute(o.Destination)
+		at := s.output(o.Destination)
+		if o.IsEmpty() {
+			s.remove(at)
+			continue
+		}
+		files = append(files, s.encode(at, o)...)
+		defer s.moved(at)
+	}
+	s.write(files)
+}
+
+// SaveTenants writes the journal of a for_each block.
+func (s *Store) SaveTenants(place string, t Tenants) {
+	at := s.tenants(t.Pattern, place)
+	s.write(s.encode(at, t))
+	s.moved(at)
+}
+
+// RemoveOutput removes the journal of an output that is no more.
+func (s *Store) RemoveOutput(destination string) { s.remove(s.output(destination)) }
+
+func (s *Store) encode(at file, v any) []drop.File {
+	if at.path == "" {
+		s.warn("no state directory, nothing is kept for the next start", s.err)
+		return nil
+	}
+	content, _ := json.Marshal(v) // It has nothing that could fail.
+	return []drop.File{{Path: at.path, Content: append(content, '\n'), Mode: 0o600}}
+}
+
+func (s *Store) write(files []drop.File) {
+	if len(files) == 0 {
+		return
+	}
+	if s.dir != "" {
+		if err := makeDirectory(s.dir); err != nil {
+			s.warn("journal cannot be written", err)
+			return
+		}
+	}
+	for _, result := range drop.Write(files) {
+		if result.Err != nil {
+			s.warn("journal cannot be written", result.Err)
+			return
+		}
+	}
+	s.problem = ""
+}
+
+// moved removes what an older version has left beside an output.
+func (s *Store) moved(at file) {
+	if at.path != at.beside {
+		s.removeOwn(at.beside)
+	}
+}
+
+func (s *Store) remove(at file) {
+	s.moved(at)
+	if at.path == "" {
+		return
+	}
+	if _, err := drop.Remove(at.path); err != nil {
+		s.warn("journal cannot be removed", err)
+	}
+}
+
+// warn logs a problem once.
+func (s *Store) warn(message string, err error) {
+	if err == nil || s.problem == message+err.Error() {
+		return
+	}
+	s.problem = message + err.Error()
+	s.log.Warn(message, "error", err, "hint", Hint)
+}
+
+// Hint says how to give the agent a state directory.
+const Hint = "set state_dir to a directory that the agent alone can write to, or mount a volume at " + SystemDirectory
