@@ -159,8 +159,6 @@ func TestLoadNamesPlaceMistakeAndTheNearestName(t *testing.T) {
 		"URL without scheme":        {"vault {\n  address = \"vault:8200\"\n}\n" + login + drop + "}", `deaddrop.hcl:2:13: address "vault:8200" is not a URL; write one such as "https://vault.example:8200"`},
 		"URL of a wrong scheme":     {"vault {\n  address = \"ftp://u:" + marker + "@vault\"\n}\n" + login + drop + "}", `deaddrop.hcl:2:13: address "ftp://u:xxxxx@vault" has the scheme "ftp"`},
 		"URL that does not parse":   {"vault {\n  address = \"http://u:" + marker + "@va ult:x\"\n}\n" + login + drop + "}", `deaddrop.hcl:2:13: address "[redacted]@va ult:x" is not a URL`},
-		"destination is a link":     {login + "drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"link.env\"\n}", `deaddrop.hcl:8:17: destination link.env is a symbolic link: refused`},
-		"destination is a folder":   {login + "drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"dir\"\n}", `deaddrop.hcl:8:17: destination dir is a folder: refused`},
 		"destination ends in /":     {login + "drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"x/\"\n}", `deaddrop.hcl:8:17: destination x/ is a folder; name a file in it`},
 		"secret with ..":            {login + "drop \"n\" {\n  secret = \"secret/../a\"\n  destination = \"x\"\n}", `deaddrop.hcl:7:12: secret "secret/../a" is not a path`},
 		"secret without path":       {login + "drop \"n\" {\n  secret = \"secret\"\n  destination = \"x\"\n}", `deaddrop.hcl:7:12: secret "secret" names a mount only`},
@@ -257,6 +255,17 @@ func TestWarnings_ComeInTheOrderOfTheFiles(t *testing.T) {
 		}
 		assert.Equal(t, []string{"a.hcl:1", "a.hcl:2", "a.hcl:3", "deaddrop.hcl:1", "deaddrop.hcl:2", "deaddrop.hcl:3", "deaddrop.hcl:4", "deaddrop.hcl:5",
 			"deaddrop.hcl:6", "deaddrop.hcl:7", "deaddrop.hcl:10", "deaddrop.hcl:11", "deaddrop.hcl:12"}, places)
+	}
+}
+
+// Whoever owns the folder of one destination must not keep the agent from starting.
+func TestLoad_WarnsOfADestinationThatCannotBeReplaced(t *testing.T) {
+	folder(t)
+	for destination, want := range map[string]string{"link.env": "is a symbolic link: refused; name the file that it points to", "dir": "is a folder: refused; name a file in it"} {
+		cfg, err := load(t, login+"drop \"n\" {\n  secret = \"secret/a\"\n  destination = \""+destination+"\"\n}")
+		require.NoError(t, err)
+		require.Len(t, cfg.Warnings, 1)
+		assert.Equal(t, "deaddrop.hcl:8:17: destination "+destination+" "+want, cfg.Warnings[0].String())
 	}
 }
 

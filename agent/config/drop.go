@@ -192,7 +192,8 @@ func (l *loader) destination(path string, at hcl.Range) {
 		return // In a set the destination is a link, rightly.
 	}
 	if err := drop.Check(path); err != nil {
-		l.at(at, "destination %s", err)
+		// Whoever owns the folder may have put it there, and must not stop the others.
+		l.warn(at, "destination %s", err)
 	}
 	l.claim(path, at)
 }
