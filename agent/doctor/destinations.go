@@ -57,6 +57,7 @@ func (e *exam) destinations() {
 			e.shutOut(t)
 		}
 	}
+	e.state(places)
 }
 
 // targets are the files, and their folders in the order of the files.

@@ -92,6 +92,10 @@ func checkOwn(dir string) error {
 	return drop.CheckTrustedOrNew(filepath.Join(resolved, strings.TrimPrefix(dir, there)))
 }
 
+// CheckBeside returns nil if journals may be beside outputs in a folder, because the agent
+// alone can write to it and to its parents. The folder need not exist yet.
+func CheckBeside(folder string) error { return checkOwn(folder) }
+
 // makeDirectory makes a state directory that does not exist yet.
 func makeDirectory(path string) error {
 	if _, err := os.Lstat(path); err == nil {

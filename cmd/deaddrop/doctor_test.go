@@ -112,10 +112,11 @@ const allIsWell = `✓ config      deaddrop.hcl: valid, with 2 drops
 ✓ folder      MEMORY/new: is made in MEMORY, and in memory (tmpfs)
 ✓ file        MEMORY/url: not there yet; will have mode 0600
 ✓ file        MEMORY/new/nexa.env: not there yet; will have mode 0440
+✓ state       DIR/state: only user 0 can write to it
 ✓ check       true: the program is there; not run
 ✓ reload      SIGHUP to the process in service.pid: could be told now; not done
 
-All is well: 19 in order.
+All is well: 20 in order.
 `
 
 func TestDoctorSaysALineForAllThatIsWell(t *testing.T) {

@@ -1,0 +1,27 @@
+package doctor
+
+import (
+	"errors"
+
+	"github.com/smarteros/deaddrop/agent/journal"
+)
+
+// state checks that the agent has somewhere to keep leases, pending reloads and tenants
+// for its next start.
+func (e *exam) state(places []place) {
+	dir, err := journal.Directory(e.cfg.StateDir)
+	switch {
+	case err == nil:
+		e.ok("state", dir, "only user %s can write to it", me())
+	case !errors.Is(err, journal.ErrNone):
+		e.warn("state", "directory", err.Error()+", so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
+	default:
+		for _, p := range places {
+			if journal.CheckBeside(p.path) != nil {
+				e.warn("state", "directory", "there is none, so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
+				return
+			}
+		}
+		e.ok("state", "directory", "there is none, and files keep their state in hidden files beside them")
+	}
+}
