@@ -155,7 +155,7 @@ type process struct {
 func start(dir, name, program string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...), lines: make(chan string, 1000), ended: make(chan struct{})}
 	p.cmd.Dir = dir
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "STATE_DIRECTORY=" + filepath.Join(dir, "state")}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
