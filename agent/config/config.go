@@ -111,6 +111,9 @@ type Vault struct {
 	ClientKey     string
 	TLSServerName string
 	TLSSkipVerify bool
+	// AllowRedirectsTo are the hosts, as host:port, to which Vault may redirect a request
+	// besides its own address. There is no variable for them.
+	AllowRedirectsTo []string
 }
 
 // Auth says how to log in.

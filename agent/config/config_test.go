@@ -323,3 +323,24 @@ func FuzzLoadNeverPanics(f *testing.F) {
 		}
 	})
 }
+
+func TestVault_TakesHostsThatItMayRedirectTo(t *testing.T) {
+	const vault = "vault {\n  allow_redirects_to = [%q]\n}\n"
+	const drop = "drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"n.env\"\n}\n"
+	folder(t)
+	for _, to := range []string{"vault-2.example:8200", "[::1]:8200", "10.0.0.1:443"} {
+		cfg, err := load(t, fmt.Sprintf(vault, to)+login+drop)
+		require.NoError(t, err)
+		assert.Equal(t, []string{to}, cfg.Vault.AllowRedirectsTo)
+	}
+	for to, example := range map[string]string{
+		"vault-2": "vault-2.example:8200", "": "vault-2.example:8200", ":8200": "vault-2.example:8200", "vault:0": "vault-2.example:8200",
+		"vault:http": "vault-2.example:8200", "*.example:8200": "vault-2.example:8200", "u:" + marker + "@vault:8200": "vault-2.example:8200",
+		"https://vault-2:8200": "vault-2:8200", "https://vault-2/": "vault-2:443",
+	} {
+		_, err := load(t, fmt.Sprintf(vault, to)+login+drop)
+		require.ErrorContains(t, err, "deaddrop.hcl:2:24: allow_redirects_to: ", to)
+		require.ErrorContains(t, err, " is not a host and its port; write one such as \""+example+"\"", to)
+		assert.NotContains(t, err.Error(), marker)
+	}
+}

@@ -66,6 +66,9 @@ type vaultBlock struct {
 	TLSSkipVerify bool      `hcl:"tls_skip_verify,optional"`
 	DefRange      hcl.Range `hcl:",def_range"`
 
+	AllowRedirectsTo      []string  `hcl:"allow_redirects_to,optional"`
+	AllowRedirectsToRange hcl.Range `hcl:"allow_redirects_to,attr_value_range"`
+
 	Retry []ignoredBlock `hcl:"retry,block"`
 }
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -171,7 +173,8 @@ func (l *loader) vault(b *vaultBlock) {
 		if address == "" {
 			address, at, source = b.Address, b.AddressRange, "address"
 		}
-		l.cfg.Vault = Vault{b.Address, b.Namespace, b.CACert, b.CAPath, b.ClientCert, b.ClientKey, b.TLSServerName, b.TLSSkipVerify}
+		l.cfg.Vault = Vault{b.Address, b.Namespace, b.CACert, b.CAPath, b.ClientCert, b.ClientKey, b.TLSServerName, b.TLSSkipVerify, append([]string(nil), b.AllowRedirectsTo...)}
+		l.redirects(b)
 		for _, retry := range b.Retry {
 			l.warn(retry.DefRange, "retry has no effect: what may pass is retried until it does")
 		}
@@ -188,6 +191,23 @@ func (l *loader) vault(b *vaultBlock) {
 		if short, what := withoutAPIPath(*u); what != "" {
 			l.at(at, `%s %q is %s; write %q`, source, u.Redacted(), what, short)
 		}
+	}
+}
+
+// redirects checks the hosts that Vault may redirect to. They are exact: a pattern would
+// let in hosts that nobody had in mind.
+func (l *loader) redirects(b *vaultBlock) {
+	for _, to := range b.AllowRedirectsTo {
+		host, port, err := net.SplitHostPort(to)
+		number, notANumber := strconv.ParseUint(port, 10, 16)
+		if err == nil && notANumber == nil && number > 0 && host != "" && !strings.ContainsAny(host, "/*@ ") {
+			continue
+		}
+		example := "vault-2.example:8200"
+		if u, err := url.Parse(to); err == nil && u.Host != "" {
+			example = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))
+		}
+		l.at(b.AllowRedirectsToRange, `allow_redirects_to: %q is not a host and its port; write one such as %q`, redactUser(to), example)
 	}
 }
 

@@ -198,6 +198,7 @@ func (p *printer) vault(v Vault) {
 		p.set("client_key", cmp.Or(os.Getenv("VAULT_CLIENT_KEY"), v.ClientKey))
 		p.set("tls_server_name", cmp.Or(os.Getenv("VAULT_TLS_SERVER_NAME"), v.TLSServerName))
 		p.flag("tls_skip_verify", v.TLSSkipVerify)
+		p.list("allow_redirects_to", v.AllowRedirectsTo)
 	})
 }
 

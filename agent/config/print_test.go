@@ -186,6 +186,7 @@ func (a *author) vault() {
 		a.may(v, name, a.hostile())
 	}
 	a.may(v, "tls_skip_verify", "true", `"false"`)
+	a.may(v, "allow_redirects_to", "[]", `["vault-2.example:8200"]`, `["[::1]:8200", "10.0.0.2:443"]`)
 	a.ignored(v)
 }
 

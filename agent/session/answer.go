@@ -35,34 +35,44 @@ func notVault(op, detail, hint string) *Fault {
 	return &Fault{Op: op, Kind: ErrUnreachable, Transient: true, Detail: detail, Hint: hint}
 }
 
-// Bound makes the client of a configuration, which was made of it before, give up on
-// answers of more than 32 MiB: whatever answers at Vault's address must not fill the
-// memory.
-func Bound(cfg *api.Config) {
+// Guard makes the client of a configuration, which was made of it before, refuse
+// redirects to other hosts than its own and those of allowRedirectsTo (host:port), with a
+// [*RedirectError], and give up on answers of more than 32 MiB: whatever answers at
+// Vault's address must neither get the token sent elsewhere nor fill the memory.
+func Guard(cfg *api.Config, allowRedirectsTo []string) {
 	if t, ok := cfg.HttpClient.Transport.(*http.Transport); ok {
-		cfg.HttpClient.Transport = boundedTransport{t}
+		cfg.HttpClient.Transport = guardedTransport{t, redirects{allowRedirectsTo, cfg.DisableRedirects}}
+		cfg.CheckRetry = retryPolicy
 	}
 }
 
-// Transport returns the transport of a client, bounded or not.
+// Transport returns the transport of a client, guarded or not.
 func Transport(client *api.Client) *http.Transport {
 	switch t := client.CloneConfig().HttpClient.Transport.(type) {
 	case *http.Transport:
 		return t
-	case boundedTransport:
+	case guardedTransport:
 		return t.Transport
 	}
 	return nil
 }
 
-type boundedTransport struct{ *http.Transport }
+type guardedTransport struct {
+	*http.Transport
+	redirects redirects
+}
 
-func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := t.Transport.RoundTrip(r)
-	if err == nil {
-		answer.Body = &boundedBody{ReadCloser: answer.Body}
+	if err != nil {
+		return nil, err
 	}
-	return answer, err
+	if err := t.redirects.check(r.URL, answer); err != nil {
+		_ = answer.Body.Close()
+		return nil, err
+	}
+	answer.Body = &boundedBody{ReadCloser: answer.Body}
+	return answer, nil
 }
 
 // small is the part of each body, in bytes, that counts for nothing: a large answer must

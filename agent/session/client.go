@@ -56,7 +56,7 @@ func newClient(vault config.Vault) (*api.Client, error) {
 	client.ClearToken()
 	// VAULT_WRAP_TTL would have every answer wrapped, which nobody here unwraps.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
-	Bound(cfg)
+	Guard(cfg, vault.AllowRedirectsTo)
 	return client, nil
 }
 

@@ -201,7 +201,10 @@ func fromNetwork(op, address string, err error) *Fault {
 	var badName x509.HostnameError
 	var badDNS *net.DNSError
 	var noTLS tls.RecordHeaderError
+	var redirect *RedirectError
 	switch {
+	case errors.As(err, &redirect):
+		f.Hint = redirect.hint() // It is transient: another node may be the active one soon.
 	case errors.As(err, &badName):
 		f.Transient, f.Hint = false, "set VAULT_TLS_SERVER_NAME, or use a name that is in the certificate"
 	case errors.As(err, &badCert):

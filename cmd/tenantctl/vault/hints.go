@@ -24,11 +24,19 @@ func checkAddress(address string) error {
 	return nil
 }
 
-// hint says what helps where tenantctl is at hand.
-func hint(err error) error {
+// hint says what helps where tenantctl is at hand. cause is the error of the client
+// library that err explains.
+func hint(err, cause error) error {
 	var fault *session.Fault
-	if errors.As(err, &fault) && fault.Kind == session.ErrSealed {
+	if !errors.As(err, &fault) {
+		return err
+	}
+	var redirect *session.RedirectError
+	switch {
+	case fault.Kind == session.ErrSealed:
 		fault.Hint = `unseal it with "tenantctl setup --unseal", or with "vault operator unseal"`
+	case errors.As(cause, &redirect):
+		fault.Hint = "set VAULT_ADDR to the active node of Vault, or to a load balancer that finds it"
 	}
 	return err
 }

@@ -53,8 +53,9 @@ func Connect() (*Client, error) {
 	if err := checkAddress(client.Address()); err != nil {
 		return nil, err
 	}
-	if !strings.HasPrefix(cfg.Address, "unix://") { // Of those a bounded client cannot be cloned.
-		session.Bound(cfg)
+	// A guarded client of a socket cannot be cloned. Its redirects end at the socket, too.
+	if !strings.HasPrefix(cfg.Address, "unix://") {
+		session.Guard(cfg, nil)
 	}
 	// VAULT_WRAP_TTL would have every answer wrapped, which nobody here unwraps.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
@@ -95,7 +96,7 @@ func (c *Client) Explain(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	explained := hint(session.Explain(op, c.Address(), err))
+	explained := hint(session.Explain(op, c.Address(), err), err)
 	var answer *api.ResponseError
 	if !errors.As(err, &answer) {
 		return explained
