@@ -91,6 +91,10 @@ func filesOnly(cfg *config.Config) *config.Config {
 // or a [*supervise.ExitError]. Version is shown to those who ask how the agent is.
 func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), version string, log *slog.Logger) error {
 	warn(cfg, log)
+	if load != nil && isPiped(cfg) {
+		log.Warn("configuration was read from a pipe, ignoring changed files")
+		load = nil
+	}
 	defer inBackground(context.Background(), func(ctx context.Context) { _ = supervise.Reap(ctx) })()
 	r := runner{load: load, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
 	r.counts = &counts{reloads: r.queue.Tries}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -16,7 +17,9 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // settle is how long files must be left alone before they are read again:
@@ -133,6 +136,8 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	cfg, err := c.load()
 	anew := err == nil && (!reflect.DeepEqual(c.cfg.Vault, cfg.Vault) || !reflect.DeepEqual(c.cfg.Auth, cfg.Auth) || !reflect.DeepEqual(c.cfg.Sinks, cfg.Sinks))
 	switch {
+	case err == nil && isPiped(cfg):
+		err = errPiped // An empty pipe is no reason to take drops back.
 	case err == nil && !reflect.DeepEqual(command(c.cfg), command(cfg)):
 		err = errors.New("the exec block has changed, for which the agent has to be started anew")
 	case anew:
@@ -160,6 +165,12 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	}
 }
 
+var errPiped = errors.New("the configuration reads from a pipe, which can only be read at the start")
+
+// isPiped reports whether a configuration was read from a pipe. It is used up then: there
+// is nothing to compare with, and nothing to read again.
+func isPiped(cfg *config.Config) bool { return slices.ContainsFunc(cfg.Files, textfile.IsStream) }
+
 // command is what is supervised, without its variables.
 func command(cfg *config.Config) *supervise.Command {
 	if cfg.Supervise == nil {
@@ -173,7 +184,7 @@ func command(cfg *config.Config) *supervise.Command {
 func digest(files []string) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, file := range files {
-		content, err := os.ReadFile(file)
+		content, err := safefile.Read(file, textfile.MaxSize)
 		if err != nil {
 			content = listing(file)
 		}

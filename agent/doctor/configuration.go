@@ -121,7 +121,7 @@ func (e *exam) credential(what string, id config.ID, variable string, isSecret b
 	// The same text may stand there for something else, such as a service.
 	setting := regexp.MustCompile(`\b` + strings.ReplaceAll(what, " ", "_") + `"?\s*[=:]\s*"` + regexp.QuoteMeta(id.Value.Reveal()) + `"`)
 	for _, file := range e.ownFiles() {
-		content, err := os.ReadFile(file)
+		content, err := textfile.Read(file)
 		if err != nil || !setting.Match(content) {
 			continue
 		}

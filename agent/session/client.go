@@ -3,6 +3,9 @@ package session
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -18,13 +21,14 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // newClient applies the file to what the client library took from VAULT_*
 // variables. Those win, as they do for Vault Agent. It carries no token: only
 // what the login gives counts.
 func newClient(vault config.Vault) (*api.Client, error) {
-	if err := checkMarks("VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"); err != nil {
+	if err := checkFiles("VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"); err != nil {
 		return nil, err
 	}
 	cfg := api.DefaultConfig()
@@ -84,66 +88,83 @@ func tlsOf(vault config.Vault) (tls api.TLSConfig, fromFile bool) {
 	return tls, tls.Insecure || cmp.Or(tls.CACert, tls.CAPath, tls.ClientCert, tls.ClientKey, tls.TLSServerName) != ""
 }
 
-// configureTLS reads files that begin with a byte order mark itself: the library finds
-// no certificate in them, or skips the first one.
+// configureTLS reads the files itself: the library would wait for a FIFO, take all memory
+// for a file without an end, and stumble over a byte order mark.
 func configureTLS(cfg *api.Config, from api.TLSConfig) error {
-	var pair *tls.Certificate
-	if textfile.HasMark(from.ClientCert) || textfile.HasMark(from.ClientKey) {
-		read, err := textfile.KeyPair(from.ClientCert, from.ClientKey)
+	settings := cfg.HttpClient.Transport.(*http.Transport).TLSClientConfig
+	if (from.ClientCert == "") != (from.ClientKey == "") {
+		return errors.New("both client cert and client key must be provided")
+	}
+	if from.ClientCert != "" {
+		pair, err := textfile.KeyPair(from.ClientCert, from.ClientKey)
 		if err != nil {
 			return err
 		}
-		pair, from.ClientCert, from.ClientKey = &read, "", ""
+		// Whatever authorities the server prefers, as in the library.
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
-	if authorities := filesIn(cmp.Or(from.CACert, from.CAPath)); slices.ContainsFunc(authorities, textfile.HasMark) {
-		var err error
-		if from.CACertBytes, err = readAll(authorities); err != nil {
+	if from.CACert != "" || from.CAPath != "" {
+		pool, err := authorities(cmp.Or(from.CACert, from.CAPath))
+		if err != nil {
 			return err
 		}
-		from.CACert, from.CAPath = "", ""
+		settings.RootCAs = pool
 	}
-	if err := cfg.ConfigureTLS(&from); err != nil {
-		return err
-	}
-	if pair != nil { // Whatever authorities the server prefers, as in the library.
-		cfg.HttpClient.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
-	}
-	return nil
+	return cfg.ConfigureTLS(&api.TLSConfig{Insecure: from.Insecure, TLSServerName: from.TLSServerName})
 }
 
-// filesIn returns a file, or the files of a folder; none for "".
-func filesIn(path string) []string {
-	if path == "" {
-		return nil
+// authorities reads the certificates in a file, or in all files of a folder.
+func authorities(path string) (*x509.CertPool, error) {
+	files, err := filesIn(path)
+	if err != nil {
+		return nil, err
 	}
-	var files []string
-	_ = filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			files = append(files, file)
-		}
-		return nil // The library tells what cannot be read.
-	})
-	return files
-}
-
-func readAll(files []string) ([]byte, error) {
-	var all []byte
+	pool := x509.NewCertPool()
 	for _, file := range files {
 		content, err := textfile.Read(file)
 		if err != nil {
 			return nil, err
 		}
-		all = append(append(all, content...), '\n')
+		if !pool.AppendCertsFromPEM(content) {
+			return nil, fmt.Errorf("there is no PEM certificate in %s", file)
+		}
 	}
-	return all, nil
+	return pool, nil
 }
 
-// checkMarks refuses a byte order mark in the files that variables name: the library
-// reads them itself.
-func checkMarks(variables ...string) error {
+// filesIn returns a file, or the files of a folder and of the folders in it; none for "".
+// It does not follow links to folders.
+func filesIn(path string) (files []string, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return []string{path}, nil // It may be a link.
+	}
+	err = filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, file)
+		}
+		return err
+	})
+	return files, err
+}
+
+// checkFiles refuses files that variables name, and that the library, which reads them
+// itself, would wait for or stumble over. It leaves to the library to name those that are
+// not there.
+func checkFiles(variables ...string) error {
 	for _, name := range variables {
-		for _, file := range filesIn(os.Getenv(name)) {
-			if textfile.HasMark(file) {
+		files, err := filesIn(os.Getenv(name))
+		if err != nil {
+			continue
+		}
+		for _, file := range files {
+			_, err := textfile.Read(file)
+			switch {
+			case errors.Is(err, safefile.ErrNotRegular), errors.Is(err, safefile.ErrTooLarge):
+				return config.Invalid("%s: %s", name, err)
+			case textfile.HasMark(file):
 				return config.Invalid("%s: %s begins with a byte order mark; save it without one (sed -i '1s/^\\xEF\\xBB\\xBF//' %s), or name it in the \"vault\" block", name, file, file)
 			}
 		}
@@ -202,23 +223,20 @@ func tlsFiles(vault config.Vault) []string {
 	return slices.DeleteFunc(files, func(name string) bool { return name == "" })
 }
 
-// signature tells whether files, or the files in folders, were replaced or
-// written to.
-func signature(files []string) string {
-	var text string
-	for _, file := range files {
-		state, info, err := filestate.Of(file)
+// signature is another text once files, or files in folders, were replaced or written to.
+func signature(paths []string) string {
+	var text strings.Builder
+	for _, path := range paths {
+		files, err := filesIn(path)
 		if err != nil {
-			text += err.Error() + "\n"
-			continue
+			fmt.Fprintln(&text, err)
 		}
-		text += file + " " + state + "\n"
-		if info.IsDir() {
-			inside, _ := filepath.Glob(filepath.Join(file, "*"))
-			text += signature(inside)
+		for _, file := range files {
+			state, _, err := filestate.Of(file)
+			fmt.Fprintln(&text, file, state, err)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // current returns the client. Where the files have changed it is a new one; an

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -389,4 +390,42 @@ func TestARequestThatHangsEndsInTime(t *testing.T) {
 	assert.Equal(t, "no answer from "+p.URL+" in time", f.Detail)
 	p.heal()
 	require.NoError(t, reach(t, s))
+}
+
+func TestClient_DoesNotWaitForFilesThatBlock(t *testing.T) {
+	folder := t.TempDir()
+	fifo := filepath.Join(folder, "fifo.pem")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	giant := filepath.Join(t.TempDir(), "giant.pem")
+	require.NoError(t, os.WriteFile(giant, nil, 0o600))
+	require.NoError(t, os.Truncate(giant, 1<<40))
+	for path, want := range map[string]string{fifo: "not a regular file", folder: "not a regular file", giant: "file too large"} {
+		for name, vault := range map[string]config.Vault{
+			"ca_cert":     {CACert: path},
+			"ca_path":     {CAPath: path},
+			"client_cert": {ClientCert: path, ClientKey: path},
+		} {
+			if path == folder && name == "client_cert" {
+				continue
+			}
+			_, err := newClient(vault)
+			require.ErrorContains(t, err, want, name)
+		}
+		for _, name := range []string{"VAULT_CACERT", "VAULT_CAPATH", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY"} {
+			t.Run(name, func(t *testing.T) {
+				t.Setenv(name, path)
+				_, err := newClient(config.Vault{})
+				require.ErrorContains(t, err, name+": ")
+				require.ErrorContains(t, err, want)
+			})
+		}
+	}
+}
+
+func TestSignature_DoesNotFollowLinksToFolders(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		require.NoError(t, os.Symlink(".", filepath.Join(folder, name)))
+	}
+	assert.Less(t, len(signature([]string{folder})), 1000, "bytes: followed, these would be 3^40 files")
 }

@@ -6,8 +6,14 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // The byte order marks of UTF-8 and UTF-16.
@@ -20,22 +26,72 @@ var (
 // ErrUTF16 is a file that PowerShell's > has written, as a rule.
 var ErrUTF16 = errors.New("the file is UTF-16; write it anew as UTF-8, in PowerShell by Out-File -Encoding utf8")
 
-// Read returns the content of a file without the byte order mark that editors on
-// Windows put in front of it. Errors are of type [*fs.PathError]; the cause for a file
-// that the process may not read is an [*AccessError].
+// MaxSize is how large a file may be, in bytes. It is far more than any configuration,
+// template, id or certificate has.
+const MaxSize = 8 << 20
+
+// Read returns the content of a regular file of at most [MaxSize] bytes, without the byte
+// order mark that editors on Windows put in front of it. It does not wait for a FIFO; only
+// a stream of the process itself, see [IsStream], is read to its end.
+//
+// Errors are of type [*fs.PathError]; the cause for a file that the process may not read
+// is an [*AccessError].
 func Read(path string) ([]byte, error) {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: denied(path, err)}
+	var content []byte
+	var err error
+	if IsStream(path) {
+		content, err = readStream(path)
+	} else {
+		content, err = safefile.Read(path, MaxSize)
 	}
+	var inPath *fs.PathError
+	switch {
+	case err == nil:
+		if content, err = Clean(content); err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		return content, nil
+	case errors.Is(err, fs.ErrPermission):
+		err = denied(path, err)
+	case errors.Is(err, safefile.ErrNotRegular) && isFolder(path):
+		err = syscall.EISDIR
+	case errors.As(err, &inPath):
+		err = inPath.Err
+	}
+	return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// IsStream reports whether a path names a descriptor of the process that is no regular
+// file, such as /dev/stdin in a pipeline, or the /dev/fd/63 of a process substitution. Its
+// content can be read once. A link to one, which somebody else may have made, is none.
+func IsStream(path string) bool {
+	isOwn := path == "/dev/stdin"
+	for _, pattern := range []string{"/dev/fd/[0-9]*", "/proc/self/fd/[0-9]*"} {
+		matches, _ := filepath.Match(pattern, path)
+		isOwn = isOwn || matches
+	}
+	info, err := os.Stat(path)
+	return isOwn && err == nil && !info.Mode().IsRegular() && !info.IsDir()
+}
+
+// readStream opens without blocking, so that the read ends when a named pipe has lost its
+// writer.
+func readStream(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
-	content, err = Clean(content)
-	if err != nil {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	defer func() { _ = f.Close() }()
+	content, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err == nil && len(content) > MaxSize {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: at most %d bytes are read", safefile.ErrTooLarge, MaxSize)}
 	}
-	return content, nil
+	return content, err
 }
 
 // Clean takes the byte order mark away.
@@ -49,10 +105,7 @@ func Clean(content []byte) ([]byte, error) {
 // HasMark reports whether a regular file begins with a byte order mark. It reports
 // false for one that cannot be read.
 func HasMark(path string) bool {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return false // A pipe would lose its content.
-	}
-	f, err := os.Open(path)
+	f, _, err := safefile.Open(path)
 	if err != nil {
 		return false
 	}

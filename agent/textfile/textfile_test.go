@@ -1,13 +1,19 @@
 package textfile
 
 import (
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 func write(t *testing.T, content string) string {
@@ -73,4 +79,74 @@ func TestAccessError_NamesUserOwnerAndWhatToDo(t *testing.T) {
 
 	require.NoError(t, os.Chmod(path, 0o200))
 	assert.Equal(t, "chmod 0600 "+path, explained(t, reader{uid: me, gid: other}, path).Hint)
+}
+
+func TestRead_RefusesWhatWouldBlockOrNeverEnd(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, syscall.Mkfifo(path("fifo"), 0o600))
+	require.NoError(t, os.Symlink("/dev/zero", path("zero")))
+	require.NoError(t, os.WriteFile(path("giant"), nil, 0o600))
+	require.NoError(t, os.Truncate(path("giant"), 1<<40))
+	r, w, err := os.Pipe() // Nobody closes it: a read would wait for ever.
+	require.NoError(t, err)
+	defer func() { _, _ = r.Close(), w.Close() }()
+	require.NoError(t, os.Symlink(fmt.Sprintf("/proc/self/fd/%d", r.Fd()), path("pipe")))
+	for name, want := range map[string]error{
+		"fifo": safefile.ErrNotRegular, "zero": safefile.ErrNotRegular, "giant": safefile.ErrTooLarge, "pipe": safefile.ErrNotRegular, ".": syscall.EISDIR,
+	} {
+		_, err := Read(path(name))
+		require.ErrorIs(t, err, want, name)
+		assert.IsType(t, &fs.PathError{}, err)
+		assert.False(t, HasMark(path(name)), name)
+		_, err = KeyPair(path(name), path(name))
+		require.ErrorIs(t, err, want, name)
+	}
+}
+
+func TestRead_ReadsAPipeOfTheProcess(t *testing.T) {
+	piped := func(content string) (path string) {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = r.Close() })
+		go func() {
+			_, _ = io.WriteString(w, content)
+			_ = w.Close()
+		}()
+		return fmt.Sprintf("/dev/fd/%d", r.Fd())
+	}
+	path := piped("\uFEFFtext")
+	assert.True(t, IsStream(path))
+	got, err := Read(path)
+	require.NoError(t, err)
+	assert.Equal(t, "text", string(got))
+	got, err = Read(path)
+	require.NoError(t, err)
+	assert.Empty(t, got, "it is used up")
+
+	_, err = Read(piped(strings.Repeat("x", MaxSize+1)))
+	require.ErrorIs(t, err, safefile.ErrTooLarge)
+}
+
+func TestIsStream_GoesByTheNameAndTheKind(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer func() { _, _ = r.Close(), w.Close() }()
+	f, err := os.Open(write(t, "x"))
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
+	for path, want := range map[string]bool{
+		fmt.Sprintf("/dev/fd/%d", r.Fd()):       true,
+		fmt.Sprintf("/proc/self/fd/%d", r.Fd()): true,
+		fmt.Sprintf("/dev/fd/%d", f.Fd()):       false,
+		"/dev/fd/999":                           false,
+		"/dev/fd/":                              false,
+		"/dev/null":                             false,
+		fifo:                                    false,
+		f.Name():                                false,
+	} {
+		assert.Equal(t, want, IsStream(path), path)
+	}
 }

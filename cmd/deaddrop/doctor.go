@@ -56,6 +56,7 @@ When several fail, 3 goes before 4, 4 before 5 and 5 before 1.`,
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output %q is not known: use text or json; the file to write is --out", output)
 			}
+			defer endInTime(cmd.Context())() // A pipe may never end.
 			cfg, _, err := opts.load()
 			var wrong *config.Error
 			if err != nil && !errors.As(err, &wrong) {

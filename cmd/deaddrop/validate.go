@@ -25,6 +25,7 @@ included, in the same language and without secrets.`,
   deaddrop validate --print vault-agent.hcl /etc/deaddrop.d`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			defer endInTime(cmd.Context())() // A pipe may never end.
 			cfg, err := config.Load(args...)
 			if err != nil {
 				return err
