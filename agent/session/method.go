@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -73,6 +74,8 @@ func (m *appRole) roleIDAloneHint() string {
 }
 
 func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	held := hold(m.auth.SecretID.File, m.auth.Remove)
+	defer held.close()
 	roleID, err := m.auth.RoleID.Read()
 	if err != nil {
 		return nil, &unreadError{fmt.Errorf("the role id cannot be read: %w", err)}
@@ -93,7 +96,7 @@ func (m *appRole) login(ctx context.Context, client *api.Client) (*api.Secret, e
 		return answer, err
 	}
 	m.last = id
-	return answer, remove(m.auth.SecretID.File, m.read)
+	return answer, held.remove(m.read)
 }
 
 // secretID reads the file at every login, since a new id may have been delivered
@@ -231,6 +234,8 @@ func (m *bearer) advice() string {
 }
 
 func (m *bearer) login(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	held := hold(m.file, m.remove)
+	defer held.close()
 	token, err := config.ReadCredential(m.file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && m.last.Reveal() != "":
@@ -243,7 +248,7 @@ func (m *bearer) login(ctx context.Context, client *api.Client) (*api.Secret, er
 		return answer, err
 	}
 	m.last = token
-	return answer, remove(m.file, token)
+	return answer, held.remove(token)
 }
 
 // cert logs in with the client certificate of the connection.
@@ -278,14 +283,62 @@ type errNotRemoved struct{ error }
 
 func (e errNotRemoved) Unwrap() error { return e.error }
 
-// remove removes a file that holds what was read. Anything else was delivered
-// meanwhile, and is for the next login.
-func remove(file string, read secret.Value[string]) error {
-	if now, err := config.ReadCredential(file); err == nil && now.Reveal() != read.Reveal() {
+// heldFile is a file that is to be removed once a login has used its content, as it was
+// before it was read. Its folder is held open: where somebody puts another folder in its
+// place meanwhile, nothing in there is removed.
+type heldFile struct {
+	path   string
+	folder *os.Root
+	info   fs.FileInfo // of the file, or of the link
+	err    error
+}
+
+// hold looks at a file before it is read. It does nothing for one that is not to be
+// removed.
+func hold(path string, remove bool) *heldFile {
+	h := &heldFile{path: path}
+	if !remove || path == "" {
+		return h
+	}
+	if h.folder, h.err = os.OpenRoot(filepath.Dir(path)); h.err == nil {
+		h.info, h.err = h.folder.Lstat(filepath.Base(path))
+	}
+	return h
+}
+
+func (h *heldFile) close() {
+	if h.folder != nil {
+		_ = h.folder.Close()
+	}
+}
+
+// remove removes the file, or the link rather than what it points to, if it still holds
+// what was read. Anything else was delivered meanwhile, and is for the next login.
+func (h *heldFile) remove(read secret.Value[string]) error {
+	if errors.Is(h.err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if h.err != nil {
+		return errNotRemoved{h.err}
+	}
+	if now, err := config.ReadCredential(h.path); err == nil && now.Reveal() != read.Reveal() {
+		return nil
+	}
+	name := filepath.Base(h.path)
+	now, err := h.folder.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !h.isSame(now) {
+		return nil
+	}
+	if err == nil {
+		err = h.folder.Remove(name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errNotRemoved{err}
 	}
 	return nil
+}
+
+// isSame compares more than the inode, whose number a new file may get again.
+func (h *heldFile) isSame(now fs.FileInfo) bool {
+	return os.SameFile(h.info, now) && h.info.Mode().Type() == now.Mode().Type() && h.info.ModTime().Equal(now.ModTime())
 }
