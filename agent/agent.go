@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )
@@ -69,10 +71,18 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	return errors.Join(d.err(), unwritten, failed)
 }
 
-// warn logs what of a configuration has no effect.
+// warn logs what of a configuration has no effect, and whether others may change it.
 func warn(cfg *config.Config, log *slog.Logger) {
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
+	}
+	var open []string
+	for _, e := range textfile.Exposed(cfg.Files) {
+		open = append(open, e.Path+": "+e.Detail)
+	}
+	if len(open) > 0 {
+		log.Warn("other users may change the configuration", "files", strings.Join(open, "; "),
+			"hint", `whoever changes it runs programs as this user; "deaddrop doctor" shows how to keep them out`)
 	}
 }
 

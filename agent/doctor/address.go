@@ -74,9 +74,10 @@ func (e *exam) transport() *http.Transport {
 	return session.Transport(e.client)
 }
 
-// proxyVariables are those that a proxy is taken from.
-func proxyVariables() string {
-	for _, name := range []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+// proxyVariable is the variable that the proxy is taken from.
+func (e *exam) proxyVariable() string {
+	kind := strings.ToUpper(e.address.Scheme) + "_PROXY"
+	for _, name := range []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", kind, strings.ToLower(kind)} {
 		if os.Getenv(name) != "" {
 			return name
 		}
@@ -85,7 +86,7 @@ func proxyVariables() string {
 }
 
 func (e *exam) reachProxy(ctx context.Context, proxy *url.URL, stop string) string {
-	variable := proxyVariables()
+	variable := e.proxyVariable()
 	host := hostPort(proxy)
 	conn, err := dial(ctx, "tcp", host)
 	if err != nil {

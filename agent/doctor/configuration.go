@@ -62,6 +62,9 @@ func (e *exam) configuration() {
 		detail, fix := cutFix(w.Text)
 		e.warn("config", placeOf(w), detail, cmp.Or(fix, "take it out, or leave it for another agent"))
 	}
+	for _, open := range textfile.Exposed(e.cfg.Files) {
+		e.warn("config", open.Path, open.Detail+", and so may change the configuration, which runs programs as user "+me(), open.Hint)
+	}
 }
 
 // lockMemory does what the agent would do at its start. It ends with this process.

@@ -3,11 +3,15 @@ package doctor
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )
@@ -68,5 +72,41 @@ func TestFoldersOfTheSystemAreNotGivenAway(t *testing.T) {
 		"/run/deaddrop": false, "/dev/shm/x": false, "/var/lib/nexa": false, "/srv/secrets": false,
 	} {
 		assert.Equal(t, want, isSystems(path), path)
+	}
+}
+
+func TestDoctor_WarnsOfAProxyThatReadsTheSecretID(t *testing.T) {
+	const remote = "http://user:pass@proxy.example:3128"
+	for name, tc := range map[string]struct {
+		address, variable, proxy string
+		want                     Status
+		detail, fix              string
+	}{
+		"no proxy":       {"http://vault.example:8200", "", "", Warning, "plain HTTP: whoever is between", "https://"},
+		"remote proxy":   {"http://vault.example:8200", "VAULT_PROXY_ADDR", remote, Warning, "through the proxy http://user:xxxxx@proxy.example:3128 (VAULT_PROXY_ADDR): it can read the secret id", "unset VAULT_PROXY_ADDR"},
+		"to loopback":    {"http://127.0.0.1:8200", "VAULT_HTTP_PROXY", remote, Warning, "(VAULT_HTTP_PROXY): it can read the secret id", "unset VAULT_HTTP_PROXY"},
+		"loopback proxy": {"http://vault.example:8200", "VAULT_PROXY_ADDR", "http://127.0.0.1:3128", Warning, "plain HTTP: whoever is between", "https://"},
+		"on the machine": {"http://127.0.0.1:8200", "VAULT_PROXY_ADDR", "http://127.0.0.1:3128", OK, "does not leave this machine", ""},
+		"with TLS":       {"https://vault.example:8200", "VAULT_PROXY_ADDR", remote, Skipped, "the proxy is in between", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, name := range []string{"VAULT_ADDR", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"} {
+				t.Setenv(name, "")
+			}
+			if tc.variable != "" {
+				require.NoError(t, os.Setenv(tc.variable, tc.proxy))
+			}
+			vault, _, err := session.Probe(config.Vault{Address: tc.address}, config.Auth{}, quiet())
+			require.NoError(t, err)
+			e := &exam{client: vault.Client()}
+			e.address, err = url.Parse(tc.address)
+			require.NoError(t, err)
+			assert.Empty(t, e.greet(t.Context()))
+			require.Len(t, e.Checks, 1)
+			assert.Equal(t, tc.want, e.Checks[0].Status)
+			assert.Contains(t, e.Checks[0].Detail, tc.detail)
+			assert.Contains(t, e.Checks[0].Fix, tc.fix)
+			assert.NotContains(t, e.Checks[0].Detail+e.Checks[0].Fix, "user:pass")
+		})
 	}
 }

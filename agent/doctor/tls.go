@@ -62,6 +62,16 @@ func (e *exam) greet(ctx context.Context) string {
 
 // withoutTLS is fine on the machine itself.
 func (e *exam) withoutTLS() {
+	if proxy := e.proxy(); proxy != nil && !isLoopback(proxy.Hostname()) {
+		variable := e.proxyVariable()
+		without := "NO_PROXY=" + e.address.Hostname()
+		if strings.HasPrefix(variable, "VAULT_") {
+			without = "unset " + variable
+		}
+		e.warn("tls", e.address.Host, "plain HTTP through the proxy "+proxy.Redacted()+" ("+variable+"): it can read the secret id, the token and every secret, and so can whoever is in between",
+			"use https:// in the address, which the proxy passes on unread, or leave the proxy out: "+without)
+		return
+	}
 	if isLoopback(e.address.Hostname()) {
 		e.ok("tls", e.address.Host, "plain HTTP, which does not leave this machine")
 		return
