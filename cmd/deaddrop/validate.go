@@ -3,7 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +28,7 @@ included, in the same language and without secrets.`,
   deaddrop validate --print vault-agent.hcl /etc/deaddrop.d`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			defer endInTime(cmd.Context())() // A pipe may never end.
+			signal.Reset(os.Interrupt, syscall.SIGTERM) // They end it even while it reads a pipe.
 			cfg, err := config.Load(args...)
 			if err != nil {
 				return err
