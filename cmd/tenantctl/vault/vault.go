@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // ErrMissing is for what is not there, ErrConflict for what somebody else has
@@ -61,7 +62,7 @@ func Connect() (*Client, error) {
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
 		if path, err := TokenFile(); err == nil {
-			if content, err := os.ReadFile(path); err == nil {
+			if content, err := safefile.Read(path, 1<<20); err == nil {
 				client.SetToken(strings.TrimSpace(string(content)))
 			}
 		}
