@@ -61,12 +61,8 @@ const (
 	roleMetricsOnly = "metrics_only"
 )
 
-// The longest path of a socket, which has 108 bytes with the NUL on Linux, and of its
-// folder: it is made in one of its own there, such as ".s4294967295/s".
-const (
-	mostPath   = 107
-	mostFolder = mostPath - len("/.s4294967295/s")
-)
+// mostPath is the longest path of a socket, which has 108 bytes with the NUL on Linux.
+const mostPath = 107
 
 // socketMode is for sockets: the agent's own user's alone.
 const socketMode fs.FileMode = 0o600
@@ -235,8 +231,8 @@ func (l *loader) addListener(listener Listener, source string, at hcl.Range) {
 // isAddress says what is wrong with an address where it is none.
 func (l *loader) isAddress(listener Listener, source string, at hcl.Range) bool {
 	if listener.Network == "unix" {
-		if !filepath.IsAbs(listener.Address) || len(listener.Address) > mostPath || len(filepath.Dir(listener.Address)) > mostFolder {
-			l.at(at, "%s %q is no absolute path of at most 107 bytes, with 92 for the folder; write one such as \"/run/deaddrop/status.sock\"", source, listener.Address)
+		if !filepath.IsAbs(listener.Address) || len(listener.Address) > mostPath {
+			l.at(at, "%s %q is no absolute path of at most 107 bytes; write one such as \"/run/deaddrop/status.sock\"", source, listener.Address)
 			return false
 		}
 		return true

@@ -2,9 +2,11 @@ package status
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,51 +55,147 @@ func bind(ctx context.Context, at config.Listener) (net.Listener, error) {
 // socket is a listener whose file goes with it.
 type socket struct {
 	*net.UnixListener
-	path string
-	file os.FileInfo
+	folder *os.Root
+	name   string
+	file   os.FileInfo
 }
 
-// Close removes the file, unless it is another one's by now.
+// Close removes the file, unless it is another one's by now. It removes it from the
+// folder in which the socket was made, whatever the path of that leads to by now.
 func (s *socket) Close() error {
-	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.file) {
-		_ = os.Remove(s.path)
+	// No other file can have the inode as long as the socket is open.
+	if now, err := s.folder.Lstat(s.name); err == nil && os.SameFile(now, s.file) {
+		_ = s.folder.Remove(s.name)
 	}
-	return s.UnixListener.Close()
+	return errors.Join(s.UnixListener.Close(), s.folder.Close())
 }
 
-// bindSocket makes the socket in a folder of its own beside, which nobody else may
-// enter, until mode and owner are right, and then moves it to its place.
+// bindSocket makes a socket in a folder that exists. Somebody else may own the folder and
+// rename, replace and link there at any moment: so every step goes through an open
+// directory, and mode and owner are set where nobody else can put a link in the way.
 func bindSocket(ctx context.Context, at config.Listener) (net.Listener, error) {
-	folder := filepath.Dir(at.Address)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	path, name := filepath.Split(at.Address)
+	folder, err := os.OpenRoot(path + ".") // A FIFO in its place is an error, and does not block.
+	if err != nil {
+		return nil, fmt.Errorf("the folder %s: %w", filepath.Clean(path), bare(err))
+	}
+	s := &socket{folder: folder, name: name}
+	if err := s.bind(ctx, at); err != nil {
+		_ = folder.Close()
 		return nil, err
 	}
-	if err := makeWay(ctx, at.Address); err != nil {
-		return nil, err
-	}
-	private, err := os.MkdirTemp(folder, ".s") // Short: see [config.Listener].
-	if err != nil {
-		return nil, fmt.Errorf("the folder %s: %w; let the agent's user write to it, or choose another address", folder, bare(err))
-	}
-	defer func() { _ = os.RemoveAll(private) }()
-	path := filepath.Join(private, "s")
-	var settings net.ListenConfig
-	bound, err := settings.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("making a socket in %s: %w", folder, bare(err))
-	}
-	unix := bound.(*net.UnixListener)
-	unix.SetUnlinkOnClose(false)
-	file, err := place(path, at)
-	if err != nil {
-		_ = unix.Close()
-		return nil, err
-	}
-	return &socket{unix, at.Address, file}, nil
+	return s, nil
 }
 
-// place gives a socket its mode and owner, and moves it where it is to be.
-func place(path string, at config.Listener) (os.FileInfo, error) {
+func (s *socket) bind(ctx context.Context, at config.Listener) error {
+	old, err := findOld(ctx, s.folder, s.name)
+	if err != nil {
+		return err
+	}
+	defer old.release()
+	private, err := makePrivate(s.folder)
+	if err != nil {
+		return fmt.Errorf("the folder %s: %w; let the agent's user write to it, or choose another address", filepath.Dir(at.Address), bare(err))
+	}
+	defer private.discard()
+	var settings net.ListenConfig
+	bound, err := settings.Listen(ctx, "unix", private.path())
+	if err != nil {
+		return fmt.Errorf("making a socket in %s: %w", filepath.Dir(at.Address), bare(err))
+	}
+	s.UnixListener = bound.(*net.UnixListener)
+	s.SetUnlinkOnClose(false)
+	s.file, err = private.dress(at)
+	if err == nil {
+		err = private.move(s.folder, s.name, old)
+	}
+	if err == nil {
+		err = s.isInPlace()
+	}
+	if err != nil {
+		_ = s.UnixListener.Close()
+	}
+	return err
+}
+
+var errReplaced = errors.New("somebody else has replaced it meanwhile")
+
+func (s *socket) isInPlace() error {
+	now, err := s.folder.Lstat(s.name)
+	if err == nil && !os.SameFile(now, s.file) {
+		err = errReplaced
+	}
+	return bare(err)
+}
+
+// privateFolder is a folder that nobody else may enter. A socket is made in it, and gets
+// its mode and owner there. Its own name may change meanwhile, but not what is in it.
+type privateFolder struct {
+	*os.Root
+	dir  *os.File // the same folder
+	in   *os.Root
+	name string
+	// ours is set while a socket in it is the agent's to remove.
+	ours bool
+}
+
+// inPrivate is the name of a socket in its private folder.
+const inPrivate = "s"
+
+func makePrivate(in *os.Root) (*privateFolder, error) {
+	p := &privateFolder{in: in, name: ".s" + rand.Text()}
+	if err := in.Mkdir(p.name, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Root, err = in.OpenRoot(p.name + "/."); err != nil { // See bindSocket.
+		_ = in.Remove(p.name)
+		return nil, err
+	}
+	if p.dir, err = p.Open("."); err == nil {
+		err = isPrivate(p.dir)
+	}
+	if err != nil {
+		p.discard()
+		return nil, err
+	}
+	p.ours = true
+	return p, nil
+}
+
+// isPrivate makes sure that a folder is the one that was just made, or as good: one that
+// somebody else has put in its place is not the agent's, or others may enter it, or there
+// is something in it.
+func isPrivate(dir *os.File) error {
+	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm() != 0o700 {
+		return errReplaced
+	}
+	if names, _ := dir.Readdirnames(1); len(names) > 0 {
+		return errReplaced
+	}
+	return nil
+}
+
+// discard removes the folder, and the socket where it is still there.
+func (p *privateFolder) discard() {
+	if p.ours {
+		_ = p.Remove(inPrivate)
+	}
+	_ = p.dir.Close()
+	_ = p.Close()
+	_ = p.in.Remove(p.name) // Only an empty one goes.
+}
+
+// dress gives the socket its mode and owner.
+func (p *privateFolder) dress(at config.Listener) (os.FileInfo, error) {
+	if err := p.Chmod(inPrivate, at.Mode); err != nil {
+		return nil, bare(err)
+	}
 	uid, gid := -1, -1
 	if at.UID != nil {
 		uid = *at.UID
@@ -106,18 +204,15 @@ func place(path string, at config.Listener) (os.FileInfo, error) {
 		gid = *at.GID
 	}
 	if uid >= 0 || gid >= 0 {
-		if err := os.Chown(path, uid, gid); err != nil {
+		if err := p.Lchown(inPrivate, uid, gid); err != nil {
 			return nil, fmt.Errorf("socket_user and socket_group: %w; only root may give it to others", bare(err))
 		}
 	}
-	if err := os.Chmod(path, at.Mode); err != nil {
-		return nil, bare(err)
+	file, err := p.Lstat(inPrivate)
+	if err == nil && file.Mode().Type() != os.ModeSocket {
+		err = errReplaced
 	}
-	file, err := os.Lstat(path)
-	if err != nil {
-		return nil, bare(err)
-	}
-	return file, bare(os.Rename(path, at.Address))
+	return file, bare(err)
 }
 
 // bare is an error without the name of the private folder, which is another one at each
@@ -130,25 +225,48 @@ func bare(err error) error {
 	return err
 }
 
-// makeWay refuses to take the place of anything but a socket that nobody answers at.
-func makeWay(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
+// oldSocket is the socket of an agent that has ended, which has the name that a new one
+// is to get. It is nil where the name is free.
+type oldSocket struct {
+	file os.FileInfo
+	held io.Closer
+}
+
+func (o *oldSocket) release() {
+	if o != nil {
+		_ = o.held.Close()
+	}
+}
+
+// findOld refuses to take the place of anything but a socket that nobody answers at.
+func findOld(ctx context.Context, folder *os.Root, name string) (old *oldSocket, err error) {
+	file, err := hold(folder, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, bare(err)
+	}
+	defer func() {
+		if old == nil {
+			_ = file.Close()
+		}
+	}()
+	info, err := file.Stat()
 	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
 	case err != nil:
-		return err
-	case info.Mode()&os.ModeSocket == 0:
-		return errors.New("there is something else that is no socket; move it away, or choose another address")
+		return nil, bare(err)
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, errors.New("there is something else that is no socket; move it away, or choose another address")
 	}
 	dialer := net.Dialer{Timeout: time.Second}
-	conn, err := dialer.DialContext(ctx, "unix", path)
+	conn, err := dialer.DialContext(ctx, "unix", file.path())
 	switch {
 	case err == nil:
 		_ = conn.Close()
-		return errors.New("another process listens there; is another deaddrop running?")
+		return nil, errors.New("another process listens there; is another deaddrop running?")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil // Its owner is gone.
+		return &oldSocket{info, file}, nil // Its owner is gone.
 	}
-	return fmt.Errorf("there is a socket, and it is not known whether it is used: %w", err)
+	return nil, fmt.Errorf("there is a socket, and it is not known whether it is used: %w", bare(err))
 }

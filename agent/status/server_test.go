@@ -166,18 +166,6 @@ func TestOnlyReadingIsAllowed(t *testing.T) {
 	}
 }
 
-// What is said once is told by its text.
-func TestWhatKeepsASocketFromBeingMadeIsTheSameAtEachTry(t *testing.T) {
-	at := config.Listener{Network: "unix", Address: filepath.Join(t.TempDir(), strings.Repeat("x", 100), "s"), Mode: 0o600}
-	_, first := listen(t.Context(), at)
-	require.ErrorContains(t, first, "making a socket in "+filepath.Dir(at.Address))
-	_, again := listen(t.Context(), at)
-	assert.EqualError(t, again, first.Error())
-	left, err := os.ReadDir(filepath.Dir(at.Address))
-	require.NoError(t, err)
-	assert.Empty(t, left)
-}
-
 func TestSummarize_AgreesWithTheCount(t *testing.T) {
 	for want, n := range map[string][2]int{
 		"there are no drops": {0, 0}, "the drop is current": {1, 1}, "the drop is not current": {0, 1}, "0 of 2 drops are current": {0, 2},
