@@ -405,10 +405,12 @@ func (p *printer) action(action reload.Action) {
 	case reload.PIDFile:
 		p.set("signal", reload.SignalName(a.Signal))
 		p.set("pid_file", a.Path)
+		p.set("expect_user", a.ExpectUser)
 	case reload.Process:
 		p.set("signal", reload.SignalName(a.Signal))
 		p.set("process", a.Name)
 		p.set("command_line", a.CommandLine)
+		p.set("expect_user", a.ExpectUser)
 	case reload.Container:
 		p.signalOrRestart(a.Signal)
 		p.set("container", a.Name)

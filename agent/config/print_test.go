@@ -468,7 +468,7 @@ func (a *author) reload() {
 		m = makers()[0]
 	}
 	values := map[string][]string{
-		"pid_file": {`"/run/x.pid"`, a.hostile()}, "process": {`"nginx"`}, "command_line": {`"a\\.b .*"`}, "container": {`"web"`},
+		"pid_file": {`"/run/x.pid"`, a.hostile()}, "expect_user": {`"nginx"`, `"101"`}, "process": {`"nginx"`}, "command_line": {`"a\\.b .*"`}, "container": {`"web"`},
 		"container_label": {`"role=web"`}, "compose_service": {`"web"`}, "compose_project": {`"p"`}, "unit": {`"nginx"`, `"a.timer"`},
 		"command": {a.command()}, "url": {`"https://h/%7Ereload"`, `"http://127.0.0.1:1/x"`}, "exec": {"true"},
 		"docker_host": {`"unix:///run/docker.sock"`, `"tcp://docker:2375"`}, "timeout": {a.duration()}, "bus": {`"user"`, `"system"`},

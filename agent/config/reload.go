@@ -56,9 +56,9 @@ type maker struct {
 // first counts: command_line may narrow a process, and is a target, too.
 func makers() []maker {
 	return []maker{
-		{"pid_file", []string{"signal"}, (*reloadReader).pidFile},
-		{"process", []string{"signal", "command_line"}, (*reloadReader).process},
-		{"command_line", []string{"signal"}, (*reloadReader).process},
+		{"pid_file", []string{"signal", "expect_user"}, (*reloadReader).pidFile},
+		{"process", []string{"signal", "command_line", "expect_user"}, (*reloadReader).process},
+		{"command_line", []string{"signal", "expect_user"}, (*reloadReader).process},
 		{"container", []string{"signal", "action", "docker_host", "timeout"}, (*reloadReader).container},
 		{"container_label", []string{"signal", "action", "docker_host", "timeout"}, (*reloadReader).container},
 		{"compose_service", []string{"signal", "action", "docker_host", "timeout", "compose_project"}, (*reloadReader).container},
@@ -212,11 +212,11 @@ func (r *reloadReader) word(name string, all ...string) string {
 }
 
 func (r *reloadReader) pidFile() reload.Action {
-	return reload.PIDFile{Path: r.text("pid_file"), Signal: r.signal(true)}
+	return reload.PIDFile{Path: r.text("pid_file"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
 }
 
 func (r *reloadReader) process() reload.Action {
-	p := reload.Process{Name: r.text("process"), CommandLine: r.text("command_line"), Signal: r.signal(true)}
+	p := reload.Process{Name: r.text("process"), CommandLine: r.text("command_line"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
 	if _, err := regexp.Compile(p.CommandLine); err != nil {
 		r.at(r.settings["command_line"].expr, "command_line is not a regular expression: %s", err)
 	}

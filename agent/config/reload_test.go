@@ -18,15 +18,17 @@ func dropWith(text string) string {
 
 const everyReload = `
   reload {
-    pid_file = "/run/nexa.pid"
-    signal   = "RTMIN+1"
-    on_start = true
+    pid_file    = "/run/nexa.pid"
+    signal      = "RTMIN+1"
+    expect_user = "nexa"
+    on_start    = true
   }
   exec { command = ["first", "of", "two"] }
   reload {
     process      = "nexa"
     command_line = "--tenant demo"
     signal       = 10
+    expect_user  = 101
   }
   reload {
     command_line = "only"
@@ -90,9 +92,9 @@ func TestLoadUnderstandsEveryReload(t *testing.T) {
 	cfg, err := load(t, file)
 	require.NoError(t, err)
 	want := []Reload{
-		{reload.PIDFile{Path: "/run/nexa.pid", Signal: 35}, true},
+		{reload.PIDFile{Path: "/run/nexa.pid", Signal: 35, ExpectUser: "nexa"}, true},
 		{reload.Command{Args: []string{"first", "of", "two"}, Timeout: 30 * time.Second}, true},
-		{Action: reload.Process{Name: "nexa", CommandLine: "--tenant demo", Signal: 10}},
+		{Action: reload.Process{Name: "nexa", CommandLine: "--tenant demo", Signal: 10, ExpectUser: "101"}},
 		{Action: reload.Process{CommandLine: "only", Signal: 15}},
 		{Action: reload.Container{Name: "nexa", Signal: 1, Host: "tcp://docker:2375", Timeout: 10 * time.Second}},
 		{Action: reload.Container{Label: "role=web", Timeout: time.Minute}},
@@ -147,6 +149,9 @@ func TestLoadNamesWhatIsWrongWithAReload(t *testing.T) {
 		"reload {\npid_file = \"\"\nsignal = \"HUP\"\n}":                   `deaddrop.hcl:10:12: pid_file must be a text that is not empty`,
 		"reload {\npid_file = [\"a\"]\nsignal = \"HUP\"\n}":                `deaddrop.hcl:10:12: pid_file must be a text that is not empty`,
 		"reload {\npid_file = \"x\"\nsignal = \"HUP\"\nunit = \"y\"\n}":    `deaddrop.hcl:12:1: pid_file and unit exclude each other: write a reload block for each`,
+		"reload {\npid_file = \"x\"\nsignal = 1\nexpect_user = \"\"\n}":    `deaddrop.hcl:12:15: expect_user must be a text that is not empty`,
+		"reload {\nunit = \"y\"\nexpect_user = \"x\"\n}":                   `deaddrop.hcl:11:1: expect_user has no effect on a reload by unit; it takes action, bus, timeout, on_start`,
+		"reload {\npid_file = \"x\"\nsignal = 1\nexpect_usr = \"x\"\n}":    `deaddrop.hcl:12:1: reload has no setting "expect_usr"; did you mean "expect_user"?`,
 		"reload {\nunit = \"y\"\nsignal = \"HUP\"\n}":                      `deaddrop.hcl:11:1: signal has no effect on a reload by unit; it takes action, bus, timeout, on_start`,
 		"reload {\nunit = \"y\"\naction = \"relaod\"\n}":                   `deaddrop.hcl:11:10: action "relaod" is not known; use one of reload-or-restart, reload, restart; did you mean "reload"?`,
 		"reload {\nunit = \"a b\"\n}":                                      `deaddrop.hcl:10:8: unit "a b" is not the name of a unit`,

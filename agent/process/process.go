@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,26 @@ type Process struct {
 	Zombie bool
 
 	started uint64 // ticks after the machine's start
+
+	// users are its real and its effective user id; nil where they are not known.
+	users []int
+}
+
+// RunsAs reports whether the process has a user and no other: a program with the setuid
+// bit also has the one that it was started by. It is false where that is not known.
+func (p Process) RunsAs(uid int) bool {
+	return len(p.users) > 0 && !slices.ContainsFunc(p.users, func(id int) bool { return id != uid })
+}
+
+// User is the user that the process runs as, for messages.
+func (p Process) User() string {
+	switch {
+	case len(p.users) == 0:
+		return "user unknown"
+	case p.RunsAs(p.users[0]):
+		return "user " + strconv.Itoa(p.users[0])
+	}
+	return fmt.Sprintf("users %v", p.users)
 }
 
 // tick is what /proc counts time in, on all machines that Go runs on.
@@ -51,7 +72,36 @@ func Read(pid int) (Process, error) {
 	}
 	exe, _ := os.Readlink(filepath.Join(folder, "exe"))
 	p.Exe = strings.TrimSuffix(exe, " (deleted)")
+	if status, err := os.ReadFile(filepath.Join(folder, "status")); err == nil {
+		p.users = parseUsers(status)
+	}
 	return p, nil
+}
+
+// parseUsers reads a line of /proc/PID/status such as "Uid:	0	0	0	0": the real and
+// the effective user id come first. It returns nil where there is none.
+func parseUsers(status []byte) []int {
+	fields := strings.Fields(string(statusLine(status, "Uid")))
+	if len(fields) < 2 {
+		return nil
+	}
+	var users []int
+	for _, field := range fields[:2] {
+		id, err := strconv.Atoi(field)
+		if err != nil {
+			return nil
+		}
+		users = append(users, id)
+	}
+	return users
+}
+
+// statusLine returns what follows a name in /proc/PID/status. A process chooses its own
+// name, in the first line, but that shows no line break: see proc_pid_status(5).
+func statusLine(status []byte, name string) []byte {
+	_, rest, _ := bytes.Cut(status, []byte("\n"+name+":"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return bytes.TrimSpace(line)
 }
 
 // parse reads a line of /proc/PID/stat: see proc(5). The name stands between the
@@ -124,11 +174,6 @@ func Handles(pid, signal int) bool {
 	if err != nil {
 		return true
 	}
-	_, rest, found := bytes.Cut(status, []byte("\nSigCgt:"))
-	if !found {
-		return true
-	}
-	mask, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte("\n"))
-	caught, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
+	caught, err := strconv.ParseUint(string(statusLine(status, "SigCgt")), 16, 64)
 	return err != nil || signal < 1 || signal > 64 || caught&(1<<(signal-1)) != 0
 }

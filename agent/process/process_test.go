@@ -94,3 +94,31 @@ func TestANameMayHoldAnything(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Process{PID: 7, Parent: 1, Name: "a ) Z (b", started: 19}, p)
 }
+
+func TestRunsAs_NeedsTheRealAndTheEffectiveUser(t *testing.T) {
+	self, err := Read(os.Getpid())
+	require.NoError(t, err)
+	assert.True(t, self.RunsAs(os.Geteuid()))
+	assert.False(t, self.RunsAs(4711))
+	assert.False(t, Process{}.RunsAs(0), "it is not known")
+
+	setuid := Process{users: parseUsers([]byte("Name:\tUid:\nUmask:\t0022\nUid:\t1234\t0\t0\t0\nGid:\t1\t1\t1\t1\n"))}
+	assert.False(t, setuid.RunsAs(0), "a user has started it")
+	assert.False(t, setuid.RunsAs(1234))
+	assert.Equal(t, "users [1234 0]", setuid.User())
+	for _, text := range []string{"", "Uid:\t0\t0", "\nUid:\t0\n", "\nUid:\tx\t0\n"} {
+		assert.Nil(t, parseUsers([]byte(text)), text)
+	}
+}
+
+func TestHandles_TellsSignalsApart(t *testing.T) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	assert.True(t, Handles(os.Getpid(), int(syscall.SIGHUP)))
+	child := exec.Command("sleep", "1000")
+	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
+	require.Eventually(t, func() bool { p, err := Read(child.Process.Pid); return err == nil && p.Name == "sleep" }, 10*time.Second, time.Millisecond)
+	assert.False(t, Handles(child.Process.Pid, int(syscall.SIGHUP)))
+}

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if file := os.Getenv("BE_A_CHECK"); file != "" {
-		fmt.Println(PIDFile{file, syscall.SIGHUP}.Check(context.Background()))
+		fmt.Println(PIDFile{Path: file, Signal: syscall.SIGHUP}.Check(context.Background()))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -61,7 +61,7 @@ func TestSignalReachesTheProcessInThePidFile(t *testing.T) {
 	_, err = out.Read(ready)
 	require.NoError(t, err)
 
-	require.NoError(t, PIDFile{pidFile(t, strconv.Itoa(service.Process.Pid)+"\n"), syscall.SIGHUP}.Do(t.Context(), Change{}))
+	require.NoError(t, PIDFile{Path: pidFile(t, strconv.Itoa(service.Process.Pid)+"\n"), Signal: syscall.SIGHUP}.Do(t.Context(), Change{}))
 	var rest bytes.Buffer
 	_, err = rest.ReadFrom(out)
 	require.NoError(t, err)
@@ -83,10 +83,10 @@ func TestSignalIsNotSentToAnyProcessButTheService(t *testing.T) {
 		strconv.Itoa(gone.Process.Pid):        "there is no process",
 		"99999999999999999999999999999999999": "does not hold a process id",
 	} {
-		err := PIDFile{pidFile(t, content), syscall.SIGHUP}.Do(t.Context(), Change{})
+		err := PIDFile{Path: pidFile(t, content), Signal: syscall.SIGHUP}.Do(t.Context(), Change{})
 		require.ErrorContains(t, err, want, content)
 	}
-	err := PIDFile{"/nowhere/x.pid", syscall.SIGHUP}.Do(t.Context(), Change{})
+	err := PIDFile{Path: "/nowhere/x.pid", Signal: syscall.SIGHUP}.Do(t.Context(), Change{})
 	require.EqualError(t, err, "pid file /nowhere/x.pid does not exist; is the service running?")
 }
 
@@ -130,10 +130,10 @@ func TestCommandIsEndedWithItsChildrenAfterItsTimeout(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
 	err := Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! >"$0"; wait`, pids}, Timeout: 200 * time.Millisecond}.Do(t.Context(), Change{})
 	require.ErrorContains(t, err, "ended after its timeout of 200ms")
-	child, _, err := readPID(pids)
+	child, err := readPID(pids)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.pid))
 		return err != nil || strings.Contains(string(stat), ") Z ")
 	}, 10*time.Second, 10*time.Millisecond, "the child is gone or a zombie")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"regexp"
@@ -16,92 +17,145 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/process"
+	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // PIDFile signals the process whose id a file holds.
 type PIDFile struct {
 	Path   string
 	Signal syscall.Signal
+	// ExpectUser is the name or id of the user that the process must run as. Where it
+	// is "", the owner of the file decides: see [pidEntry.mayName].
+	ExpectUser string
 }
 
 func (s PIDFile) String() string {
 	return fmt.Sprintf("%s to the process in %s", SignalName(s.Signal), s.Path)
 }
 
-// Do never signals process groups, process 1, the agent itself or a process that
-// is younger than the file: such a one was given the id of another that has ended.
-func (s PIDFile) Do(_ context.Context, change Change) error {
-	pid, written, err := readPID(s.Path)
-	if err != nil {
-		return err
-	}
-	return send(pid, s.Signal, change, s.stranger(pid, written))
-}
+// Do never signals process groups, process 1, the agent itself, a process that is younger
+// than the file (it was given the id of another that has ended), or a process of a user
+// that the file does not vouch for.
+func (s PIDFile) Do(_ context.Context, change Change) error { return s.send(s.Signal, change) }
 
 // Check tells of a file that names no process of the service, and of one that may
 // not be signalled.
-func (s PIDFile) Check(context.Context) error {
-	pid, written, err := readPID(s.Path)
+func (s PIDFile) Check(context.Context) error { return s.send(0, Change{}) }
+
+func (s PIDFile) send(sig syscall.Signal, change Change) error {
+	f, err := readPID(s.Path)
 	if err != nil {
 		return err
 	}
-	return send(pid, 0, Change{}, s.stranger(pid, written))
+	mayName := f.mayName
+	if s.ExpectUser != "" {
+		uid, err := drop.UserID(s.ExpectUser)
+		if err != nil {
+			return fmt.Errorf("expect_user: %w", err)
+		}
+		mayName = func(p process.Process) error {
+			if p.RunsAs(uid) {
+				return nil
+			}
+			return fmt.Errorf("pid file %s names process %d (%s), which runs as %s, not as expect_user = %q", s.Path, p.PID, p.Name, p.User(), s.ExpectUser)
+		}
+	}
+	return send(f.pid, sig, change, func(p process.Process) error {
+		if err := f.isStale(p); err != nil {
+			return err
+		}
+		return mayName(p)
+	})
 }
 
 // youth is how much younger than its file a process must be to count as another
 // one. Clocks of file systems differ by less.
 const youth = 2 * time.Second
 
-// stranger tells whether a process is not the one that the file was written for.
-func (s PIDFile) stranger(pid int, written time.Time) func(process.Process) error {
-	return func(p process.Process) error {
-		switch started := time.Now().Add(-p.Age()); {
-		case p.Zombie:
-			return absent("pid file %s is stale: process %d has ended; is the service running?", s.Path, pid)
-		case started.After(written.Add(youth)):
-			return absent("pid file %s is stale: it was written %s, and process %d (%s) was started later, at %s, so it is another one; is the service running? (If the machine's clock was set in between, restart the service.)",
-				s.Path, written.UTC().Format(time.RFC3339), pid, p.Name, started.UTC().Format(time.RFC3339))
-		}
-		return nil
+// isStale returns an error for a process that is not the one that the file was written for.
+func (f pidEntry) isStale(p process.Process) error {
+	switch started := time.Now().Add(-p.Age()); {
+	case p.Zombie:
+		return absent("pid file %s is stale: process %d has ended; is the service running?", f.path, f.pid)
+	case started.After(f.written.Add(youth)):
+		return absent("pid file %s is stale: it was written %s, and process %d (%s) was started later, at %s, so it is another one; is the service running? (If the machine's clock was set in between, restart the service.)",
+			f.path, f.written.UTC().Format(time.RFC3339), f.pid, p.Name, started.UTC().Format(time.RFC3339))
 	}
+	return nil
 }
 
+// pidEntry is a pid file as it was read.
+type pidEntry struct {
+	path    string
+	pid     int
+	written time.Time
+	// owners are those of the file, and of each link that led to it.
+	owners []int
+	mode   fs.FileMode
+}
+
+// mayName returns an error unless whoever could have written the file may signal the
+// process himself. Else a user could have root signal the process of someone else, by a
+// file or link of his own. Only root and the agent's user may name any process; nobody
+// else can make a file of theirs (fs.protected_hardlinks keeps others from giving one
+// that exists a second name).
+func (f pidEntry) mayName(p process.Process) error {
+	trusted := true
+	for _, owner := range f.owners {
+		if owner == 0 || owner == os.Geteuid() {
+			continue
+		}
+		trusted = false
+		if !p.RunsAs(owner) {
+			return fmt.Errorf("pid file %s belongs to user %d, but process %d (%s) runs as %s; let the service or root write it, or set expect_user to the user of the service's process", f.path, owner, f.pid, p.Name, p.User())
+		}
+	}
+	if trusted && f.mode&0o002 != 0 {
+		return fmt.Errorf("pid file %s has mode %04o, so any user may write it; chmod o-w it, or set expect_user to the user of the service's process", f.path, f.mode)
+	}
+	return nil
+}
+
+// mostPID is more than the first line of a pid file takes.
+const mostPID = 64
+
 // readPID returns the first line of a file, which other programs (PostgreSQL)
-// let others follow, and when it was written.
-func readPID(file string) (pid int, written time.Time, err error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // A pipe must not hold us up.
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, written, absent("pid file %s does not exist; is the service running?", file)
+// let others follow, and who could have written it when.
+func readPID(path string) (pidEntry, error) {
+	file, chain, err := openChain(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return pidEntry{}, absent("pid file %s does not exist; is the service running?", path)
+	case errors.Is(err, safefile.ErrNotRegular):
+		return pidEntry{}, fmt.Errorf("pid file %s is not a file", path)
+	case err != nil:
+		return pidEntry{}, fmt.Errorf("reading pid file: %w", err)
 	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, mostPID))
 	if err != nil {
-		return 0, written, fmt.Errorf("reading pid file: %w", err)
+		return pidEntry{}, fmt.Errorf("reading pid file: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, written, fmt.Errorf("reading pid file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return 0, written, fmt.Errorf("pid file %s is not a file", file)
-	}
-	content, err := io.ReadAll(io.LimitReader(f, 64))
-	if err != nil {
-		return 0, written, fmt.Errorf("reading pid file: %w", err)
+	info := chain[len(chain)-1]
+	f := pidEntry{path: path, written: info.ModTime(), mode: info.Mode().Perm()}
+	for _, each := range chain {
+		f.owners = append(f.owners, int(each.Sys().(*syscall.Stat_t).Uid))
 	}
 	line, _, _ := strings.Cut(string(content), "\n")
-	switch pid, err = strconv.Atoi(strings.TrimSpace(line)); {
+	switch f.pid, err = strconv.Atoi(strings.TrimSpace(line)); {
 	case err != nil && len(content) == 0:
-		return 0, written, absent("pid file %s is empty; is the service just starting?", file)
+		return f, absent("pid file %s is empty; is the service just starting?", path)
 	case err != nil:
-		return 0, written, fmt.Errorf("pid file %s does not hold a process id", file)
-	case pid == 1:
-		return 0, written, fmt.Errorf("pid file %s holds 1, which is not signalled: every container and the machine have a process 1; where the service shares its PID namespace with the agent, name it by process = \"…\" instead of pid_file", file)
-	case pid <= 0:
-		return 0, written, fmt.Errorf("pid file %s holds %d, which is not a process id", file, pid)
-	case pid == os.Getpid():
-		return 0, written, fmt.Errorf("pid file %s holds the agent's own process id", file)
+		return f, fmt.Errorf("pid file %s does not hold a process id", path)
+	case f.pid == 1:
+		return f, fmt.Errorf("pid file %s holds 1, which is not signalled: every container and the machine have a process 1; where the service shares its PID namespace with the agent, name it by process = \"…\" instead of pid_file", path)
+	case f.pid <= 0:
+		return f, fmt.Errorf("pid file %s holds %d, which is not a process id", path, f.pid)
+	case f.pid == os.Getpid():
+		return f, fmt.Errorf("pid file %s holds the agent's own process id", path)
 	}
-	return pid, info.ModTime(), nil
+	return f, nil
 }
 
 // send sends a signal, or only looks whether it could be sent where that is 0.
@@ -118,6 +172,9 @@ func send(pid int, sig syscall.Signal, change Change, stranger func(process.Proc
 		if _, err := process.Read(os.Getpid()); err == nil {
 			return absent("there is no process %d; %s", pid, whether())
 		} // Else there is no /proc, and the kernel tells.
+		if err := stranger(process.Process{PID: pid}); err != nil {
+			return err
+		}
 	case err != nil:
 		return fmt.Errorf("process %d: %w", pid, err)
 	default:
@@ -151,6 +208,9 @@ type Process struct {
 	// have to match; or "".
 	CommandLine string
 	Signal      syscall.Signal
+	// ExpectUser is the name or id of the user that the process must run as; or "".
+	// Processes of others do not count then.
+	ExpectUser string
 }
 
 func (s Process) String() string {
@@ -160,56 +220,60 @@ func (s Process) String() string {
 
 // Do signals the one process that fits, and of a process and its descendants the
 // first. Where several fit that do not descend from each other, none is.
-func (s Process) Do(_ context.Context, change Change) error {
-	pid, err := s.find()
-	if err != nil {
-		return err
-	}
-	return send(pid, s.Signal, change, s.stranger)
-}
+func (s Process) Do(_ context.Context, change Change) error { return s.send(s.Signal, change) }
 
 // Check tells of a process that may not be signalled, and of a PID namespace that
 // has no others than the agent's own.
-func (s Process) Check(context.Context) error {
-	pid, err := s.find()
+func (s Process) Check(context.Context) error { return s.send(0, Change{}) }
+
+func (s Process) send(sig syscall.Signal, change Change) error {
+	fits, err := s.matcher()
 	if err != nil {
 		return err
 	}
-	return send(pid, 0, Change{}, s.stranger)
-}
-
-func (s Process) stranger(p process.Process) error {
-	if !s.fits(p) {
-		return absent("process %d has ended", p.PID)
+	pid, err := s.find(fits)
+	if err != nil {
+		return err
 	}
-	return nil
+	return send(pid, sig, change, func(p process.Process) error {
+		if !fits(p) {
+			return absent("process %d has ended", p.PID)
+		}
+		return nil
+	})
 }
 
-func (s Process) find() (int, error) {
+func (s Process) find(fits func(process.Process) bool) (int, error) {
 	all, err := process.All()
 	if err != nil {
 		return 0, fmt.Errorf("looking for %q: %w", cmp.Or(s.Name, s.CommandLine), err)
 	}
 	fitting := map[int]process.Process{}
 	for _, p := range all {
-		if s.fits(p) {
+		if fits(p) {
 			fitting[p.PID] = p
 		}
 	}
 	var first []int
+	users := map[string]bool{}
 	for pid, p := range fitting {
 		if _, descends := fitting[p.Parent]; !descends || p.Parent == pid {
 			first = append(first, pid)
+			users[p.User()] = true
 		}
 	}
 	slices.Sort(first)
 	switch what := cmp.Or(s.Name, s.CommandLine); {
 	case len(first) == 1:
 		return first[0], nil
+	case len(users) > 1:
+		return 0, fmt.Errorf("%d processes are %q (%s), of several users, and none was signalled: say by expect_user = \"…\" which user's it is", len(first), what, few(first))
 	case len(first) > 1:
 		return 0, fmt.Errorf("%d processes are %q (%s), and none was signalled: tell them apart by command_line = \"…\", or use a pid_file", len(first), what, few(first))
 	case !process.InHostNamespace() && os.Getpid() == 1:
 		return 0, fmt.Errorf("no process is %q: this container has a PID namespace of its own; share the service's: pid: \"service:NAME\" in the compose file, shareProcessNamespace: true in a pod", what)
+	case s.ExpectUser != "":
+		return 0, absent("no process of user %s is %q; %s", s.ExpectUser, what, whether())
 	default:
 		return 0, absent("no process is %q; %s", what, whether())
 	}
@@ -236,21 +300,33 @@ func few(pids []int) string {
 	return strings.Join(texts, ", ")
 }
 
-// fits never chooses the agent, what the agent is just running, or the machine's
-// own process 1.
-func (s Process) fits(p process.Process) bool {
-	switch self := os.Getpid(); {
-	case p.Zombie, len(p.Args) == 0, p.PID == self, p.Parent == self:
-		return false
-	case p.PID == 1 && process.InHostNamespace():
-		return false
-	case s.Name != "" && !isNamed(p, s.Name):
-		return false
-	case s.CommandLine == "":
-		return true
-	}
+// matcher returns what reports whether a process is the service's. It is never the agent,
+// what the agent is just running, or the machine's own process 1.
+func (s Process) matcher() (func(process.Process) bool, error) {
 	pattern, err := regexp.Compile(s.CommandLine)
-	return err == nil && pattern.MatchString(strings.Join(p.Args, " "))
+	if err != nil {
+		return nil, fmt.Errorf("command_line: %w", err)
+	}
+	uid := 0
+	if s.ExpectUser != "" {
+		if uid, err = drop.UserID(s.ExpectUser); err != nil {
+			return nil, fmt.Errorf("expect_user: %w", err)
+		}
+	}
+	self, inHost := os.Getpid(), process.InHostNamespace()
+	return func(p process.Process) bool {
+		switch {
+		case p.Zombie, len(p.Args) == 0, p.PID == self, p.Parent == self:
+			return false
+		case p.PID == 1 && inHost:
+			return false
+		case s.ExpectUser != "" && !p.RunsAs(uid):
+			return false
+		case s.Name != "" && !isNamed(p, s.Name):
+			return false
+		}
+		return s.CommandLine == "" || pattern.MatchString(strings.Join(p.Args, " "))
+	}, nil
 }
 
 func isNamed(p process.Process, name string) bool {

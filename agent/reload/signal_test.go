@@ -65,6 +65,15 @@ func renamed(t *testing.T, name string) string {
 	return path
 }
 
+// findOf returns the process that would be signalled.
+func findOf(s Process) (int, error) {
+	fits, err := s.matcher()
+	if err != nil {
+		return 0, err
+	}
+	return s.find(fits)
+}
+
 func reloadedBy(t *testing.T, said *bufio.Reader) {
 	t.Helper()
 	line, err := said.ReadString('\n')
@@ -82,7 +91,7 @@ func TestAProcessIsFoundByItsProgramOrItsCommandLine(t *testing.T) {
 	} {
 		pid, said := another(t, program, "x", "--tenant=demo-17")
 		s.Signal = syscall.SIGHUP
-		found, err := s.find()
+		found, err := findOf(s)
 		require.NoError(t, err, name)
 		assert.Equal(t, pid, found, name)
 		require.NoError(t, s.Check(t.Context()), name)
@@ -113,7 +122,7 @@ func TestOfAProcessAndItsDescendantsTheFirstIsSignalled(t *testing.T) {
 	line, err := said.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "worker\n", line)
-	found, err := Process{Name: "nexa-master"}.find()
+	found, err := findOf(Process{Name: "nexa-master"})
 	require.NoError(t, err)
 	assert.Equal(t, pid, found)
 }
@@ -125,7 +134,7 @@ func TestNeitherTheAgentNorItsChildrenNorAZombieAreFound(t *testing.T) {
 	require.NoError(t, child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 	for _, s := range []Process{{Name: "nexa-child"}, {Name: filepath.Base(os.Args[0])}, {Name: "no-such-program"}, {CommandLine: "^$"}} {
-		_, err := s.find()
+		_, err := findOf(s)
 		require.ErrorContains(t, err, "is the service running", "%+v", s)
 	}
 	var missing *Absent
@@ -137,7 +146,7 @@ func TestAProcessThatIsYoungerThanThePidFileIsAnotherOne(t *testing.T) {
 	file := pidFile(t, strconv.Itoa(pid))
 	stale := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(file, stale, stale))
-	s := PIDFile{file, syscall.SIGHUP}
+	s := PIDFile{Path: file, Signal: syscall.SIGHUP}
 	for _, err := range []error{s.Do(t.Context(), Change{At: time.Now()}), s.Check(t.Context())} {
 		require.ErrorContains(t, err, "is stale: it was written "+stale.UTC().Format(time.RFC3339))
 		require.ErrorContains(t, err, "was started later")
@@ -151,7 +160,7 @@ func TestAProcessThatWasStartedAfterTheChangeNeedsNoSignal(t *testing.T) {
 	before := time.Now()
 	time.Sleep(200 * time.Millisecond) // The kernel's clock of processes is real, and counts in hundredths.
 	pid, said := another(t, os.Args[0])
-	s := PIDFile{pidFile(t, strconv.Itoa(pid)+"\nmore lines\n"), syscall.SIGHUP}
+	s := PIDFile{Path: pidFile(t, strconv.Itoa(pid)+"\nmore lines\n"), Signal: syscall.SIGHUP}
 	var unneeded *Unneeded
 	require.ErrorAs(t, s.Do(t.Context(), Change{At: before}), &unneeded)
 	require.NoError(t, s.Do(t.Context(), Change{At: time.Now()}))
@@ -161,8 +170,8 @@ func TestAProcessThatWasStartedAfterTheChangeNeedsNoSignal(t *testing.T) {
 func TestAPidFileThatIsNoFileDoesNotHoldUpTheAgent(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	require.ErrorContains(t, PIDFile{pipe, syscall.SIGHUP}.Do(t.Context(), Change{}), "is not a file")
-	require.ErrorContains(t, PIDFile{t.TempDir(), syscall.SIGHUP}.Check(t.Context()), "is not a file")
+	require.ErrorContains(t, PIDFile{Path: pipe, Signal: syscall.SIGHUP}.Do(t.Context(), Change{}), "is not a file")
+	require.ErrorContains(t, PIDFile{Path: t.TempDir(), Signal: syscall.SIGHUP}.Check(t.Context()), "is not a file")
 }
 
 func TestAProcessOfAnotherUserNeedsARight(t *testing.T) {
@@ -189,12 +198,12 @@ func FuzzAPidFileNamesNoProcessThatMustNotBeSignalled(f *testing.F) {
 	file := filepath.Join(f.TempDir(), "pid")
 	f.Fuzz(func(t *testing.T, content string) {
 		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
-		pid, _, err := readPID(file)
+		f, err := readPID(file)
 		if err != nil {
 			return
 		}
-		assert.Greater(t, pid, 1)
-		assert.NotEqual(t, os.Getpid(), pid)
+		assert.Greater(t, f.pid, 1)
+		assert.NotEqual(t, os.Getpid(), f.pid)
 	})
 }
 
