@@ -4,16 +4,20 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
@@ -41,13 +45,23 @@ type changes struct {
 
 	seen    [sha256.Size]byte
 	restart *config.Config // set when the new configuration needs a new session
+
+	newNotifier func() (*fsnotify.Watcher, error) // nil for that of the system
+	notifier    *fsnotify.Watcher                 // nil where there can be none
+	poll        <-chan time.Time                  // nil where all files are watched
+	states      string                            // of the files, at the last poll
 }
 
 // Run works until the context ends, or until a configuration needs a restart.
 func (c *changes) Run(ctx context.Context) error {
-	files := c.notify()
-	defer func() { _ = files.Close() }()
-	c.seen = digest(c.cfg.Files)
+	c.startNotifier()
+	defer c.stopNotifier()
+	var events <-chan fsnotify.Event
+	var failures <-chan error
+	if c.notifier != nil {
+		events, failures = c.notifier.Events, c.notifier.Errors
+	}
+	c.states, c.seen = fileStates(c.cfg.Files), digest(c.cfg.Files)
 	var settled <-chan time.Time
 	for c.restart == nil {
 		select {
@@ -56,16 +70,24 @@ func (c *changes) Run(ctx context.Context) error {
 		case <-c.hangup:
 			c.log.Info("reading everything again", "signal", "SIGHUP")
 			c.systemd.Reloading()
-			c.reread(ctx, files)
+			c.reread(ctx)
 			c.refresh(ctx)
 			c.systemd.Reloaded(ctx)
-		case <-files.Events:
+		case <-events:
 			settled = time.After(settle)
+		case <-c.poll:
+			if now := fileStates(c.cfg.Files); now != c.states {
+				c.states = now
+				settled = time.After(settle)
+			}
 		case <-settled:
 			settled = nil
-			c.reread(ctx, files)
-		case err := <-files.Errors:
+			c.reread(ctx)
+		case err := <-failures:
 			c.log.Warn("watching files", "error", err)
+			if errors.Is(err, fsnotify.ErrEventOverflow) { // The event that was lost may have been of these files.
+				settled = time.After(settle)
+			}
 		}
 	}
 	return nil
@@ -88,22 +110,55 @@ func (c *changes) refresh(ctx context.Context) {
 	c.watcher.Refresh()
 }
 
-// notify returns a watcher of the files, or, where there can be none, one that
-// never says anything.
-func (c *changes) notify() *fsnotify.Watcher {
-	files, err := fsnotify.NewWatcher()
-	if err != nil {
-		c.log.Warn("changed files will not be noticed; send SIGHUP after changing them", "error", err)
-		return &fsnotify.Watcher{}
+// startNotifier has the system notify the agent of changes. Where it does not, the files
+// are polled: Linux counts the instances of inotify of all processes of a user, and every
+// container may run as the same one.
+func (c *changes) startNotifier() {
+	if c.load == nil {
+		return
 	}
-	c.follow(files)
-	return files
+	create := c.newNotifier
+	if create == nil {
+		create = fsnotify.NewWatcher
+	}
+	notifier, err := create()
+	if err != nil {
+		c.startPolling(err)
+		return
+	}
+	c.notifier = notifier
+	c.watchFolders()
 }
 
-// follow watches the folders of all files, since most programs replace a file
+func (c *changes) stopNotifier() {
+	if c.notifier != nil {
+		_ = c.notifier.Close()
+	}
+}
+
+// pollFiles is how often files are polled that cannot be watched.
+const pollFiles = 5 * time.Second
+
+// startPolling polls the files from now on, and logs why, once.
+func (c *changes) startPolling(err error) {
+	if c.poll != nil {
+		return
+	}
+	c.poll = time.Tick(pollFiles)
+	attributes := []any{"interval", pollFiles, "error", err}
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		attributes = append(attributes, "hint", "raise sysctl fs.inotify.max_user_instances, which counts all processes of the user, or the limit of open files")
+	case errors.Is(err, syscall.ENOSPC):
+		attributes = append(attributes, "hint", "raise sysctl fs.inotify.max_user_watches, which counts all processes of the user")
+	}
+	c.log.Warn("cannot watch configuration files, polling them", attributes...)
+}
+
+// watchFolders watches the folders of all files, since most programs replace a file
 // rather than write into it, and Kubernetes swaps a link beside it.
-func (c *changes) follow(files *fsnotify.Watcher) {
-	if files.Events == nil || c.load == nil {
+func (c *changes) watchFolders() {
+	if c.notifier == nil {
 		return
 	}
 	for _, file := range c.cfg.Files {
@@ -115,16 +170,29 @@ func (c *changes) follow(files *fsnotify.Watcher) {
 			folders = append(folders, filepath.Dir(target))
 		}
 		for _, folder := range folders {
-			if err := files.Add(folder); err != nil {
-				c.log.Warn("changes in this folder will not be noticed; send SIGHUP after changing files there", "folder", folder, "error", err)
+			if err := c.notifier.Add(folder); err != nil {
+				c.startPolling(fmt.Errorf("folder %s: %w", folder, err))
 			}
 		}
 	}
 }
 
+// fileStates is another text once one of the files was replaced or written to.
+func fileStates(files []string) string {
+	var all strings.Builder
+	for _, file := range files {
+		state, _, err := filestate.Of(file)
+		if err != nil {
+			state = err.Error()
+		}
+		all.WriteString(state + "\n")
+	}
+	return all.String()
+}
+
 // reread takes over a configuration whose files have changed. One that is bad
 // is refused, and said so once.
-func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
+func (c *changes) reread(ctx context.Context) {
 	if c.load == nil {
 		return
 	}
@@ -152,8 +220,8 @@ func (c *changes) reread(ctx context.Context, files *fsnotify.Watcher) {
 	warn(cfg, c.log)
 	c.board.NoteConfig(configStatus(cfg))
 	c.cfg = cfg
-	c.seen = digest(cfg.Files)
-	c.follow(files)
+	c.states, c.seen = fileStates(cfg.Files), digest(cfg.Files)
+	c.watchFolders()
 	c.log.Info("the configuration has changed", "files", len(cfg.Files), "drops", len(cfg.Drops))
 	if anew {
 		c.restart = cfg

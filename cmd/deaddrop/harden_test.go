@@ -94,18 +94,23 @@ func TestTheUmaskIsClosedButNotForAService(t *testing.T) {
 // asNobody lets the rig run deaddrop as a user who is not root.
 func (r *rig) asNobody(cmd *exec.Cmd) {
 	r.t.Helper()
-	const nobody = 65534
+	r.asUser(cmd, 65534)
+}
+
+// asUser lets the rig run deaddrop as another user, to whom everything in its folder goes.
+func (r *rig) asUser(cmd *exec.Cmd, uid int) {
+	r.t.Helper()
 	if os.Geteuid() != 0 {
 		r.t.Skip("this is not root, who can start processes of another user")
 	}
 	require.NoError(r.t, os.Chmod(filepath.Dir(r.dir), 0o755))
 	require.NoError(r.t, filepath.WalkDir(r.dir, func(path string, _ os.DirEntry, err error) error {
 		require.NoError(r.t, err)
-		return os.Chown(path, nobody, nobody)
+		return os.Chown(path, uid, uid)
 	}))
 	installSelf(r.t, r.path("program"))
 	cmd.Path = r.path("program")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 }
 
 // installSelf makes a program of the tests that every user may run. Another program writes
