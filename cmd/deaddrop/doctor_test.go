@@ -706,6 +706,21 @@ func TestDoctorLooksAtChecksAndReloads(t *testing.T) {
 	assert.Contains(t, found.has("reload", doctor.Failed, "there is no Docker socket /nowhere/docker.sock").Fix, "mount it into the agent's container")
 }
 
+func TestDoctor_ExplainsAPIDFileOfTheWrongUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files of two users")
+	}
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"K": "v"})
+	r.service()
+	require.NoError(t, os.Chown(r.path("service.pid"), 1234, -1))
+	r.write("deaddrop.hcl", r.plainDrop("nexa", inMemory(t)+"/nexa.json", reload))
+	found := r.doctor("--config", "deaddrop.hcl")
+	assert.Contains(t, found.has("reload", doctor.Failed, "pid file service.pid belongs to user 1234, but process").Fix, "set expect_user to the user of the service's process")
+	r.write("deaddrop.hcl", r.plainDrop("nexa", inMemory(t)+"/nexa.json", strings.Replace(reload, "\n", "\n    expect_user = \"0\"\n", 1)))
+	r.doctor("--config", "deaddrop.hcl").has("reload", doctor.OK, "could be told now")
+}
+
 func TestDoctorOfABadConfiguration(t *testing.T) {
 	r := &rig{t: t, dir: t.TempDir()}
 	r.env = []string{"VAULT_TOKEN=t"}
