@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -225,7 +224,7 @@ const maxRecovered = 32 << 20
 // what that run has written: whoever owns the file or its folder may have put a
 // certificate or a key of their own there, or a link to somebody else's.
 func (s *state) leftByUs() (content []byte, ok bool) {
-	folder, err := os.OpenRoot(filepath.Dir(s.drop.Destination))
+	folder, err := safefile.OpenDirectory(filepath.Dir(s.drop.Destination))
 	if err != nil {
 		return nil, false
 	}

@@ -258,7 +258,7 @@ func (s *Store) removeOwn(path string) {
 // read reads a journal that nobody else can have written.
 func (s *Store) read(path string) ([]byte, error) {
 	dir := filepath.Dir(path)
-	root, err := os.OpenRoot(dir)
+	root, err := safefile.OpenDirectory(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/textfile"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // mostConnections is how many of a listener are served at a time.
@@ -75,7 +77,7 @@ func (s *socket) Close() error {
 // directory, and mode and owner are set where nobody else can put a link in the way.
 func bindSocket(ctx context.Context, at config.Listener) (net.Listener, error) {
 	path, name := filepath.Split(at.Address)
-	folder, err := os.OpenRoot(path + ".") // A FIFO in its place is an error, and does not block.
+	folder, err := safefile.OpenDirectory(path)
 	if err != nil {
 		return nil, fmt.Errorf("the folder %s: %w", filepath.Clean(path), bare(err))
 	}

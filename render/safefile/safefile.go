@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -51,6 +52,17 @@ func OpenNoFollowIn(dir *os.Root, name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	}
 	return f, info, nil
+}
+
+// OpenDirectory holds a directory. It follows links. Unlike [os.OpenRoot] it does not wait if
+// somebody has put a FIFO in place of the directory.
+func OpenDirectory(path string) (*os.Root, error) {
+	root, err := os.OpenRoot(filepath.Clean(path) + "/.")
+	var inPath *fs.PathError
+	if errors.As(err, &inPath) {
+		inPath.Path = path
+	}
+	return root, err
 }
 
 // open looks before it opens, because opening a device may have effects, and again

@@ -99,6 +99,22 @@ func TestRead_FollowsLinksOnlyWhereToldTo(t *testing.T) {
 	}
 }
 
+func TestOpenDirectory_DoesNotWaitForAFIFO(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	_, err := OpenDirectory(filepath.Join(dir, "fifo"))
+	require.EqualError(t, err, "open "+filepath.Join(dir, "fifo")+": not a directory")
+	_, err = OpenDirectory(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+
+	require.NoError(t, os.Symlink(dir, filepath.Join(dir, "link")))
+	for _, path := range []string{dir, dir + "/", filepath.Join(dir, "link"), "/", "."} {
+		root, err := OpenDirectory(path)
+		require.NoError(t, err, path)
+		require.NoError(t, root.Close())
+	}
+}
+
 func TestRead_ReadsFilesThatTellNoSize(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
