@@ -42,6 +42,25 @@ type File struct {
 	InPlace bool
 	// Backup keeps the content before under the same name with ".bak" behind it.
 	Backup bool
+	// Place is a folder above the file, or "". Up to it the path is the operator's, and
+	// symbolic links in it are followed. The folders below it may belong to somebody
+	// else each, and have to be real folders, not links to those of others.
+	Place string
+	// Strict refuses a folder that is not the agent's alone, see [CheckTrusted], and
+	// gives away none that is made.
+	Strict bool
+}
+
+// locationOf is the folder of files.
+func locationOf(folder string, files ...File) location {
+	at := location{path: filepath.Clean(folder)}
+	for _, f := range files {
+		at.strict = at.strict || f.Strict
+		if at.place == "" {
+			at.place = cleanPlace(f.Place)
+		}
+	}
+	return at
 }
 
 // Unit is what is put in place in one step: a file, or a set.
@@ -144,12 +163,12 @@ func Stage(units []Unit) *Batch { return new(Plan).Stage(units) }
 func (p *Plan) Stage(units []Unit) *Batch {
 	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units))}
 	planned := false
-	b.folders.make = func(path string) (*os.Root, error) {
+	b.folders.make = func(at location) (*os.Root, error) {
 		if !planned {
 			p.addUnits(units)
 			planned = true
 		}
-		return p.open(path)
+		return p.open(at)
 	}
 	for i, u := range units {
 		var err error
@@ -229,7 +248,7 @@ func (b *Batch) Commit() [][]Result {
 	for dir, units := range moved {
 		if err := dir.sync(); err != nil {
 			for _, i := range units {
-				b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.path, err))
+				b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.at.path, err))
 			}
 		}
 	}
@@ -241,19 +260,6 @@ func (u Unit) name() string {
 		return u.Set
 	}
 	return u.Files[0].Path
-}
-
-// Remove takes a file away. It refuses what [Write] would refuse; a file that is
-// not there is no error, and removed tells so.
-func Remove(path string) (removed bool, err error) {
-	err = Check(path)
-	if err == nil {
-		err = os.Remove(path)
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // split gives folder and name of a path.

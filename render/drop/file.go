@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // ownerOf gives the ids of a file's owner.
@@ -36,7 +37,7 @@ func (fs *folders) stageFile(f File) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", f.Path, err)
 	}
 	path, base := split(f.Path)
-	dir, err := fs.open(path, f.CreateDirs)
+	dir, err := fs.open(locationOf(path, f), f.CreateDirs)
 	if err != nil {
 		return fail(err)
 	}
@@ -74,31 +75,40 @@ var errMount = errors.New("it is a mount of its own")
 // compare tells what is there, and whether it is what f says. A file with the
 // right bytes and the wrong mode or owner only gets those.
 func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err error) {
-	info, err := d.root.Lstat(base)
+	old, err = d.root.Lstat(base)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, false, nil
 	case err != nil:
 		return nil, false, Bare(err)
 	}
-	if err := checkKind(f.Path, info); err != nil {
+	if err := checkKind(f.Path, old); err != nil {
 		return nil, false, err
 	}
-	if info.Size() != int64(len(f.Content)) {
-		return info, false, nil
+	if old.Size() != int64(len(f.Content)) {
+		return old, false, nil
 	}
-	content, err := d.root.ReadFile(base)
+	open, info, err := safefile.OpenNoFollowIn(d.root, base)
+	if err != nil {
+		return old, false, nil
+	}
+	defer func() { _ = open.Close() }()
+	content, err := safefile.ReadOpen(open, info, base, int64(len(f.Content)))
 	if err != nil || !bytes.Equal(content, f.Content) {
 		return info, false, nil
 	}
 	uid, gid := ownerOf(info)
-	if f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
-		if err := d.root.Chown(base, id(f.UID), id(f.GID)); err != nil {
+	chowns, chmods := f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid, info.Mode().Perm() != f.Mode.Perm()
+	if (chowns || chmods) && d.mayBeAnothers(info) {
+		return info, false, nil
+	}
+	if chowns {
+		if err := open.Chown(id(f.UID), id(f.GID)); err != nil {
 			return info, false, chownError(f.UID, f.GID, Bare(err))
 		}
 	}
-	if info.Mode().Perm() != f.Mode.Perm() {
-		if err := d.root.Chmod(base, f.Mode.Perm()); err != nil && !f.InPlace {
+	if chmods {
+		if err := open.Chmod(f.Mode.Perm()); err != nil && !f.InPlace {
 			return info, false, nil // It is another's; replacing it may be allowed.
 		}
 	}
@@ -197,7 +207,7 @@ func (s *stagedFile) path() string {
 	if s.temp == "" {
 		return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.open.Fd())
 	}
-	return filepath.Join(s.dir.path, s.temp)
+	return filepath.Join(s.dir.at.path, s.temp)
 }
 
 func (s *stagedFile) discard() {
@@ -250,7 +260,11 @@ func (s *stagedFile) backup() error {
 // that fails. Owner and mode come first, as for a new file; but who mounted the
 // file may own it, so that neither can be changed.
 func (s *stagedFile) overwrite() error {
-	f, err := s.dir.root.OpenFile(s.base, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	// Opening a device may have effects.
+	if now, err := s.dir.root.Lstat(s.base); err != nil || !os.SameFile(now, s.old) {
+		return errReplaced
+	}
+	f, err := s.dir.root.OpenFile(s.base, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return err
 	}
@@ -260,8 +274,16 @@ func (s *stagedFile) overwrite() error {
 
 func (s *stagedFile) overwriteOpen(f *os.File) error {
 	// os.Root follows links within the folder, whatever the flags say.
-	if now, err := f.Stat(); err != nil || !os.SameFile(now, s.old) {
-		return errors.New("it was replaced meanwhile")
+	now, err := f.Stat()
+	if err != nil || !os.SameFile(now, s.old) || !now.Mode().IsRegular() {
+		return errReplaced
+	}
+	if s.dir.mayBeAnothers(now) {
+		return fmt.Errorf("it has other names (hard links), which others may have made: %w; remove it, or those", ErrRefused)
+	}
+	before, err := safefile.ReadOpen(f, now, s.base, max(maxBefore, 4*int64(len(s.file.Content))))
+	if err != nil {
+		return fmt.Errorf("reading what is there: %w", Bare(err))
 	}
 	_ = f.Chmod(s.file.Mode.Perm())
 	if s.file.UID != nil || s.file.GID != nil {
@@ -269,15 +291,15 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 			return chownError(s.file.UID, s.file.GID, Bare(err))
 		}
 	}
-	before, err := io.ReadAll(f)
-	if err != nil {
-		return err
-	}
 	if err := rewrite(f, s.file.Content); err != nil {
 		return errors.Join(Bare(err), Bare(rewrite(f, before)))
 	}
 	return nil
 }
+
+// maxBefore is how much is kept in memory of a file that is written in place, to write it
+// again where that fails. A file that has more is none of an agent.
+const maxBefore = 4 << 20
 
 func rewrite(f *os.File, content []byte) error {
 	if _, err := f.WriteAt(content, 0); err != nil {

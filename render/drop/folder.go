@@ -28,37 +28,55 @@ func tempName(base string) string {
 // opened, whatever its path names by then.
 type folder struct {
 	root *os.Root
-	path string
+	at   location
 }
 
 // folders are those of one batch.
 type folders struct {
-	opened map[string]*folder // by path
-	make   func(path string) (*os.Root, error)
+	opened map[location]*folder
+	make   func(location) (*os.Root, error)
 }
 
 // open opens a folder. One that is missing is made where create says so.
-func (fs *folders) open(path string, create bool) (*folder, error) {
-	if dir := fs.opened[path]; dir != nil {
+func (fs *folders) open(at location, create bool) (*folder, error) {
+	if dir := fs.opened[at]; dir != nil {
 		return dir, nil
 	}
-	root, err := os.OpenRoot(path)
+	if at.strict {
+		if err := CheckTrustedOrNew(at.path); err != nil {
+			return nil, fmt.Errorf("strict: folder %w", err)
+		}
+	}
+	root, err := at.open()
 	missing := errors.Is(err, os.ErrNotExist)
 	switch {
 	case missing && create:
-		if root, err = fs.make(path); err != nil {
+		if root, err = fs.make(at); err != nil {
 			return nil, fmt.Errorf("creating folder %w", err)
 		}
 	case missing:
-		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", path)
+		return nil, fmt.Errorf("folder %s does not exist; create it or set create_dest_dirs = true", at.path)
 	case err != nil:
-		return nil, fmt.Errorf("opening folder %s: %w", path, Bare(err))
+		return nil, fmt.Errorf("opening folder %w", err)
+	}
+	dir := &folder{root, at}
+	if at.strict { // A parent with the sticky bit may have let somebody else make it.
+		err := CheckTrusted(at.path)
+		if err != nil {
+			err = fmt.Errorf("strict: folder %w", err)
+		} else {
+			err = dir.stillThere()
+		}
+		if err != nil {
+			_ = root.Close()
+			return nil, err
+		}
 	}
 	if fs.opened == nil {
-		fs.opened = map[string]*folder{}
+		fs.opened = map[location]*folder{}
 	}
-	fs.opened[path] = &folder{root, path}
-	return fs.opened[path], nil
+	fs.opened[at] = dir
+	return dir, nil
 }
 
 func (fs *folders) close() {
@@ -73,11 +91,30 @@ func (d *folder) stillThere() error {
 	if err != nil {
 		return Bare(err)
 	}
-	now, err := os.Stat(d.path)
-	if err != nil || !os.SameFile(opened, now) {
-		return fmt.Errorf("folder %s was moved away or replaced meanwhile", d.path)
+	current, err := d.at.open()
+	if err == nil {
+		defer func() { _ = current.Close() }()
+		var now fs.FileInfo
+		if now, err = current.Stat("."); err == nil && os.SameFile(opened, now) {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("folder %s was moved away or replaced meanwhile", d.at.path)
+}
+
+// mayBeAnothers reports whether a file of the folder has other names (hard links) that
+// somebody else may have made: it may then be the file of a third one. Most kernels keep
+// users from that (fs.protected_hardlinks), but not all.
+func (d *folder) mayBeAnothers(file fs.FileInfo) bool {
+	if stat, ok := file.Sys().(*syscall.Stat_t); !ok || stat.Nlink < 2 {
+		return false
+	}
+	info, err := d.root.Stat(".")
+	if err != nil {
+		return true
+	}
+	detail, _ := distrust(d.at.path, info, d.at.path, false)
+	return detail != ""
 }
 
 func (d *folder) sync() error { return syncFolder(d.root) }
@@ -91,29 +128,41 @@ func syncFolder(root *os.Root) error {
 }
 
 // lock marks a temporary file or folder as one that is being written. The lock
-// goes with the process, however that ends.
-func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }
+// goes with the process, however that ends. A cleaner may hold it for a moment; who holds
+// it for longer has put something of their own there.
+func lock(f *os.File) error {
+	for range 20 {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return errReplaced
+}
 
 // Clean removes from a folder what writers have left there that were killed:
 // temporary files and folders, and generations of a set that "..data" does not name.
 // What another process is writing is left alone. It returns how much was removed.
-func Clean(path string) (removed int, err error) {
-	root, err := os.OpenRoot(path)
+func Clean(path string) (removed int, err error) { return CleanBelow("", path) }
+
+// CleanBelow is [Clean] for a folder below a place, as [File.Place] has it.
+func CleanBelow(place, path string) (removed int, err error) {
+	root, err := location{path: filepath.Clean(path), place: cleanPlace(place)}.open()
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cleaning folder %s: %w", path, Bare(err))
+		return 0, fmt.Errorf("cleaning folder %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	entries, err := fs.ReadDir(root.FS(), ".")
-	if err != nil {
-		return 0, fmt.Errorf("cleaning folder %s: %w", path, Bare(err))
-	}
-	for _, e := range entries {
+	err = eachEntry(root, func(e fs.DirEntry) {
 		if isLeftover(e) && stale(root, e) && remove(root, e) == nil {
 			removed++
 		}
+	})
+	if err != nil {
+		return removed, fmt.Errorf("cleaning folder %s: %w", path, err)
 	}
 	return removed, nil
 }
@@ -132,7 +181,13 @@ var tempNames = regexp.MustCompile("^" + regexp.QuoteMeta(tempPrefix) + "[A-Z2-7
 // isLeftover tells whether a name is one that only this package gives, to what it
 // gives it.
 func isLeftover(e fs.DirEntry) bool {
-	return e.IsDir() && strings.HasPrefix(e.Name(), generationPrefix) || tempNames.MatchString(e.Name())
+	switch e.Type() {
+	case fs.ModeDir:
+		return strings.HasPrefix(e.Name(), generationPrefix) || tempNames.MatchString(e.Name())
+	case 0, fs.ModeSymlink:
+		return tempNames.MatchString(e.Name())
+	}
+	return false
 }
 
 // young is how long what holds nothing is left alone: a link, which cannot be
@@ -147,7 +202,7 @@ func stale(root *os.Root, e fs.DirEntry) bool {
 		info, err := e.Info()
 		return err == nil && time.Since(info.ModTime()) > young
 	}
-	f, err := root.OpenFile(e.Name(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := root.OpenFile(e.Name(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		info, err := e.Info() // Of mode 0200, say. Another user's is none of ours.
 		if err != nil {
@@ -163,7 +218,7 @@ func stale(root *os.Root, e fs.DirEntry) bool {
 	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		return false
 	}
-	if info, err := f.Stat(); err != nil || time.Since(info.ModTime()) < young && isEmpty(f, info) {
+	if info, err := f.Stat(); err != nil || !info.IsDir() && !info.Mode().IsRegular() || time.Since(info.ModTime()) < young && isEmpty(f, info) {
 		return false
 	}
 	current, _ := root.Readlink(dataLink)

@@ -13,7 +13,7 @@ func IsMount(path string) bool {
 	var opened folders
 	defer opened.close()
 	folder, base := split(path)
-	dir, err := opened.open(folder, false)
+	dir, err := opened.open(location{path: folder}, false)
 	return err == nil && dir.isMount(base)
 }
 
@@ -23,7 +23,7 @@ func CheckInSet(path string) error {
 	var opened folders
 	defer opened.close()
 	folder, base := split(path)
-	dir, err := opened.open(folder, false)
+	dir, err := opened.open(location{path: folder}, false)
 	if err != nil {
 		return nil // Missing or unreadable: writing will tell.
 	}

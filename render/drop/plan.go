@@ -32,6 +32,9 @@ func DirMode(file fs.FileMode) fs.FileMode {
 // the agent, and everybody may pass it, but not list it (x for others): then the files
 // keep out those whom they are not for.
 //
+// A folder above a [File.Strict] stays the agent's, and only its owner may write to it:
+// the user of the files may pass it.
+//
 // A folder that is there already is left as it is. The zero Plan knows of no files. A
 // Plan must not be used concurrently.
 type Plan struct{ folders map[string]*readers }
@@ -49,6 +52,8 @@ type readers struct {
 	mode fs.FileMode
 	// users and groups need the folder to let them in.
 	users, groups ids
+	// strict says that the folder has to stay the agent's.
+	strict bool
 	// otherUsers and otherGroups own files, but need not be let in: the mode of the file
 	// or of its folders does not provide for it.
 	otherUsers, otherGroups ids
@@ -103,6 +108,7 @@ func (p *Plan) add(f File, many bool) {
 			p.folders[path] = r
 		}
 		r.mode |= mode
+		r.strict = r.strict || f.Strict
 		r.own(f, many)
 	}
 }
@@ -151,9 +157,12 @@ func (p *Plan) Folder(path string) NewFolder {
 		is.GID = r.otherGroups.only()
 	}
 	passes := r.users.count > 1 || r.groups.count > 1
-	if is.UID != nil && *is.UID != os.Geteuid() && !mayWriteEverywhere() {
-		is.UID = nil // The agent could not write to it any more.
+	if is.UID != nil && *is.UID != os.Geteuid() && (r.strict || !mayWriteEverywhere()) {
+		is.UID = nil // It is to stay the agent's, or the agent could not write to it any more.
 		passes = passes || r.users.count > 0
+	}
+	if r.strict {
+		is.Mode &^= 0o022
 	}
 	if passes {
 		is.Mode |= 0o011 // Members of the folder's group do not count as others.
@@ -171,7 +180,7 @@ func absolute(path string) string {
 
 // Make makes a folder, and those above it, where they are missing.
 func (p *Plan) Make(path string) error {
-	root, err := p.open(filepath.Clean(path))
+	root, err := p.open(location{path: filepath.Clean(path)})
 	if err != nil {
 		return fmt.Errorf("creating folder %w", err)
 	}
@@ -180,28 +189,21 @@ func (p *Plan) Make(path string) error {
 
 // open opens a folder that is made where it is missing. Errors name the folder that
 // could not be made or opened.
-func (p *Plan) open(path string) (*os.Root, error) {
-	root, err := os.OpenRoot(path)
-	up := filepath.Dir(path)
-	if err == nil {
-		return root, nil
+func (p *Plan) open(at location) (*os.Root, error) {
+	root, err := at.open()
+	if !errors.Is(err, fs.ErrNotExist) || at.parent() == at {
+		return root, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) || up == path {
-		return nil, fmt.Errorf("%s: %w", path, Bare(err))
-	}
-	parent, err := p.open(up)
+	parent, err := p.open(at.parent())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = parent.Close() }()
-	name := filepath.Base(path)
-	if err := makeFolder(parent, name, p.Folder(path)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	name := filepath.Base(at.path)
+	if err := makeFolder(parent, name, p.Folder(at.path)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s: %w", at.path, err)
 	}
-	if root, err = parent.OpenRoot(name); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, Bare(err))
-	}
-	return root, nil
+	return openReal(parent, name, at.path)
 }
 
 // makeFolder makes a folder under a temporary name, and gives it its own when mode and

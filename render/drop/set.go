@@ -5,12 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // The names in the folder of a set that begin with two dots are ours.
@@ -34,7 +37,7 @@ func (fs *folders) stageSet(u Unit) (staged, []Result, error) {
 	fail := func(err error) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", u.Set, err)
 	}
-	dir, err := fs.open(filepath.Clean(u.Set), slices.ContainsFunc(u.Files, func(f File) bool { return f.CreateDirs }))
+	dir, err := fs.open(locationOf(u.Set, u.Files...), slices.ContainsFunc(u.Files, func(f File) bool { return f.CreateDirs }))
 	if err != nil {
 		return fail(err)
 	}
@@ -66,7 +69,7 @@ func (d *folder) replaceable(name string) error {
 	if err != nil || d.isOurs(name) {
 		return nil
 	}
-	return checkKind(filepath.Join(d.path, name), info)
+	return checkKind(filepath.Join(d.at.path, name), info)
 }
 
 func (d *folder) isOurs(name string) bool {
@@ -86,8 +89,18 @@ func (d *folder) compareSet(u Unit) (results []Result, same bool) {
 		same = same && outcome == Unchanged
 		results = append(results, Result{Outcome: outcome})
 	}
-	entries, err := fs.ReadDir(d.root.FS(), dataLink)
-	return results, same && err == nil && len(entries) == len(names)
+	return results, same && d.hasInSet(len(names))
+}
+
+// hasInSet reports whether the present generation has so many files.
+func (d *folder) hasInSet(count int) bool {
+	dir, err := d.root.OpenFile(dataLink, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = dir.Close() }()
+	entries, err := dir.ReadDir(count + 1) // Others may have put any number there.
+	return (err == nil || errors.Is(err, io.EOF)) && len(entries) == count
 }
 
 func (d *folder) compareInSet(name string, f File) Outcome {
@@ -96,7 +109,7 @@ func (d *folder) compareInSet(name string, f File) Outcome {
 	if err != nil || !d.isOurs(name) {
 		return Created
 	}
-	content, err := d.root.ReadFile(path)
+	content, err := safefile.ReadNoFollowIn(d.root, path, int64(len(f.Content)))
 	uid, gid := ownerOf(info)
 	if err != nil || !bytes.Equal(content, f.Content) {
 		return Changed
@@ -111,7 +124,7 @@ func (s *stagedSet) fill() error {
 	if err := s.dir.root.Mkdir(s.generation, 0o700); err != nil {
 		return err
 	}
-	folder, err := s.dir.root.OpenRoot(s.generation)
+	folder, err := openReal(s.dir.root, s.generation, s.generation)
 	if err != nil {
 		return err
 	}
@@ -145,7 +158,7 @@ func fillInSet(folder *os.Root, f File) error {
 
 func (s *stagedSet) folder() *folder { return s.dir }
 
-func (s *stagedSet) path() string { return filepath.Join(s.dir.path, s.generation) }
+func (s *stagedSet) path() string { return filepath.Join(s.dir.at.path, s.generation) }
 
 func (s *stagedSet) discard() {
 	_ = s.dir.root.RemoveAll(s.generation)
@@ -182,7 +195,7 @@ func (s *stagedSet) commit() ([]Result, error) {
 		s.results[i].Warnings = s.dir.modeWarning(filepath.Base(f.Path), f, s.old[i])
 	}
 	s.dir.unlinkOthers(names)
-	if strings.HasPrefix(before, generationPrefix) {
+	if isGeneration(before) {
 		_ = s.dir.root.RemoveAll(before)
 	}
 	return s.results, nil
@@ -214,25 +227,34 @@ func (d *folder) link(target, name string) error {
 
 // unlinkOthers removes the links of names that the set has no more.
 func (d *folder) unlinkOthers(names map[string]bool) {
-	entries, _ := fs.ReadDir(d.root.FS(), ".")
-	for _, e := range entries {
+	_ = eachEntry(d.root, func(e fs.DirEntry) {
 		if !names[e.Name()] && d.isOurs(e.Name()) {
 			_ = d.root.Remove(e.Name())
 		}
-	}
+	})
+}
+
+// isGeneration reports whether the target of "..data" is the folder of a generation.
+// Others may have made the link, and let it lead to another folder.
+func isGeneration(target string) bool {
+	return strings.HasPrefix(target, generationPrefix) && !strings.Contains(target, "/")
 }
 
 // RemoveSet takes the files of a set away, all in one step, and leaves its folder.
-func RemoveSet(path string) error {
-	root, err := os.OpenRoot(path)
+func RemoveSet(path string) error { return RemoveSetBelow("", path) }
+
+// RemoveSetBelow is [RemoveSet] for a folder below a place, as [File.Place] has it.
+func RemoveSetBelow(place, path string) error {
+	at := location{path: filepath.Clean(path), place: cleanPlace(place)}
+	root, err := at.open()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("removing %s: %w", path, Bare(err))
+		return fmt.Errorf("removing %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	d := &folder{root, path}
+	d := &folder{root, at}
 	generation, err := root.Readlink(dataLink)
 	if err != nil {
 		return nil // There is none.
@@ -241,7 +263,7 @@ func RemoveSet(path string) error {
 		return fmt.Errorf("removing %s: %w", path, Bare(err))
 	}
 	d.unlinkOthers(nil)
-	if strings.HasPrefix(generation, generationPrefix) {
+	if isGeneration(generation) {
 		err = root.RemoveAll(generation)
 	}
 	return Bare(err)

@@ -22,11 +22,13 @@ func asRoot(t *testing.T) {
 	}
 }
 
-// realTempDir is a temporary folder whose path has no symbolic link.
+// realTempDir is a temporary folder that others may pass, and whose path has no symbolic
+// link.
 func realTempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	return dir
 }
 

@@ -1,0 +1,207 @@
+package drop
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// location is a folder, and how far its path is trusted.
+type location struct {
+	path string
+	// place and strict are those of a [File].
+	place  string
+	strict bool
+}
+
+// below returns the names that lead from the place to the folder. There are none where
+// the folder has no place, or is it.
+func (at location) below() ([]string, error) {
+	if at.place == "" {
+		return nil, nil
+	}
+	inside, err := filepath.Rel(at.place, at.path)
+	switch {
+	case err != nil || !filepath.IsLocal(inside):
+		return nil, fmt.Errorf("%s is not below %s: %w", at.path, at.place, ErrRefused)
+	case inside == ".":
+		return nil, nil
+	}
+	return strings.Split(inside, string(filepath.Separator)), nil
+}
+
+// open opens a folder that exists. Links are followed up to the place, and not below it.
+// Errors name the folder that could not be opened.
+func (at location) open() (*os.Root, error) {
+	names, err := at.below()
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		return at.parent().openIn(names[len(names)-1])
+	}
+	root, err := openFolder(at.path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
+	}
+	return root, nil
+}
+
+// openIn opens a folder of a folder below its place.
+func (at location) openIn(name string) (*os.Root, error) {
+	parent, err := at.open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = parent.Close() }()
+	return openReal(parent, name, filepath.Join(at.path, name))
+}
+
+// parent is the folder above. That of the place has none.
+func (at location) parent() location {
+	if at.path == at.place {
+		at.place = ""
+	}
+	at.path = filepath.Dir(at.path)
+	return at
+}
+
+// openFolder opens a folder by a path in which links are followed. The dot keeps the
+// kernel from waiting for a writer where somebody has put a FIFO instead.
+func openFolder(path string) (*os.Root, error) {
+	return os.OpenRoot(filepath.Clean(path) + "/.")
+}
+
+// openReal opens a folder in a held one. A link to a folder is refused, even one that
+// stays within the held folder: there are folders of others, too. path is for errors.
+func openReal(parent *os.Root, name, path string) (*os.Root, error) {
+	info, err := parent.Lstat(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, Bare(err))
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return nil, fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", path, ErrRefused)
+	}
+	root, err := parent.OpenRoot(name + "/.") // The dot is as for openFolder.
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, Bare(err))
+	}
+	// os.Root follows a link that has come in between.
+	if now, err := root.Stat("."); err != nil || !os.SameFile(info, now) {
+		_ = root.Close()
+		return nil, fmt.Errorf("%s: %w", path, errReplaced)
+	}
+	return root, nil
+}
+
+// Remove removes a file. It refuses what [Write] would refuse. removed is false where
+// there is no file, which is no error.
+func Remove(path string) (removed bool, err error) { return RemoveBelow("", path) }
+
+// RemoveBelow is [Remove] for a file below a place, as [File.Place] has it: the
+// folders between them have to be real ones, not links. Where place is "", links in the
+// path of the folder are followed.
+func RemoveBelow(place, path string) (removed bool, err error) {
+	folder, base := split(path)
+	root, err := location{path: folder, place: cleanPlace(place)}.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("removing %s: %w", path, err)
+	}
+	defer func() { _ = root.Close() }()
+	info, err := root.Lstat(base)
+	if err == nil {
+		if err := checkKind(path, info); err != nil {
+			return false, err
+		}
+		err = unlink(root, base, 0)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("removing %s: %w", path, Bare(err))
+	}
+	return true, nil
+}
+
+// RemoveEmptyBelow removes a folder below a place if it is empty, and then those above
+// it, up to the place, which stays. It removes no links.
+func RemoveEmptyBelow(place, folder string) {
+	at := location{path: filepath.Clean(folder), place: filepath.Clean(place)}
+	names, err := at.below()
+	if err != nil || len(names) == 0 {
+		return
+	}
+	root, err := openFolder(at.place)
+	if err != nil {
+		return
+	}
+	defer func() { _ = root.Close() }()
+	removeEmpty(root, names)
+}
+
+// removeEmpty removes folders, each in the one before, and reports whether all are gone.
+func removeEmpty(parent *os.Root, names []string) bool {
+	if len(names) > 1 {
+		child, err := openReal(parent, names[0], names[0])
+		if err != nil {
+			return false
+		}
+		gone := removeEmpty(child, names[1:])
+		_ = child.Close()
+		if !gone {
+			return false
+		}
+	}
+	return unlink(parent, names[0], unix.AT_REMOVEDIR) == nil
+}
+
+// unlink removes a name from a held folder: that of a file, or with AT_REMOVEDIR that of
+// an empty folder. [os.Root.Remove] would remove either.
+func unlink(in *os.Root, name string, flags int) error {
+	dir, err := in.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	return unix.Unlinkat(int(dir.Fd()), name, flags)
+}
+
+// cleanPlace leaves an empty place empty.
+func cleanPlace(place string) string {
+	if place == "" {
+		return ""
+	}
+	return filepath.Clean(place)
+}
+
+// eachEntry calls do for the entries of a held folder, some at a time: others may have
+// put any number there.
+func eachEntry(in *os.Root, do func(fs.DirEntry)) error {
+	dir, err := in.Open(".")
+	if err != nil {
+		return Bare(err)
+	}
+	defer func() { _ = dir.Close() }()
+	for {
+		entries, err := dir.ReadDir(256)
+		for _, e := range entries {
+			do(e)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return Bare(err)
+		}
+	}
+}
