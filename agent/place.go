@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -26,7 +27,7 @@ func (d *dropper) tidy(s *state) {
 	there := drop.Nearest(folder) // A folder that was not finished is beside its place.
 	if there == folder || !d.cleaned[there] {
 		d.cleaned[there] = true
-		d.clean(there, there == folder)
+		d.clean(s.drop.Place, there, there == folder)
 	}
 	is, err := drop.Inspect(folder)
 	if err != nil {
@@ -39,7 +40,8 @@ func (d *dropper) tidy(s *state) {
 		d.placed[s.of.of.Place] = true
 	}
 	if is.OthersMayWrite && !s.drop.Strict {
-		d.log.Warn(othersMayWrite, "folder", folder)
+		d.log.Warn("every user may write to the folder", "folder", folder,
+			"hint", "others can put their files in place of these; chmod o-w "+folder)
 	}
 	if is.OnDisk && !s.drop.RequireTmpfs {
 		d.log.Warn("the folder is on a disk, where secrets stay after the file is gone",
@@ -49,8 +51,11 @@ func (d *dropper) tidy(s *state) {
 
 // clean removes what a killed agent has left in a folder. Only in one that files are
 // written to it has to be able to look.
-func (d *dropper) clean(folder string, isOwn bool) {
-	removed, err := drop.Clean(folder)
+func (d *dropper) clean(place, folder string, isOwn bool) {
+	if folder != place && !config.IsBelow(folder, place) {
+		place = "" // It is not there yet: folder is above it, and the operator's.
+	}
+	removed, err := drop.CleanBelow(place, folder)
 	if err != nil && isOwn {
 		d.log.Warn("what a killed agent may have left cannot be removed", "folder", folder, "error", err)
 	}
@@ -58,8 +63,6 @@ func (d *dropper) clean(folder string, isOwn bool) {
 		d.log.Info("removed what a killed agent has left", "folder", folder, "count", removed)
 	}
 }
-
-const othersMayWrite = "every user of this machine may write to the folder, and put other files in place of these; \"chmod o-w\" mends it"
 
 // OnDisk says that a folder is on a disk, and on which.
 func OnDisk(is drop.Folder) string {
@@ -97,10 +100,13 @@ func (d *dropper) mayHold(s *state, seen map[string]error) error {
 		return err
 	}
 	is, err := drop.Inspect(folder)
+	if s.drop.Strict && err == nil {
+		if err = drop.CheckTrustedOrNew(folder); err != nil {
+			err = fmt.Errorf("strict: folder %w", err)
+		}
+	}
 	switch {
 	case err != nil:
-	case s.drop.Strict && is.OthersMayWrite:
-		err = fmt.Errorf("strict: folder %s: %s", folder, othersMayWrite)
 	case s.drop.RequireTmpfs && is.OnDisk:
 		err = fmt.Errorf("require_tmpfs: folder %s is %s, where secrets stay after the file is gone; %s", folder, OnDisk(is), inMemory(folder))
 	}

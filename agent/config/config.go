@@ -180,8 +180,11 @@ type Drop struct {
 	InPlace bool
 	// Backup keeps the content before.
 	Backup bool
-	// Strict refuses a folder that others may write to, RequireTmpfs one that is
-	// on a disk. Without them there is a warning.
+	// Place is that of the block with for_each, or "": see [drop.File].
+	Place string
+	// Strict refuses a folder that is not the agent's alone, see [drop.CheckTrusted],
+	// RequireTmpfs one that is on a disk. Without them there is a warning of a folder
+	// that every user may write to, or that is on a disk.
 	Strict, RequireTmpfs bool
 	// Set is what the drop belongs to, or nil.
 	Set *Set
@@ -209,6 +212,7 @@ func (d *Drop) File() drop.File {
 	return drop.File{
 		Path: d.Destination, Mode: d.Mode, UID: d.UID, GID: d.GID,
 		CreateDirs: d.CreateDirs, DirMode: d.DirMode, InPlace: d.InPlace, Backup: d.Backup,
+		Place: d.Place, Strict: d.Strict,
 	}
 }
 

@@ -102,6 +102,13 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	if in != nil {
 		l.inSet(&d, b)
 	}
+	if d.Strict && d.DirMode&0o022 != 0 {
+		at := def
+		if !isUnset(b.DirPerms) {
+			at = b.DirPerms.Range()
+		}
+		l.at(at, "dir_perms %04o lets others write to the folder, which strict = true refuses; write dir_perms = \"%04o\"", d.DirMode, d.DirMode&^0o022)
+	}
 	l.destination(d.Destination, b.DestinationRange)
 	if d.Backup && in == nil {
 		l.claim(d.Destination+".bak", b.DestinationRange)

@@ -81,6 +81,24 @@ func TestDirPerms_IsRefusedWithWhatWasMeant(t *testing.T) {
 	require.ErrorContains(t, err, "deaddrop.hcl:11:17: dir_perms cannot be in a set, whose folder is for all its files: write it into the set block")
 }
 
+func TestStrict_RefusesDirPermsThatLetTheGroupWrite(t *testing.T) {
+	folder(t)
+	const problem = `dir_perms 0770 lets others write to the folder, which strict = true refuses; write dir_perms = "0750"`
+	const drop = "drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"n\"\n"
+	_, err := load(t, login+drop+"  dir_perms = \"0770\"\n  strict = true\n}")
+	require.ErrorContains(t, err, "deaddrop.hcl:9:15: "+problem)
+	_, err = load(t, login+"strict = true\n"+drop+"  dir_perms = \"0770\"\n}")
+	require.ErrorContains(t, err, problem)
+	_, err = load(t, login+"set \"s\" {\n  destination = \"s\"\n  dir_perms = \"0770\"\n"+drop+"  strict = true\n}\n}")
+	require.ErrorContains(t, err, problem)
+	cfg, err := load(t, login+"strict = true\n"+drop+"  dir_perms = \"0770\"\n  strict = false\n}")
+	require.NoError(t, err)
+	assert.False(t, cfg.Drops[0].File().Strict)
+	cfg, err = load(t, login+drop+"  dir_perms = \"0750\"\n  strict = true\n}")
+	require.NoError(t, err)
+	assert.True(t, cfg.Drops[0].File().Strict)
+}
+
 func TestSet_MakesNoFolderWhereCreateDestDirsIsFalse(t *testing.T) {
 	folder(t)
 	cfg, err := load(t, login+"set \"n\" {\n  destination = \"n\"\n  create_dest_dirs = false\n  drop \"m\" {\n    secret = \"secret/a\"\n    destination = \"m\"\n  }\n}")

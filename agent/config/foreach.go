@@ -116,6 +116,7 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 			if name != "" && d.Set == nil {
 				d.Name = keyed(d.Name, key)
 			}
+			d.Place = f.Place
 			if f.Place != "" && !IsBelow(d.Destination, f.Place) {
 				each.at(def, "destination %s would be outside of %s", d.Destination, f.Place)
 			}

@@ -48,6 +48,7 @@ func TestForEachStandsForADropPerTenant(t *testing.T) {
 	assert.Equal(t, "demo", drops[0].Key)
 	assert.Equal(t, "secret/tenant/demo/nexa", drops[0].Secret)
 	assert.Equal(t, "/run/deaddrop/demo/nexa.json", drops[0].Destination)
+	assert.Equal(t, "/run/deaddrop", drops[0].File().Place)
 	assert.Equal(t, "nexa-demo", drops[0].Reloads[0].Action.(reload.Container).Name)
 	assert.NotContains(t, cfg.String(), "stands-for")
 	assert.Contains(t, cfg.String(), `for_each = "secret/tenant/*"`)

@@ -245,8 +245,10 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		}
 		e.warn("folder", p.path, detail, fix)
 	}
-	if is.OthersMayWrite {
-		bad(p.strict, "strict = true", "every user of this machine may write to it, and put other files in place of these", unlessSystems(p.path, "chmod o-w "+p.path))
+	if p.strict {
+		e.trust(p.path, func(detail, fix string) { bad(true, "strict = true", detail, fix) })
+	} else if is.OthersMayWrite {
+		bad(false, "", "every user of this machine may write to it, and put other files in place of these", unlessSystems(p.path, "chmod o-w "+p.path))
 	}
 	if is.OnDisk {
 		bad(p.requireTmpfs, "require_tmpfs = true", "it is "+agent.OnDisk(is)+", where secrets stay after the file is gone", e.howToMount(p.path))
@@ -259,6 +261,27 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		where = "is made in " + dir
 	}
 	e.ok("folder", p.path, "%s%s", where, inMemory)
+}
+
+// trust explains which folder on the way to one is not the agent's alone.
+func (e *exam) trust(folder string, bad func(detail, fix string)) {
+	err := drop.CheckTrustedOrNew(folder)
+	var wrong *drop.TrustError
+	switch {
+	case err == nil:
+	case !errors.As(err, &wrong):
+		bad(err.Error(), "")
+	default:
+		fix := wrong.Hint
+		if strings.HasPrefix(fix, "chmod ") || strings.HasPrefix(fix, "chown ") {
+			fix = unlessSystems(wrong.Path, fix)
+		}
+		subject := wrong.Path
+		if wrong.Path == folder {
+			subject = "it"
+		}
+		bad(subject+" "+wrong.Detail, fix)
+	}
 }
 
 func isFull(dir string) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,6 +15,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // The answers are those of the servers, shortened.
@@ -64,6 +66,27 @@ func TestWhatToDoIsTakenOffAnError(t *testing.T) {
 		detail, fix := explain(errors.New(text))
 		assert.Equal(t, want, [2]string{detail, fix}, text)
 	}
+}
+
+func TestDoctor_ExplainsWhichFolderIsNotTheAgentsAlone(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	parent, folder, link := filepath.Join(dir, "parent"), filepath.Join(dir, "parent/folder"), filepath.Join(dir, "link")
+	require.NoError(t, os.MkdirAll(folder, 0o700))
+	require.NoError(t, os.Symlink("parent", link))
+	explained := func(path string) [2]string {
+		e := &exam{plan: &drop.Plan{}}
+		e.safety(place{path: path, strict: true}, path, false)
+		return [2]string{e.Checks[0].Detail, e.Checks[0].Fix}
+	}
+	require.NoError(t, os.Chmod(folder, 0o770))
+	assert.Equal(t, [2]string{"strict = true: it may be written to by its group (mode 0770)", "chmod go-w " + folder}, explained(folder))
+	require.NoError(t, os.Chmod(parent, 0o777))
+	for _, path := range []string{folder, folder + "/new"} {
+		assert.Equal(t, [2]string{"strict = true: " + parent + " may be written to by every user (mode 0777)", "chmod go-w " + parent}, explained(path))
+	}
+	assert.Equal(t, [2]string{"strict = true: " + link + " is a symbolic link to " + parent, "use the path without it: " + folder}, explained(link+"/folder"))
+	assert.Equal(t, [2]string{"strict = true: it is for everyone to write to (mode 1777)", "use a folder in it: /tmp/deaddrop"}, explained("/tmp"))
 }
 
 func TestFoldersOfTheSystemAreNotGivenAway(t *testing.T) {

@@ -614,6 +614,9 @@ func TestDoctorLooksAtDestinations(t *testing.T) {
 	open := filepath.Join(memory, "open")
 	require.NoError(t, os.Mkdir(open, 0o700))
 	require.NoError(t, os.Chmod(open, 0o777))
+	real, link := filepath.Join(memory, "real"), filepath.Join(memory, "link")
+	require.NoError(t, os.Mkdir(real, 0o700))
+	require.NoError(t, os.Symlink(real, link))
 	there := filepath.Join(memory, "there.json")
 	require.NoError(t, os.WriteFile(there, []byte("{}"), 0o600))
 	require.NoError(t, os.Chmod(there, 0o644))
@@ -623,13 +626,15 @@ func TestDoctorLooksAtDestinations(t *testing.T) {
 		check             string
 		detail, fix       string
 	}{
-		"disk":                {"nexa.json", "", doctor.Warning, "folder", "on a disk", "type: tmpfs"},
-		"disk, required":      {"nexa.json", "require_tmpfs = true\n", doctor.Failed, "folder", "require_tmpfs = true: it is on a disk", "RuntimeDirectory="},
-		"open to all":         {open + "/nexa.json", "", doctor.Warning, "folder", "every user of this machine may write", "chmod o-w " + open},
-		"open to all, strict": {open + "/nexa.json", "strict = true\n", doctor.Failed, "folder", "strict = true: every user", "chmod o-w " + open},
-		"no folder":           {memory + "/a/nexa.json", "create_dest_dirs = false\n", doctor.Failed, "folder", "it does not exist", "mkdir -m 0700 -p " + memory + "/a"},
-		"file in the way":     {there + "/nexa.json", "", doctor.Failed, "folder", there + " is not a folder", "choose another destination"},
-		"other mode":          {there, "", doctor.Warning, "file", "its mode is 0644, not 0600", "chmod 0600 " + there + "\nOr, if others are to read it: perms = \"0644\""},
+		"disk":                       {"nexa.json", "", doctor.Warning, "folder", "on a disk", "type: tmpfs"},
+		"disk, required":             {"nexa.json", "require_tmpfs = true\n", doctor.Failed, "folder", "require_tmpfs = true: it is on a disk", "RuntimeDirectory="},
+		"open to all":                {open + "/nexa.json", "", doctor.Warning, "folder", "every user of this machine may write", "chmod o-w " + open},
+		"open to all, strict":        {open + "/nexa.json", "strict = true\n", doctor.Failed, "folder", "strict = true: it may be written to by every user (mode 0777)", "chmod go-w " + open},
+		"parent open to all, strict": {open + "/new/nexa.json", "strict = true\n", doctor.Failed, "folder", "strict = true: " + open + " may be written to by every user (mode 0777)", "chmod go-w " + open},
+		"link, strict":               {link + "/nexa.json", "strict = true\n", doctor.Failed, "folder", "strict = true: it is a symbolic link to " + real, "use the path without it: " + real},
+		"no folder":                  {memory + "/a/nexa.json", "create_dest_dirs = false\n", doctor.Failed, "folder", "it does not exist", "mkdir -m 0700 -p " + memory + "/a"},
+		"file in the way":            {there + "/nexa.json", "", doctor.Failed, "folder", there + " is not a folder", "choose another destination"},
+		"other mode":                 {there, "", doctor.Warning, "file", "its mode is 0644, not 0600", "chmod 0600 " + there + "\nOr, if others are to read it: perms = \"0644\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, s)

@@ -15,7 +15,7 @@ auto_auth {
 }
 
 tenant        = "demo" # DEADDROP_TENANT wins, which docker-compose.yml sets
-strict        = true   # no folder that others may write to
+strict        = true   # only folders that are deaddrop's alone
 require_tmpfs = true   # no folder on a disk
 
 # What n8n reads from its environment: N8N_ENCRYPTION_KEY, N8N_SMTP_PASS and others.

@@ -98,7 +98,7 @@ func distrust(path string, info fs.FileInfo, folder string, isParent bool) (deta
 		if agent != 0 {
 			owners = fmt.Sprintf("root or user %d", agent)
 		}
-		return fmt.Sprintf("belongs to user %d, not to %s", uid, owners), "chown root: " + path
+		return fmt.Sprintf("belongs to user %d, not to %s", uid, owners), takeOver(path, info, isParent)
 	case info.Mode().Perm()&0o022 == 0 || isSticky && isParent:
 		return "", ""
 	case isSticky:
@@ -108,6 +108,25 @@ func distrust(path string, info fs.FileInfo, folder string, isParent bool) (deta
 	default:
 		return fmt.Sprintf("may be written to by every user (mode %s)", modeText(info)), "chmod go-w " + path
 	}
+}
+
+// takeOver is the command that takes a folder from its owner, who can still enter it
+// afterwards.
+func takeOver(path string, info fs.FileInfo, isParent bool) string {
+	if isParent { // It may be the owner's home.
+		return "use a folder that is not in it, or: chown root " + path
+	}
+	var changes []string
+	if info.Mode().Perm()&0o022 != 0 {
+		changes = append(changes, "go-w")
+	}
+	if info.Mode().Perm()&0o001 == 0 {
+		changes = append(changes, "o+x")
+	}
+	if changes == nil {
+		return "chown root " + path
+	}
+	return "chown root " + path + " && chmod " + strings.Join(changes, ",") + " " + path
 }
 
 // modeText is a mode as chmod takes it.

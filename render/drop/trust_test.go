@@ -77,12 +77,20 @@ func TestCheckTrusted_NamesTheFolderOfAnotherUser(t *testing.T) {
 	dir := realTempDir(t)
 	parent, child := filepath.Join(dir, "parent"), filepath.Join(dir, "parent/child")
 	require.NoError(t, os.MkdirAll(child, 0o700))
-	for _, wrong := range []string{parent, child} {
+	for wrong, hint := range map[string]string{
+		parent: "use a folder that is not in it, or: chown root " + parent,
+		child:  "chown root " + child + " && chmod o+x " + child,
+	} {
 		require.NoError(t, os.Chown(wrong, stranger, 0))
-		assert.Equal(t, TrustError{Folder: child, Path: wrong, Detail: "belongs to user 65534, not to root", Hint: "chown root: " + wrong}, *untrusted(t, child))
+		assert.Equal(t, TrustError{Folder: child, Path: wrong, Detail: "belongs to user 65534, not to root", Hint: hint}, *untrusted(t, child))
 		require.NoError(t, os.Chown(wrong, 0, stranger)) // A group that may not write does no harm.
 		require.NoError(t, CheckTrusted(child))
 	}
+	require.NoError(t, os.Chown(child, stranger, 0))
+	require.NoError(t, os.Chmod(child, 0o777))
+	assert.Equal(t, "chown root "+child+" && chmod go-w "+child, untrusted(t, child).Hint)
+	require.NoError(t, os.Chmod(child, 0o755))
+	assert.Equal(t, "chown root "+child, untrusted(t, child).Hint)
 	require.NoError(t, os.Chmod(parent, 0o777|fs.ModeSticky))
 	require.NoError(t, os.Chown(child, stranger, 0))
 	assert.Equal(t, child, untrusted(t, child).Path, "anybody may have made it")
