@@ -455,6 +455,7 @@ func (r rendered) units() []drop.Unit {
 		file.Content = r.contents[i]
 		all[0].Files = append(all[0].Files, file)
 		for _, side := range r.sides[i] {
+			side.Strict, side.Place = s.drop.Strict, s.placeOf(side.Path)
 			all = append(all, drop.Unit{Files: []drop.File{side}})
 		}
 	}
@@ -521,7 +522,7 @@ func (d *dropper) warn(s *state, warnings []string) {
 
 // removeMissing takes a file away whose secret is gone. That it is gone is news, too.
 func (d *dropper) removeMissing(s *state) []reload.News {
-	removed, err := drop.Remove(s.drop.Destination)
+	removed, err := s.remove(s.drop.Destination)
 	if err != nil {
 		s.dirty = true
 		d.fail(s, fmt.Errorf("removing the file of a secret that is gone: %w", err))

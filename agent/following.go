@@ -349,7 +349,7 @@ func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, er
 		if d.isOthers(path, m) {
 			continue
 		}
-		if _, err := drop.Remove(path); err != nil {
+		if _, err := drop.RemoveBelow(f.of.Place, path); err != nil {
 			return nil, err
 		}
 	}
@@ -359,7 +359,7 @@ func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, er
 		d.released = append(d.released, d.asked(s, s.orphaned.Leases)...)
 		delete(d.folders, folder)
 		if s.drop.CreateDirs {
-			removeEmpty(folder, f.of.Place)
+			drop.RemoveEmptyBelow(f.of.Place, folder)
 		}
 	}
 	d.discard(m.states)
@@ -434,13 +434,6 @@ func (d *dropper) noteFarewells(untold map[string]bool) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-// removeEmpty removes the folders of a tenant, up to the place of all of them.
-func removeEmpty(folder, place string) {
-	for config.IsBelow(folder, place) && os.Remove(folder) == nil {
-		folder = filepath.Dir(folder)
-	}
 }
 
 // isAbsent tells whether drops of a tenant fail because the tenant has no such

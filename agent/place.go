@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,14 +133,37 @@ func (d *dropper) onExit() {
 // takeAway removes the files of a drop; those of a set go together.
 func (s *state) takeAway() error {
 	if s.drop.Set != nil {
-		return drop.RemoveSet(s.drop.Set.Folder)
+		return drop.RemoveSetBelow(s.drop.Place, s.drop.Set.Folder)
 	}
 	var errs []error
 	for _, path := range append(s.drop.Paths(), s.sides...) {
-		_, err := drop.Remove(path)
+		_, err := s.remove(path)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// remove removes a file of the drop. If nobody else may have a say in its folder, nothing
+// is removed from one in which somebody has.
+func (s *state) remove(path string) (removed bool, err error) {
+	if s.drop.Strict {
+		err := drop.CheckTrusted(filepath.Dir(path))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("strict: %w", err)
+		}
+	}
+	return drop.RemoveBelow(s.placeOf(path), path)
+}
+
+// placeOf is the place of all tenants' files that a file is below, or "".
+func (s *state) placeOf(path string) string {
+	if s.drop.Place != "" && config.IsBelow(path, s.drop.Place) {
+		return s.drop.Place
+	}
+	return ""
 }
 
 // sideFiles are what a template has written by "writeToFile".

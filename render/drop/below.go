@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // location is a folder, and how far its path is trusted.
@@ -46,7 +48,7 @@ func (at location) open() (*os.Root, error) {
 	if len(names) > 0 {
 		return at.parent().openIn(names[len(names)-1])
 	}
-	root, err := openFolder(at.path)
+	root, err := safefile.OpenDirectory(at.path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
 	}
@@ -72,12 +74,6 @@ func (at location) parent() location {
 	return at
 }
 
-// openFolder opens a folder by a path in which links are followed. The dot keeps the
-// kernel from waiting for a writer where somebody has put a FIFO instead.
-func openFolder(path string) (*os.Root, error) {
-	return os.OpenRoot(filepath.Clean(path) + "/.")
-}
-
 // openReal opens a folder in a held one. A link to a folder is refused, even one that
 // stays within the held folder: there are folders of others, too. path is for errors.
 func openReal(parent *os.Root, name, path string) (*os.Root, error) {
@@ -88,7 +84,7 @@ func openReal(parent *os.Root, name, path string) (*os.Root, error) {
 	if info.Mode()&fs.ModeSymlink != 0 {
 		return nil, fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", path, ErrRefused)
 	}
-	root, err := parent.OpenRoot(name + "/.") // The dot is as for openFolder.
+	root, err := parent.OpenRoot(name + "/.") // The dot is as in [safefile.OpenDirectory].
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, Bare(err))
 	}
@@ -141,7 +137,7 @@ func RemoveEmptyBelow(place, folder string) {
 	if err != nil || len(names) == 0 {
 		return
 	}
-	root, err := openFolder(at.place)
+	root, err := safefile.OpenDirectory(at.place)
 	if err != nil {
 		return
 	}
