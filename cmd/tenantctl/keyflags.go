@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
 )
@@ -53,20 +54,21 @@ func warnIfOpen(path string) {
 	}
 }
 
+// maxPassword is the size of the largest file with a password, in bytes.
+const maxPassword = 64 << 10
+
 // passwordFrom takes the first line of a file, or of standard input for "-".
 func passwordFrom(flag, path string, stdin io.Reader) (string, error) {
 	from := "standard input"
+	var text []byte
+	var err error
 	if path != "-" {
 		from = path
 		warnIfOpen(path)
-		f, err := os.Open(path)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", flag, err)
-		}
-		defer f.Close()
-		stdin = f
+		text, err = input.Read(path, maxPassword)
+	} else {
+		text, err = io.ReadAll(io.LimitReader(stdin, maxPassword))
 	}
-	text, err := io.ReadAll(io.LimitReader(stdin, 64<<10))
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", flag, err)
 	}

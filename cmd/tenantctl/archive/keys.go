@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"filippo.io/age"
 	"filippo.io/age/agessh"
+
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 )
 
 // maxKeys is the size of the largest file of keys, in bytes.
@@ -45,7 +45,7 @@ func ReadRecipients(path string) ([]age.Recipient, error) {
 
 // ReadRecipientLines is [ReadRecipients], and returns the keys as text, too.
 func ReadRecipientLines(path string) (all []age.Recipient, lines []string, err error) {
-	text, err := readKeys(path)
+	text, err := input.Read(path, maxKeys)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,7 +67,7 @@ func ReadRecipientLines(path string) (all []age.Recipient, lines []string, err e
 
 // ReadIdentities takes the secret keys of a file: of age, or one of SSH.
 func ReadIdentities(path string) ([]age.Identity, error) {
-	text, err := readKeys(path)
+	text, err := input.Read(path, maxKeys)
 	if err != nil {
 		return nil, err
 	}
@@ -86,17 +86,4 @@ func ReadIdentities(path string) ([]age.Identity, error) {
 		return nil, fmt.Errorf("%s: this is no file of identities, such as age-keygen makes", path) // Without it: it is secret.
 	}
 	return ids, nil
-}
-
-func readKeys(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxKeys+1))
-	if err == nil && len(text) > maxKeys {
-		err = fmt.Errorf("%s: this is too large for a file of keys", path)
-	}
-	return text, err
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 	"filippo.io/age/armor"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 )
 
 // Set is what an initialisation gives.
@@ -67,17 +67,9 @@ type File struct {
 
 // Open reads a file of keys, with these identities if it is encrypted.
 func Open(path string, identityFiles []string) (*File, error) {
-	f, err := os.Open(path)
+	text, err := input.Read(path, maxFile)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = errors.New("this is too large for a file of keys")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	file := &File{path: path, encrypted: isAge(text)}
 	if file.encrypted {

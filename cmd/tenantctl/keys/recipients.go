@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"filippo.io/age"
@@ -14,6 +13,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 )
 
 // Recipients takes public keys of age or SSH, or files with one such key a line. It
@@ -47,12 +47,7 @@ func recipients(text string) ([]age.Recipient, []string, error) {
 // binary, in base64. It has encrypted something already, as Vault will: a key that
 // only signs, or has expired, or was revoked, is refused.
 func PGPKey(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
+	text, err := input.Read(path, maxFile)
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // maxCredential is the size of the largest credential, in bytes.
@@ -17,17 +18,13 @@ const maxCredential = 4 << 10
 
 // readCredential returns "" for a file that is not there.
 func readCredential(path string) (string, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err := safefile.Read(path, maxCredential)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxCredential {
+	case errors.Is(err, safefile.ErrNotRegular), errors.Is(err, safefile.ErrTooLarge):
 		return "", fmt.Errorf("%s is there, and is no credential: move it away, or choose another --credentials-dir", path)
 	}
-	text, err := os.ReadFile(path)
 	return strings.TrimSpace(string(text)), err
 }
 

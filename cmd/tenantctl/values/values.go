@@ -11,12 +11,14 @@ import (
 	"maps"
 	"math"
 	"math/big"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/joho/godotenv"
+
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // Max is the size of the largest secret, in bytes: its values, as JSON. Raft takes
@@ -25,6 +27,8 @@ const Max = 1<<20 - 4<<10
 
 // maxInput is how much is read at most, in bytes. It may have comments.
 const maxInput = 1 << 20
+
+var errTooLarge = fmt.Errorf("there is more than %d bytes to read, which is too large for a secret", maxInput)
 
 // CheckSize tells whether all values of a secret together are too large for Vault.
 func CheckSize(values map[string]any) error {
@@ -119,19 +123,18 @@ func (in *Input) stdin() (string, error) {
 }
 
 func file(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+	content, err := input.Read(path, maxInput)
+	if errors.Is(err, safefile.ErrTooLarge) {
+		err = errTooLarge
 	}
-	defer f.Close()
-	return read(f)
+	return string(content), err
 }
 
 // read reads to the end, unless that is too far away.
 func read(r io.Reader) (string, error) {
 	content, err := io.ReadAll(io.LimitReader(r, maxInput+1))
 	if err == nil && len(content) > maxInput {
-		err = fmt.Errorf("there is more than %d bytes to read, which is too large for a secret", maxInput)
+		err = errTooLarge
 	}
 	if err != nil {
 		return "", err

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/smarteros/deaddrop/agent/session"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 	"github.com/smarteros/deaddrop/render/safefile"
 )
 
@@ -24,6 +25,12 @@ var (
 	ErrMissing  = errors.New("not there")
 	ErrConflict = errors.New("changed by someone else meanwhile")
 )
+
+// MaxToken is the size of the largest file with a token, in bytes.
+const MaxToken = 64 << 10
+
+// maxCertificates is the size of the largest file of certificates, in bytes.
+const maxCertificates = 16 << 20
 
 // TokenFile is where "vault login" and "tenantctl login" keep the token.
 func TokenFile() (string, error) {
@@ -40,6 +47,11 @@ type Client struct {
 // Vault's own client, with the token of VAULT_TOKEN or else of ~/.vault-token. It
 // contacts nothing.
 func Connect() (*Client, error) {
+	for _, name := range []string{api.EnvVaultCACert, api.EnvVaultClientCert, api.EnvVaultClientKey} {
+		if err := input.Check(os.Getenv(name), maxCertificates); err != nil { // Vault's client reads whatever is there.
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	cfg := api.DefaultConfig()
 	if cfg.Error != nil {
 		return nil, cfg.Error
@@ -62,7 +74,7 @@ func Connect() (*Client, error) {
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
 		if path, err := TokenFile(); err == nil {
-			if content, err := safefile.Read(path, 1<<20); err == nil {
+			if content, err := safefile.Read(path, MaxToken); err == nil {
 				client.SetToken(strings.TrimSpace(string(content)))
 			}
 		}
