@@ -29,7 +29,7 @@ func TestABackupIsRestoredToAVaultThatWasJustSetUp(t *testing.T) {
 	_, errs, code = run(t, vaultOf(from), "backup", file, "-r", recipient)
 	require.Zero(t, code, errs)
 
-	out, errs, code := run(t, vaultOf(to), "restore", file, "-i", identity)
+	out, errs, code := run(t, vaultOf(to), "restore", file, "-i", identity, "--yes")
 	assert.Equal(t, exitConflict, code, errs)
 	assert.Regexp(t, `(?m)^skip +role +nexa-runtime +it has another role id in Vault, which may be in use$`, out)
 	assert.Contains(t, errs, "1 skipped")

@@ -124,7 +124,7 @@ func TestABackupOfOneVaultIsRestoredToAnother(t *testing.T) {
 	assert.Regexp(t, `(?m)^create +secret +secret/tenant/demo/nexa +versions up to 2$`, plan)
 	assert.Regexp(t, `(?m)^secret +4 +0 +0 +0 +0 +0$`, plan)
 	assert.Nil(t, readSecret(t, to, "demo", "nexa"))
-	done, errs, code := run(t, env, "restore", file, "--identity", identity)
+	done, errs, code := run(t, env, "restore", file, "--identity", identity, "--yes")
 	require.Zero(t, code, errs)
 	assert.Equal(t, markers[1], readSecret(t, to, "demo", "nexa"))
 	assert.Equal(t, markers[5], readSecret(t, to, "other", "shopify"))
@@ -178,7 +178,7 @@ func TestWhatARestoreChangesOfPoliciesIsTold(t *testing.T) {
 	is, err := s.Client.Sys().GetPolicy("p")
 	require.NoError(t, err)
 	assert.Equal(t, newer, is)
-	out, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--overwrite")
+	out, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--overwrite", "--yes")
 	require.Zero(t, code, errs)
 	assert.Regexp(t, `(?m)^update +policy +p +it is another one in Vault$`, out)
 }

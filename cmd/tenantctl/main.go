@@ -24,7 +24,7 @@ import (
 const (
 	exitOK          = 0
 	exitFailed      = 1 // something failed, or --check has found a difference
-	exitUsage       = 2 // bad command line; nothing was contacted
+	exitUsage       = 2 // bad command line, or --yes is missing; nothing was written
 	exitUnreachable = 3 // Vault cannot be reached, or is sealed
 	exitDenied      = 4 // the login or a permission is refused
 	exitMissing     = 5 // a tenant, a secret or a version is not there
@@ -34,7 +34,7 @@ const (
 const exitCodes = `Exit codes:
   0  done, or nothing to do
   1  failed, or --check has found a difference
-  2  bad command line; nothing was contacted
+  2  bad command line, or --yes is missing; nothing was written
   3  Vault cannot be reached, or is sealed
   4  the login failed, or permission is denied
   5  a tenant, a secret or a version is not there
@@ -92,6 +92,7 @@ func exitCode(err error) int {
 		{session.ErrUnreachable, exitUnreachable}, {session.ErrSealed, exitUnreachable},
 		{session.ErrLogin, exitDenied}, {session.ErrDenied, exitDenied},
 		{vault.ErrConflict, exitConflict}, {vault.ErrMissing, exitMissing},
+		{errUnconfirmed, exitUsage},
 	} {
 		if errors.Is(err, kind.err) {
 			return kind.code

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +15,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 )
@@ -31,6 +35,10 @@ type restoreCommand struct {
 	identities     []string
 	passphraseFile string
 	verify         bool
+	yes            bool
+	verifyKeys     []string
+	signature      string
+	sha256         string
 }
 
 func newRestore(c *cli) *cobra.Command {
@@ -39,8 +47,16 @@ func newRestore(c *cli) *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Put a backup back into Vault",
 		Long: `restore puts what "tenantctl backup" has written back into Vault. FILE is first read
-to its end and verified; nothing is written from one that is damaged. "-" is standard
-input, which is kept in memory, encrypted as it is.
+to its end and verified; nothing is written from one that is damaged, or that changes
+after that. "-" is standard input, which is kept in memory, encrypted as it is.
+
+Anybody who knows a public key can encrypt a backup to it, and put a login into that
+which may do everything. So restore shows the policies, logins, roles and entities that
+it would create or change, and asks before it writes anything. Scripts give --yes;
+without it, and without a terminal, nothing is restored (exit code 2). --verify-key
+restores only what that key of SSH has signed (see "tenantctl backup --sign-key"), and
+--sha256 only the file that "tenantctl backup" has printed the SHA-256 of. Both are
+checked before the file is decrypted.
 
 A secret that is not in Vault is created with its versions under their numbers, so
 that what asks for version 3 still gets it; those whose content is gone are destroyed
@@ -55,12 +71,10 @@ takes back what was changed since, and enables an entity that is disabled by now
 --tenant, policies that differ stay in any case, since other tenants have them as well.
 In a Vault that was just set up, the role of the Nexa runtime is skipped: it has a new
 role id there, which is in use already. AppRole and userpass are enabled where the
-backup needs them. Secret ids and passwords have to be issued anew.
-
-Anybody who knows a public key can encrypt to it: restore what you know the origin
-or the SHA-256 of.`,
+backup needs them. Secret ids and passwords have to be issued anew.`,
 		Example: `  tenantctl restore tenants.age --identity key.txt --dry-run
   tenantctl restore tenants.age --identity key.txt --tenant demo
+  tenantctl restore tenants.age --identity key.txt --verify-key signer.pub --yes
   tenantctl restore tenants.age --passphrase-file pass.txt --secrets-only --overwrite
   tenantctl restore tenants.age --identity key.txt --verify     # contacts no Vault`,
 		Args: cobra.ExactArgs(1),
@@ -70,6 +84,10 @@ or the SHA-256 of.`,
 	f.StringArrayVarP(&r.identities, "identity", "i", nil, "`file` with a secret key of age or SSH; may be given several times")
 	f.StringVar(&r.passphraseFile, "passphrase-file", "", "`file` with the passphrase (default: it is asked for)")
 	f.BoolVar(&r.verify, "verify", false, "only verify the file, and tell what is in it; contacts no Vault")
+	f.StringArrayVar(&r.verifyKeys, "verify-key", nil, "public `key` of SSH, or file with such keys: restore only what one of them has signed; may be given several times")
+	f.StringVar(&r.signature, "signature", "", "`file` of the signature (default: FILE.sig)")
+	f.StringVar(&r.sha256, "sha256", "", "restore only the file with this SHA-256, in `hex`")
+	f.BoolVarP(&r.yes, "yes", "y", false, "do not ask before rights are created or changed")
 	f.BoolVarP(&r.DryRun, "dry-run", "n", false, "show what would be done")
 	f.StringArrayVar(&r.tenants, "tenant", nil, "restore this tenant `id` only; may be given several times")
 	f.BoolVar(&r.SecretsOnly, "secrets-only", false, "no policies, roles, entities and settings of the engine")
@@ -89,14 +107,28 @@ func (r *restoreCommand) run(cmd *cobra.Command, args []string) error {
 	if r.MaxPlaceholders < 0 {
 		return errors.New("--max-placeholders: a number from 0 on")
 	}
+	trusted, err := r.trusted(args[0])
+	if err != nil {
+		return err
+	}
 	file, err := openBackup(cmd.InOrStdin(), args[0])
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	source, err := archive.NewSource(file)
+	pinned, err := archive.Pin(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	if err := r.checkOrigin(args[0], pinned, trusted); err != nil {
+		return &runError{fmt.Errorf("%s: %w; nothing was restored", args[0], err)}
+	}
+	source, err := archive.NewSource(pinned)
 	if err != nil {
 		return &runError{fmt.Errorf("%s: %w", args[0], err)}
+	}
+	if source.Encryption() != archive.Passphrase && trusted == nil && r.sha256 == "" {
+		note(cmd, "Nothing proves who made this backup, since no secret is needed to make one like it: give --verify-key, or --sha256.")
 	}
 	if err := unlock(cmd.Context(), source, r.identities, r.passphraseFile); err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
@@ -123,23 +155,57 @@ func openBackup(stdin io.Reader, path string) (io.ReadSeekCloser, error) {
 	if path == "-" {
 		return inMemory(stdin)
 	}
-	f, err := os.Open(path)
+	f, info, err := input.Open(path)
 	if err != nil {
+		if at, statErr := os.Stat(path); statErr == nil && at.IsDir() {
+			err = fmt.Errorf("%s is a folder", path)
+		}
 		return nil, err
 	}
-	info, err := f.Stat()
-	switch {
-	case err == nil && info.IsDir():
-		err = fmt.Errorf("%s is a folder", path)
-	case err == nil && !info.Mode().IsRegular():
+	if !info.Mode().IsRegular() { // A pipe of the shell's <(command).
 		defer f.Close()
 		return inMemory(f)
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
 	return f, nil
+}
+
+// trusted reads the keys that may have signed the backup, none where any is good.
+func (r *restoreCommand) trusted(path string) ([]ssh.PublicKey, error) {
+	if sum, err := hex.DecodeString(r.sha256); r.sha256 != "" && (err != nil || len(sum) != sha256.Size) {
+		return nil, errors.New("--sha256: this is no SHA-256, which has 64 hexadecimal digits")
+	}
+	switch {
+	case len(r.verifyKeys) == 0 && r.signature != "":
+		return nil, errors.New("--signature is for a --verify-key")
+	case len(r.verifyKeys) > 0 && r.signature == "" && path == "-":
+		return nil, errors.New("--verify-key: standard input has no name to find its signature by: give --signature")
+	case r.signature == "":
+		r.signature = path + signatureSuffix
+	}
+	var keys []ssh.PublicKey
+	for _, text := range r.verifyKeys {
+		some, err := archive.ReadSignKeys(text)
+		if err != nil {
+			return nil, fmt.Errorf("--verify-key: %w", err)
+		}
+		keys = append(keys, some...)
+	}
+	return keys, nil
+}
+
+// checkOrigin checks what the command line demands of the file as it is, encrypted.
+func (r *restoreCommand) checkOrigin(path string, file *archive.Pinned, trusted []ssh.PublicKey) error {
+	if r.sha256 != "" && !strings.EqualFold(r.sha256, file.SHA256()) {
+		return fmt.Errorf("its SHA-256 is %s, and not that of --sha256", file.SHA256())
+	}
+	if trusted == nil {
+		return nil
+	}
+	signature, err := archive.ReadSignature(r.signature)
+	if err != nil {
+		return fmt.Errorf("%w: %w", archive.ErrSignature, err)
+	}
+	return archive.CheckSignature(file, signature, trusted)
 }
 
 type memory struct{ *bytes.Reader }
@@ -188,18 +254,35 @@ func (s *restoreSummary) skipped() (n int) {
 	return n
 }
 
-// restore reads the backup once more, and puts it back.
-func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vault.Client, source *archive.Source) error {
+// pass reads the backup once more, and restores it or, for a dry run, says what it would.
+func (r *restoreCommand) pass(ctx context.Context, v *vault.Client, source *archive.Source, o backup.RestoreOptions) (*restoreSummary, error) {
 	reader, err := source.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	summary := &restoreSummary{DryRun: r.DryRun, Counts: map[string]map[string]int{}, Actions: []backup.Action{}}
+	summary := &restoreSummary{DryRun: o.DryRun, Counts: map[string]map[string]int{}, Actions: []backup.Action{}}
 	bar := newBar(os.Stderr, "records")
-	r.Progress = bar.set
-	err = backup.Restore(ctx, v, reader, r.RestoreOptions, summary.add)
+	o.Progress = bar.set
+	err = backup.Restore(ctx, v, reader, o, summary.add)
 	bar.end()
-	if err = stopped(ctx, err); err != nil {
+	return summary, stopped(ctx, err)
+}
+
+// restore puts the backup back, after what it does to rights is confirmed.
+func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vault.Client, source *archive.Source) error {
+	if !r.DryRun && !r.SecretsOnly {
+		o := r.RestoreOptions
+		o.DryRun, o.RightsOnly = true, r.yes // The secrets are counted for the question.
+		plan, err := r.pass(ctx, v, source, o)
+		if err != nil {
+			return fmt.Errorf("nothing was restored: %w", err)
+		}
+		if err := r.confirmRights(cmd, plan); err != nil {
+			return err
+		}
+	}
+	summary, err := r.pass(ctx, v, source, r.RestoreOptions)
+	if err != nil {
 		if !r.DryRun {
 			err = fmt.Errorf("the restore stopped: %w; what was restored until then stays, and another run goes on from there", err)
 		}
@@ -215,9 +298,10 @@ func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vau
 }
 
 func (r *restoreCommand) showSummary(w io.Writer, s *restoreSummary) error {
-	slices.SortFunc(s.Actions, func(a, b backup.Action) int {
-		return cmp.Or(cmp.Compare(kindOrder(a.Kind), kindOrder(b.Kind)), cmp.Compare(a.Name, b.Name))
-	})
+	s.sort()
+	if rights := s.rights(); r.DryRun && r.format == string(output.Table) && len(rights) > 0 {
+		fmt.Fprintln(w, rightsText(rights))
+	}
 	if rows := s.actionRows(); r.format == string(output.Table) && len(rows.Body) > 0 {
 		if err := r.show(w, s, func() output.Rows { return rows }); err != nil {
 			return err
@@ -225,6 +309,12 @@ func (r *restoreCommand) showSummary(w io.Writer, s *restoreSummary) error {
 		fmt.Fprintln(w)
 	}
 	return r.show(w, s, s.countRows)
+}
+
+func (s *restoreSummary) sort() {
+	slices.SortFunc(s.Actions, func(a, b backup.Action) int {
+		return cmp.Or(cmp.Compare(kindOrder(a.Kind), kindOrder(b.Kind)), cmp.Compare(a.Name, b.Name))
+	})
 }
 
 func kinds() []string {

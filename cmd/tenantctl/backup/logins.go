@@ -18,7 +18,9 @@ type logins struct {
 }
 
 // builtIn are policies that every Vault has.
-func builtIn(policy string) bool { return policy == "root" || policy == "default" }
+func builtIn(policy string) bool {
+	return strings.EqualFold(policy, "root") || strings.EqualFold(policy, "default") // As Vault does.
+}
 
 func (r *reader) logins(ctx context.Context) (*logins, error) {
 	mounts, err := readMounts(ctx, r.v)

@@ -25,6 +25,8 @@ type RestoreOptions struct {
 	DryRun bool
 	// SecretsOnly leaves out policies, roles, entities and the engine's settings.
 	SecretsOnly bool
+	// RightsOnly leaves out secrets and the engine's settings.
+	RightsOnly bool
 	// Overwrite writes the backup's newest content as a new version where Vault has
 	// something newer or something else, and makes policies, roles, entities and the
 	// engine's settings what they are in the backup. Without it, what is missing is
@@ -46,6 +48,16 @@ type Action struct {
 	Name string `json:"name"`
 	Do   string `json:"action"`
 	Why  string `json:"detail,omitempty"`
+	// Changes are those of rights, where something is written.
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// Change is one in what gives rights: a policy, a login, a role or an entity. It holds no
+// secret, and no role id.
+type Change struct {
+	Field string `json:"field"`
+	Old   string `json:"old,omitempty"`
+	New   string `json:"new,omitempty"`
 }
 
 type restorer struct {
@@ -55,14 +67,16 @@ type restorer struct {
 
 	mu     sync.Mutex // for what follows, and report
 	mounts *mounts
-	done   int
+	// roles are the names of the backup's roles, by their role ids.
+	roles map[string]string
+	done  int
 }
 
 // Restore puts back what a verified backup holds. report is told of every record,
 // one at a time. When it fails, what was restored until then stays, and doing it
 // again goes on from there.
 func Restore(ctx context.Context, v *vault.Client, r *archive.Reader, o RestoreOptions, report func(Action)) error {
-	re := &restorer{v: v, RestoreOptions: o, report: report}
+	re := &restorer{v: v, RestoreOptions: o, report: report, roles: map[string]string{}}
 	if !o.SecretsOnly {
 		var err error
 		if re.mounts, err = readMounts(ctx, v); err != nil {
@@ -119,7 +133,7 @@ func kindOf(r archive.Record) string {
 }
 
 func (re *restorer) record(ctx context.Context, r archive.Record) error {
-	if re.Part.Has(r) && (r.Secret != nil || !re.SecretsOnly) {
+	if re.Part.Has(r) && re.wants(r) {
 		a, err := re.restore(ctx, r)
 		if err != nil {
 			return err
@@ -132,6 +146,16 @@ func (re *restorer) record(ctx context.Context, r archive.Record) error {
 		re.Progress(re.done, re.Total)
 	}
 	return nil
+}
+
+func (re *restorer) wants(r archive.Record) bool {
+	switch {
+	case r.Secret != nil:
+		return !re.RightsOnly
+	case r.Engine != nil:
+		return !re.RightsOnly && !re.SecretsOnly
+	}
+	return !re.SecretsOnly
 }
 
 func (re *restorer) tell(a Action) {
@@ -224,6 +248,7 @@ func (re *restorer) policy(ctx context.Context, p *archive.Policy) (Action, erro
 	if a.Do != Create && a.Do != Update {
 		return a, nil
 	}
+	a.Changes = []Change{{"text", text, p.Text}}
 	return a, re.write(ctx, "sys/policies/acl/"+p.Name, map[string]any{"policy": p.Text})
 }
 
