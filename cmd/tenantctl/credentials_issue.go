@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,11 +15,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/credentials"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/envfile"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
+
+// credentialMode is the mode of the files with ids.
+const credentialMode os.FileMode = 0o600
 
 // issue is the command of that name.
 type issue struct {
@@ -89,9 +95,11 @@ func (i *issue) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
+		before := modes(i.files())
 		files, err := i.write(issued)
 		handedOver := err == nil && len(files) > 0
 		if err == nil {
+			noteModes(cmd, before)
 			err = i.answer(cmd, issued, files)
 		}
 		if err != nil && !handedOver { // What nobody gets shall not be good for anything.
@@ -166,6 +174,10 @@ func (i *issue) writable() error {
 			return err
 		}
 	}
+	if i.envFile != "" {
+		_, err := otherLines(i.envFile)
+		return err
+	}
 	return nil
 }
 
@@ -193,14 +205,14 @@ func (i *issue) write(issued *credentials.Issued) ([]string, error) {
 			secret = issued.Wrapped.Token
 		}
 		files = append(files,
-			drop.File{Path: names[0], Content: []byte(issued.RoleID + "\n"), Mode: 0o600, CreateDirs: true},
-			drop.File{Path: names[1], Content: []byte(secret + "\n"), Mode: 0o600, CreateDirs: true})
+			drop.File{Path: names[0], Content: []byte(issued.RoleID + "\n"), Mode: credentialMode, CreateDirs: true},
+			drop.File{Path: names[1], Content: []byte(secret + "\n"), Mode: credentialMode, CreateDirs: true})
 	case i.envFile != "":
 		text, err := withCredentials(i.envFile, issued)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, drop.File{Path: names[0], Content: text, Mode: 0o600, CreateDirs: true})
+		files = append(files, drop.File{Path: names[0], Content: text, Mode: credentialMode, CreateDirs: true})
 	}
 	var err error
 	for _, result := range drop.Write(files) {
@@ -209,21 +221,61 @@ func (i *issue) write(issued *credentials.Issued) ([]string, error) {
 	return names, err
 }
 
+// maxEnv is the size of the largest .env file, in bytes.
+const maxEnv = 1 << 20
+
+// otherLines returns what is in a .env file besides ids, "" for a file that is not there.
+func otherLines(file string) (string, error) {
+	// The folder may be somebody else's, who could put a link to another file there.
+	folder, err := os.OpenRoot(filepath.Dir(file))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = folder.Close() }()
+	old, err := safefile.ReadNoFollowIn(folder, filepath.Base(file), maxEnv)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	text, err := envfile.Remove(string(old), "VAULT_ROLE_ID", "VAULT_SECRET_ID")
+	if err != nil {
+		return "", fmt.Errorf("%s, %w", file, err)
+	}
+	return text, nil
+}
+
 // withCredentials is what is in a .env file, with these ids in the place of others.
 func withCredentials(file string, issued *credentials.Issued) ([]byte, error) {
-	old, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	text, err := otherLines(file)
+	if err != nil {
 		return nil, err
 	}
-	var text strings.Builder
-	for line := range strings.Lines(string(old)) {
-		name, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "export ")), "=")
-		if name = strings.TrimSpace(name); name != "VAULT_ROLE_ID" && name != "VAULT_SECRET_ID" {
-			text.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return fmt.Appendf(nil, "%sVAULT_ROLE_ID=%s\nVAULT_SECRET_ID=%s\n", text, issued.RoleID, issued.SecretID), nil
+}
+
+// noteModes tells which files have another mode than before.
+func noteModes(cmd *cobra.Command, before map[string]os.FileMode) {
+	for _, path := range slices.Sorted(maps.Keys(before)) {
+		if mode := before[path]; mode != credentialMode {
+			note(cmd, "%s had the mode %04o, and has %04o now: it holds a login", path, mode, credentialMode)
 		}
 	}
-	fmt.Fprintf(&text, "VAULT_ROLE_ID=%s\nVAULT_SECRET_ID=%s\n", issued.RoleID, issued.SecretID)
-	return []byte(text.String()), nil
+}
+
+// modes are the permission bits of those files that are there.
+func modes(paths []string) map[string]os.FileMode {
+	all := map[string]os.FileMode{}
+	for _, path := range paths {
+		if info, err := os.Lstat(path); err == nil {
+			all[path] = info.Mode().Perm()
+		}
+	}
+	return all
 }
 
 // issuedAnswer is what is shown. A secret id that is in a file is nowhere else.

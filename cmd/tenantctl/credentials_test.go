@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -238,6 +239,49 @@ func TestAnEnvFileKeepsItsOtherLines(t *testing.T) {
 	info, err := os.Stat(filepath.Join(o.dir, "x.env"))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
+}
+
+func TestIssue_KeepsLinesWithinAValueOfAnEnvFile(t *testing.T) {
+	t.Parallel()
+	o, _ := newIssuer(t)
+	value := "NOTE=\"as it was:\nVAULT_SECRET_ID=example\n\"\n"
+	o.file("x.env", value+"VAULT_SECRET_ID=old\nLAST=1\n")
+	o.does("credentials", "issue", o.id, "--env", "x.env")
+	text := o.readFile("x.env")
+	assert.True(t, strings.HasPrefix(text, value+"LAST=1\nVAULT_ROLE_ID="), text)
+	assert.NotContains(t, text, "old")
+}
+
+func TestIssue_IssuesNothingWhereTheEnvFileIsUnclear(t *testing.T) {
+	t.Parallel()
+	o, _ := newIssuer(t)
+	bad := "A=1\nB='no end\nVAULT_SECRET_ID=old\n"
+	o.file("x.env", bad)
+	said := o.fails(exitUsage, "credentials", "issue", o.id, "--env", "x.env")
+	assert.Contains(t, said, "x.env, line 2: the value of B: its quotes do not end")
+	assert.NotContains(t, said, "no end\n")
+	assert.Equal(t, strings.TrimSpace(bad), o.readFile("x.env"))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(o.dir, "fifo"), 0o600))
+	o.fails(exitUsage, "credentials", "issue", o.id, "--env", "fifo")
+	var found []credentials.Role
+	o.json(&found, "credentials", "list", o.id)
+	for _, role := range found {
+		assert.Empty(t, role.SecretIDs)
+	}
+}
+
+func TestIssue_TellsThatAFileHasAnotherMode(t *testing.T) {
+	t.Parallel()
+	o, _ := newIssuer(t)
+	o.file("x.env", "A=1\n")
+	path := filepath.Join(o.dir, "x.env")
+	require.NoError(t, os.Chmod(path, 0o444))
+	_, errs, code := run(t, o.env, "credentials", "issue", o.id, "--env", path)
+	require.Zero(t, code, errs)
+	assert.Contains(t, errs, path+" had the mode 0444, and has 0600 now: it holds a login")
+	_, errs, code = run(t, o.env, "credentials", "issue", o.id, "--env", path)
+	require.Zero(t, code, errs)
+	assert.Empty(t, errs)
 }
 
 func TestWhereNoFileCanBeWrittenNoSecretIDIsIssued(t *testing.T) {
