@@ -68,3 +68,31 @@ func TestPinned_EndsWhereTheFileEnded(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "content", string(got))
 }
+
+// Whoever made the backup knows its key, and can put another one in its place while the
+// first is being looked at.
+func TestPinned_RestoresNoOtherBackupThanTheVerifiedOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	write := func(policy string) {
+		var content bytes.Buffer
+		w, err := NewWriter(&content, Header{})
+		require.NoError(t, err)
+		require.NoError(t, w.Write(Record{Policy: &Policy{Name: "p", Text: policy}}))
+		require.NoError(t, w.Close())
+		require.NoError(t, os.WriteFile(path, content.Bytes(), 0o600)) // The same file: it is not renamed.
+	}
+	write("harmless")
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	p, err := Pin(f)
+	require.NoError(t, err)
+	source, err := NewSource(p)
+	require.NoError(t, err)
+	_, _, err = source.Verify(nil)
+	require.NoError(t, err)
+	write("all rights")
+	p.chunk, p.first = nil, 0 // As with a file that is larger than what is kept of it.
+	_, _, err = source.Verify(func(r Record) { t.Errorf("read %s", r.Policy.Text) })
+	require.ErrorIs(t, err, ErrReplaced)
+}
