@@ -217,8 +217,9 @@ func (d *dropper) recover(r render.Request, share float64) (watch.Reading, bool)
 	return watch.Reading{}, false
 }
 
-// maxRecovered is the most bytes of a file from which a certificate is recovered.
-const maxRecovered = 32 << 20
+// maxReadBack is the most bytes of an existing file that are read, to recover a certificate
+// or to compare.
+const maxReadBack = 32 << 20
 
 // leftByUs reads the file that an earlier run has left. ok is false if its content is not
 // what that run has written: whoever owns the file or its folder may have put a
@@ -229,7 +230,7 @@ func (s *state) leftByUs() (content []byte, ok bool) {
 		return nil, false
 	}
 	defer func() { _ = folder.Close() }()
-	content, err = safefile.ReadIn(folder, filepath.Base(s.drop.Destination), maxRecovered)
+	content, err = safefile.ReadIn(folder, filepath.Base(s.drop.Destination), maxReadBack)
 	if err != nil || !slices.Contains(s.orphaned.Contents, journal.Sum(content)) {
 		return nil, false
 	}

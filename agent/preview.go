@@ -12,6 +12,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // FilePreview is what a render would make of a file. It holds secrets.
@@ -112,7 +113,7 @@ func preview(path string, format render.Format, mode fs.FileMode, content []byte
 }
 
 func contentOf(path string) []byte {
-	content, err := os.ReadFile(path)
+	content, err := safefile.Read(path, maxReadBack)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return []byte{} // Writing would tell.
 	}
