@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/render/safefile"
@@ -48,7 +49,12 @@ func tighten(path string) error {
 	if wide, err := modeOf(path); err != nil || wide == nil {
 		return err
 	}
-	return os.Chmod(path, 0o600)
+	// A link may lead to a file of somebody else.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 func (s *Setup) credential(name string) string {
