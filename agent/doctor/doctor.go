@@ -23,6 +23,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // Status is what a check came to.
@@ -187,7 +188,8 @@ func explain(err error) (detail, fix string) {
 		}
 		return detail, fault.Hint
 	}
-	return cutFix(err.Error())
+	detail, fix = cutFix(err.Error())
+	return detail, printable.Text(fix) // A line of a fix is a line of ours.
 }
 
 // quiet is a log that nobody reads: what is worth saying is in the report.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/smarteros/deaddrop/agent/plural"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // Colours of a terminal.
@@ -71,14 +72,14 @@ func (c Check) print(out *strings.Builder, colours bool) {
 	c.begin(out, colours)
 	switch {
 	case c.Subject == "":
-		out.WriteString(" " + printable(c.Detail) + "\n")
+		out.WriteString(" " + printable.Text(c.Detail) + "\n")
 	case c.Detail == "":
-		out.WriteString(" " + printable(c.Subject) + "\n")
+		out.WriteString(" " + printable.Text(c.Subject) + "\n")
 	default:
-		out.WriteString(" " + printable(c.Subject) + ": " + printable(c.Detail) + "\n")
+		out.WriteString(" " + printable.Text(c.Subject) + ": " + printable.Text(c.Detail) + "\n")
 	}
 	for line := range strings.Lines(c.Fix) {
-		out.WriteString("    " + printable(strings.TrimRight(line, "\n")) + "\n")
+		out.WriteString("    " + printable.Text(strings.TrimRight(line, "\n")) + "\n")
 	}
 }
 
@@ -115,14 +116,4 @@ func (r *Report) summary() string {
 		parts = append(parts, fmt.Sprintf("%d not looked at", n))
 	}
 	return text + strings.Join(parts, ", ") + "."
-}
-
-// printable keeps what Vault or a file's name says from moving the cursor.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
-			return '\uFFFD'
-		}
-		return c
-	}, text)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // subject is a file, or a variable, that is to be made of secrets.
@@ -187,7 +188,7 @@ func (e *exam) unrendered(s *subject) {
 // writeKey is the command that gives a secret a key, in the words of whoever keeps
 // its secrets there.
 func writeKey(path, key string) string {
-	logical := strings.Replace(path, "/data/", "/", 1)
+	logical, key := printable.Text(strings.Replace(path, "/data/", "/", 1)), printable.Text(key)
 	parts := strings.Split(logical, "/")
 	if len(parts) == 4 && parts[0] == tenant.Mount && parts[1] == tenant.Folder {
 		return fmt.Sprintf("tenantctl tenant set %s %s %s=-   (or: vault kv patch %s %s=VALUE)", parts[2], parts[3], key, logical, key)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 const (
@@ -95,9 +96,9 @@ func (r *Report) bad() []string {
 		case len(lines) == mostBad:
 			more++
 		default:
-			line := fmt.Sprintf("%s: %s", d.Name, d.State)
+			line := fmt.Sprintf("%s: %s", printable.Text(d.Name), d.State)
 			if d.Error != "" {
-				line += ": " + d.Error
+				line += ": " + printable.OneLine(d.Error)
 			}
 			lines = append(lines, line)
 		}
@@ -106,7 +107,7 @@ func (r *Report) bad() []string {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	if r.Session.Error != "" && !r.Session.LoggedIn {
-		lines = append(lines, "not logged in: "+r.Session.Error)
+		lines = append(lines, "not logged in: "+printable.OneLine(r.Session.Error))
 	}
 	return lines
 }
@@ -121,7 +122,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	lines := json.NewEncoder(w)
+	lines := json.NewEncoder(printable.NewJSONWriter(w))
 	lines.SetIndent("", "  ")
 	lines.SetEscapeHTML(false)
 	_ = lines.Encode(report)
@@ -160,5 +161,5 @@ func text(w http.ResponseWriter, code int, lines string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	_, _ = io.WriteString(w, lines+"\n")
+	_, _ = io.WriteString(printable.NewWriter(w), lines+"\n")
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // patience is how long systemd is not told that the agent is ready while there are
@@ -99,7 +101,7 @@ func (s *Systemd) noteReady() {
 }
 
 func statusLine(summary Summary) string {
-	text := strings.Join(strings.Fields(summary.Text), " ") // A line break would end it.
+	text := printable.Text(strings.Join(strings.Fields(summary.Text), " ")) // A line break would end it.
 	if text == "" {
 		return ""
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/doctor"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 func newDoctor() *cobra.Command {
@@ -96,8 +97,10 @@ func showReport(w io.Writer, output string, r *doctor.Report) error {
 	case err != nil:
 		code = exitCode(err)
 	}
+	raw := printable.Raw(w)
+	colours := isColourful(raw)
 	if output == "json" {
-		e := json.NewEncoder(w)
+		e := json.NewEncoder(printable.NewJSONWriter(raw))
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
 		err = e.Encode(struct {
@@ -105,7 +108,10 @@ func showReport(w io.Writer, output string, r *doctor.Report) error {
 			ExitCode int `json:"exit_code"`
 		}{r, code})
 	} else {
-		err = r.Print(w, isColourful(w))
+		if colours {
+			w = raw
+		}
+		err = r.Print(w, colours)
 	}
 	if code != exitOK {
 		err = failure(nil, &supervise.ExitError{Code: code}) // All was said.

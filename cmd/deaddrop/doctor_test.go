@@ -849,7 +849,7 @@ func TestDoctorPrintsColoursAndFoldsWhatIsAlike(t *testing.T) {
 	var plain, coloured bytes.Buffer
 	require.NoError(t, report.Print(&plain, false))
 	require.NoError(t, report.Print(&coloured, true))
-	assert.Contains(t, plain.String(), "✓ secret      s9: may be read\n✓ secret      … and 3 more alike (-o json shows them)\n✗ file        f\uFFFD[2J: bad\n    do\n    this\n")
+	assert.Contains(t, plain.String(), "✓ secret      s9: may be read\n✓ secret      … and 3 more alike (-o json shows them)\n✗ file        f\\x1b[2J: bad\n    do\n    this\n")
 	assert.NotContains(t, plain.String(), "\x1b")
 	assert.Contains(t, coloured.String(), "\x1b[32m✓\x1b[0m secret      s0")
 	assert.Contains(t, coloured.String(), "\x1b[31m✗\x1b[0m file")

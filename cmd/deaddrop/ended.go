@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // signalled is the cause of a context that a signal has ended.
@@ -106,6 +107,6 @@ func endedEarly(cmd *cobra.Command) error {
 	}
 	var ended *endedError
 	errors.As(orEnded(cmd.Context(), context.Canceled), &ended)
-	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "deaddrop: %v\n", ended)
+	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "deaddrop: %s\n", printable.Error(ended))
 	return failure(nil, &supervise.ExitError{Code: ended.exitCode()})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // logger logs to standard error, or the file that the configuration names: text
@@ -34,11 +35,13 @@ func (o *options) logger(cfg *config.Config) (*slog.Logger, error) {
 		to = file // It stays open until the end of the process.
 	}
 	how := &slog.HandlerOptions{Level: level}
+	// The handlers of slog escape line breaks and most controls, but not all that acts
+	// on a terminal.
 	switch {
 	case format == "text" || format == "auto" && term.IsTerminal(int(to.Fd())):
-		return slog.New(slog.NewTextHandler(to, how)), nil
+		return slog.New(slog.NewTextHandler(printable.NewWriter(to), how)), nil
 	case format == "json" || format == "auto":
-		return slog.New(slog.NewJSONHandler(to, how)), nil
+		return slog.New(slog.NewJSONHandler(printable.NewJSONWriter(to), how)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q is not known: use auto, text or json", o.logFormat)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // The exit codes of every command. Scripts rely on them.
@@ -53,6 +54,9 @@ func main() {
 func execute(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
+	stderr := printable.NewWriter(os.Stderr)
+	root.SetOut(printable.NewWriter(os.Stdout))
+	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var failed *runError
 	var wrong *config.Error
@@ -60,11 +64,12 @@ func execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &wrong):
-		fmt.Fprintln(os.Stderr, wrong)
+		for _, each := range wrong.Problems {
+			_, _ = fmt.Fprintln(stderr, printable.Text(each.String()))
+		}
 		return exitUsage
 	case !errors.As(err, &failed):
-		fmt.Fprintf(os.Stderr, "deaddrop: %v\n", err)
-		fmt.Fprintln(os.Stderr, "See \"deaddrop --help\".")
+		_, _ = fmt.Fprintf(stderr, "deaddrop: %s\nSee \"deaddrop --help\".\n", printable.Error(err))
 		return exitUsage
 	}
 	var exit *supervise.ExitError

@@ -11,6 +11,7 @@ import (
 	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // preview shows what a render would do.
@@ -40,15 +41,15 @@ func (p preview) file(out *strings.Builder, f agent.FilePreview) {
 	}
 	switch {
 	case f.New == nil && f.Old == nil, bytes.Equal(f.Old, f.New) && f.Old != nil:
-		fmt.Fprintf(out, "%s: unchanged%s\n", f.Destination, mode)
+		fmt.Fprintf(out, "%s: unchanged%s\n", printable.Text(f.Destination), mode)
 		return
 	case f.New == nil:
-		fmt.Fprintf(out, "%s: would be removed, as its secret or tenant is gone\n", f.Destination)
+		fmt.Fprintf(out, "%s: would be removed, as its secret or tenant is gone\n", printable.Text(f.Destination))
 		return
 	case f.Old == nil:
-		fmt.Fprintf(out, "%s: would be created with mode %04o\n", f.Destination, f.Mode)
+		fmt.Fprintf(out, "%s: would be created with mode %04o\n", printable.Text(f.Destination), f.Mode)
 	default:
-		fmt.Fprintf(out, "%s: would be changed%s\n", f.Destination, mode)
+		fmt.Fprintf(out, "%s: would be changed%s\n", printable.Text(f.Destination), mode)
 	}
 	if p.diff {
 		p.difference(out, f)
@@ -71,7 +72,7 @@ func (p preview) content(out *strings.Builder, f agent.FilePreview) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		fmt.Fprintf(out, "  %s=%s\n", name, mask)
+		fmt.Fprintf(out, "  %s=%s\n", printable.Text(name), mask)
 	}
 }
 
@@ -91,6 +92,7 @@ func (p preview) difference(out *strings.Builder, f agent.FilePreview) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		old, was := before[name]
 		now, is := after[name]
+		name = printable.Text(name)
 		switch {
 		case !was:
 			fmt.Fprintf(out, "  + %s=%s\n", name, p.value(now))
@@ -104,7 +106,7 @@ func (p preview) difference(out *strings.Builder, f agent.FilePreview) {
 
 func (p preview) value(text string) string {
 	if p.showSecrets {
-		return text
+		return printable.Text(text) // A line break in it would fake a line.
 	}
 	return mask
 }

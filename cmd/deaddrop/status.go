@@ -19,6 +19,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 func newStatus() *cobra.Command {
@@ -130,7 +131,7 @@ func saidAndDone(w io.Writer, err error) error {
 		return nil
 	}
 	if err != errNotReady {
-		_, _ = fmt.Fprintln(w, "deaddrop:", strings.ReplaceAll(err.Error(), "\n", "; "))
+		_, _ = fmt.Fprintln(w, "deaddrop:", printable.OneLine(err.Error()))
 	}
 	code := exitFailed
 	if errors.Is(err, status.ErrUnreachable) {
@@ -153,7 +154,7 @@ func show(ctx context.Context, client *status.Client, output string, w io.Writer
 		return err
 	}
 	if output == "json" {
-		e := json.NewEncoder(w)
+		e := json.NewEncoder(printable.NewJSONWriter(printable.Raw(w)))
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
 		err = e.Encode(r)
@@ -215,15 +216,11 @@ func (t table) report(r *status.Report) error {
 	return t.Flush()
 }
 
-// row writes cells. None of them may break the line.
+// row writes cells. None of them may break the line. Lines of joined errors are put into
+// one.
 func (t table) row(cells ...string) {
 	for i, cell := range cells {
-		cells[i] = strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
-				return ' '
-			}
-			return r
-		}, cell)
+		cells[i] = printable.OneLine(cell)
 	}
 	for len(cells) > 0 && cells[len(cells)-1] == "" {
 		cells = cells[:len(cells)-1]

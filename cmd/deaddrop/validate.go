@@ -12,6 +12,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/plural"
+	"github.com/smarteros/deaddrop/render/printable"
 	"github.com/smarteros/deaddrop/templates"
 )
 
@@ -34,13 +35,13 @@ included, in the same language and without secrets.`,
 				return err
 			}
 			for _, w := range cfg.Warnings {
-				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "warning:", printable.Text(w.String()))
 			}
-			text := fmt.Sprintf("%s is valid: %s\n", strings.Join(args, ", "), count(cfg))
 			if show {
-				text = cfg.String()
+				_, err = io.WriteString(printable.Raw(cmd.OutOrStdout()), cfg.String())
+				return err
 			}
-			_, err = io.WriteString(cmd.OutOrStdout(), text)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s\n", printable.Text(strings.Join(args, ", ")), count(cfg))
 			return err
 		},
 	}
@@ -87,7 +88,7 @@ from the secrets of a tenant. A drop uses one by source = "builtin:NAME".`,
 			if !ok {
 				return fmt.Errorf("there is no template %q; there are %s", args[0], strings.Join(templates.Names(), ", "))
 			}
-			_, err := io.WriteString(cmd.OutOrStdout(), text)
+			_, err := io.WriteString(printable.Raw(cmd.OutOrStdout()), text)
 			return err
 		},
 	})

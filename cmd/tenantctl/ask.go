@@ -10,10 +10,15 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // onTerminal tells whether a stream is one that a person looks at.
 func onTerminal(stream any) bool {
+	if w, ok := stream.(io.Writer); ok {
+		stream = printable.Raw(w)
+	}
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
@@ -92,10 +97,10 @@ func hidden(fd int, in io.Reader, out io.Writer, questions ...string) ([]string,
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{in, out}, "")
+	}{in, printable.Raw(out)}, "") // It moves the cursor.
 	var texts []string
 	for _, question := range questions {
-		text, err := t.ReadPassword(question)
+		text, err := t.ReadPassword(printable.Text(question))
 		if errors.Is(err, io.EOF) { // Ctrl-C and Ctrl-D are characters now.
 			err = errors.New("it was not given")
 		}

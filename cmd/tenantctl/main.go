@@ -18,6 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // The exit codes of every command. Scripts rely on them.
@@ -54,6 +55,9 @@ func main() {
 func execute(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
+	stderr := printable.NewWriter(os.Stderr)
+	root.SetOut(printable.NewWriter(os.Stdout))
+	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	err = interrupted(ctx, cmd, err)
 	var failed *runError
@@ -61,10 +65,10 @@ func execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitOK
 	case !errors.As(err, &failed):
-		fmt.Fprintf(os.Stderr, "tenantctl: %v\nSee \"tenantctl --help\".\n", err)
+		_, _ = fmt.Fprintf(stderr, "tenantctl: %s\nSee \"tenantctl --help\".\n", printable.Error(err))
 		return exitUsage
 	case !errors.Is(err, errSaid):
-		fmt.Fprintf(os.Stderr, "tenantctl: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "tenantctl: %s\n", printable.Error(err))
 	}
 	return exitCode(err)
 }

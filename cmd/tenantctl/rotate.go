@@ -266,10 +266,11 @@ func (r *rotateCommand) hint(ctx context.Context, old []*rotate.Token) error {
 	if len(old) == 0 {
 		return nil
 	}
-	if texts := r.others(ctx, old[0]); len(texts) > 0 {
-		return errors.New(strings.Join(texts, "\n"))
+	var lines []error
+	for _, text := range r.others(ctx, old[0]) {
+		lines = append(lines, errors.New(text))
 	}
-	return nil
+	return errors.Join(lines...)
 }
 
 // others tells of root tokens that live besides one, which looks for them.

@@ -16,6 +16,7 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 type setupCommand struct {
@@ -105,7 +106,7 @@ func (s *setupCommand) run(cmd *cobra.Command, _ []string) error {
 	}
 	return s.connect(func(ctx context.Context, v *vault.Client, _ []string) error {
 		s.TokenGiven = os.Getenv("VAULT_TOKEN") != ""
-		s.Waiting = func(err error) { fmt.Fprintf(os.Stderr, "waiting for Vault: %v\n", err) }
+		s.Waiting = func(err error) { note(cmd, "waiting for Vault: %s", printable.Error(err)) }
 		s.Report = func(step setup.Step) { s.report(cmd.OutOrStdout(), step) }
 		job := setup.New(v, s.Options)
 		err := job.Run(ctx)

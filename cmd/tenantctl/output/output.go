@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // Format is how an answer is written.
@@ -43,10 +45,10 @@ func (f Format) Write(w io.Writer, v any, table func() Rows) error {
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(text)
+		_, err = printable.NewJSONWriter(printable.Raw(w)).Write(text)
 		return err
 	case YAML:
-		return writeYAML(w, v)
+		return writeYAML(printable.Raw(w), v)
 	}
 	return table().write(w)
 }
@@ -124,21 +126,11 @@ func (r Rows) write(w io.Writer) error {
 		}
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = printable(cell)
+			cells[i] = printable.Text(cell)
 		}
 		if _, err := fmt.Fprintln(tw, strings.Join(cells, "\t")); err != nil {
 			return err
 		}
 	}
 	return tw.Flush()
-}
-
-// printable keeps what a cell holds from moving the cursor or the columns.
-func printable(cell string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
-			return '\uFFFD'
-		}
-		return c
-	}, cell)
 }

@@ -27,7 +27,7 @@ func TestEachFormatTellsTheSame(t *testing.T) {
 		JSON: "[\n  {\n    \"name\": \"true\",\n    \"count\": 3,\n    \"tags\": [\n      \"a<b\",\n      \"12\",\n      \"x: y\"\n    ]\n  },\n" +
 			"  {\n    \"name\": \"two\\nlines\",\n    \"count\": 0\n  }\n]\n",
 		YAML:  "- name: \"true\"\n  count: 3\n  tags:\n    - \"a<b\"\n    - \"12\"\n    - \"x: y\"\n- name: \"two\\nlines\"\n  count: 0\n",
-		Table: "NAME       COUNT\ntrue       3\ntwo�lines  0\n",
+		Table: "NAME        COUNT\ntrue        3\ntwo\\nlines  0\n",
 	} {
 		t.Run(string(format), func(t *testing.T) {
 			var out bytes.Buffer
