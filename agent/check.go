@@ -1,39 +1,33 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
-	"github.com/smarteros/deaddrop/render/secret"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
-// checkError says that new content has not passed its check. It is tried again
-// when the content changes.
+// checkError says that a check has refused new content. The content is tried again when
+// it changes.
 type checkError struct {
-	whose  *state // the drop whose check it is; nil for that of a set
-	err    error
-	output string // redacted
+	whose *state // the drop whose check it is; nil for that of a set
+	err   error
 }
 
-func (e *checkError) Error() string {
-	text := "the new content has not passed its check: " + e.err.Error()
-	if e.output != "" {
-		text += "; it said: " + e.output
-	}
-	return text
-}
+func (e *checkError) Error() string { return "check refused new content: " + e.err.Error() }
 
 func (e *checkError) Unwrap() error { return e.err }
 
@@ -85,65 +79,104 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	d.busy(time.Now().Add(c.Timeout + checkEnds))
 	defer d.busy(time.Time{})
 	begun := time.Now()
-	output, err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Output(ctx)
+	output := &redact.Output{Keep: c.ShowOutput}
+	err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Run(ctx, output)
 	d.counts.checks.Note(begun, err)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())
 	case err != nil:
 		// The path is another one each time, and tells nobody anything.
-		plain := strings.NewReplacer(path, "{{.Path}}")
-		said := plain.Replace(strings.Join(strings.Fields(string(output)), " "))
-		return &checkError{whose, errors.New(plain.Replace(err.Error())), redact(said, r.hidden)}
+		err = errors.New(strings.ReplaceAll(err.Error(), path, "{{.Path}}"))
+		return &checkError{whose, reload.WithOutput(err, output, r.hidden, "set show_output = true in the check block to log its output, or run it by hand")}
 	}
 	return nil
 }
 
-// shortest is how long a value must be to be looked for in the output of a
-// check: shorter ones are in everything.
-const shortest = 3
-
-// valuesOf are the texts that may not be shown of a group: all values of its
-// secrets, as they are and as programs write them, all that stands behind an = or
-// a : in its files, or alone on a line, and the like of the files before.
-func (d *dropper) valuesOf(r rendered) []string {
-	var values []string
-	add := func(value string) {
-		if value = strings.Trim(strings.TrimSpace(value), "\"'`,;"); len(value) >= shortest {
-			values = append(values, value)
-		}
+// outputIn is the output of a check that has failed, where it is to be logged, or "".
+func outputIn(err error) string {
+	var failed *reload.OutputError
+	if !errors.As(err, &failed) {
+		return ""
 	}
+	return failed.Output
+}
+
+// showsOutput reports whether a check or a reload of a group is to log its output.
+func (r rendered) showsOutput() bool {
+	drops := dropsOf(r.states)
+	if r.set != nil {
+		drops = append(drops, config.Drop{Check: r.set.Check, Reloads: r.set.Reloads})
+	}
+	return slices.ContainsFunc(drops, func(d config.Drop) bool {
+		return d.Check != nil && d.Check.ShowOutput || slices.ContainsFunc(d.Reloads, reloadShowsOutput)
+	})
+}
+
+func reloadShowsOutput(r config.Reload) bool { return actionShowsOutput(r.Action) }
+
+func actionShowsOutput(action reload.Action) bool {
+	switch a := action.(type) {
+	case reload.Command:
+		return a.ShowOutput
+	case reload.HTTP:
+		return a.ShowOutput
+	}
+	return false
+}
+
+// valuesOf are the texts that may not be shown of a group: all values of its secrets, and
+// all that its files hold, now and before.
+func (d *dropper) valuesOf(r rendered) []string {
+	values := []string{}
 	for _, s := range r.states {
 		for _, request := range s.uses {
 			if answer := d.readings[request].Secret; answer != nil {
-				scalars(answer.Data.Reveal(), func(text string) {
-					quoted, _ := json.Marshal(text)
-					for _, form := range []string{text, string(quoted), base64.StdEncoding.EncodeToString([]byte(text)), url.QueryEscape(text)} {
-						add(form)
-					}
-					for line := range strings.SplitSeq(text, "\n") {
-						add(line)
-					}
-				})
+				scalars(answer.Data.Reveal(), func(text string) { values = append(values, redact.Forms(text)...) })
 			}
 		}
+		former, _ := safefile.Read(s.drop.Destination, mostFormer)
+		values = append(values, valuesIn(s.drop, former)...)
 	}
-	for _, s := range r.states {
-		for _, value := range s.former() {
-			add(value)
-		}
+	for i, content := range r.contents {
+		values = append(values, valuesIn(r.states[i].drop, content)...)
 	}
-	for _, content := range r.contents {
-		for line := range strings.SplitSeq(string(content), "\n") {
-			add(line)
-			if at := strings.IndexAny(line, "=:"); at >= 0 {
-				add(line[at+1:])
-			}
-		}
-	}
-	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
+	slices.Sort(values)
 	return slices.Compact(values)
 }
+
+// mostFormer is how many bytes of a file are read for the values in it. A larger one is
+// none that an agent has written.
+const mostFormer = 64 << 20
+
+// valuesIn are the values in the content of a file: those of its keys, where there are
+// such, and its lines, without a name in front of them.
+func valuesIn(of config.Drop, content []byte) []string {
+	format := of.Format
+	if format == render.FormatTemplate {
+		format = cmp.Or(render.FormatOf(of.Destination), format)
+	}
+	var values []string
+	entries, _ := render.Entries(format, content)
+	for _, value := range entries {
+		values = append(values, redact.Forms(value)...)
+	}
+	for line := range strings.Lines(string(content)) {
+		value := line
+		if name := nameInFront.FindString(line); len(strings.TrimSpace(line[len(name):])) >= shortest {
+			value = line[len(name):]
+		}
+		values = append(values, strings.TrimRight(strings.TrimSpace(value), ",;"))
+	}
+	return values
+}
+
+// nameInFront is the name of a line that gives it a value. It is not hidden.
+var nameInFront = regexp.MustCompile(`^\s*(export\s+)?["']?[A-Za-z_][A-Za-z0-9_.-]*["']?\s*[=:]`)
+
+// shortest is how long the rest of a line must be to be the value of a name: else the line
+// may be one of base64.
+const shortest = 3
 
 func scalars(v any, f func(string)) {
 	switch v := v.(type) {
@@ -159,12 +192,4 @@ func scalars(v any, f func(string)) {
 	default:
 		f(fmt.Sprint(v))
 	}
-}
-
-// redact takes values out of a text, in which every run of blanks is one.
-func redact(text string, values []string) string {
-	for _, value := range values {
-		text = strings.ReplaceAll(text, strings.Join(strings.Fields(value), " "), secret.Redacted)
-	}
-	return text
 }

@@ -256,7 +256,7 @@ type rendered struct {
 	group
 	contents [][]byte
 	sides    [][]drop.File
-	hidden   []string // what programs that talk of it must not be quoted with
+	hidden   []string // what no output of a program may show, where output is shown at all
 }
 
 // step renders and writes what is dirty and can be rendered, and returns the
@@ -403,7 +403,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 	var units []drop.Unit
 	first := make([]int, len(ready)) // the unit of each; those of its side files follow
 	for i, r := range ready {
-		if r.hides() {
+		if r.showsOutput() {
 			ready[i].hidden = d.valuesOf(r)
 		}
 		first[i] = len(units)
@@ -604,7 +604,7 @@ type unreadError struct{ error }
 func (e *unreadError) Unwrap() error { return e.error }
 
 func (d *dropper) fail(s *state, err error) {
-	first := s.err == nil || s.err.Error() != err.Error()
+	first := s.err == nil || s.err.Error() != err.Error() || outputIn(s.err) != outputIn(err)
 	if s.err == nil {
 		s.since = time.Now()
 	}
@@ -624,7 +624,7 @@ func (d *dropper) fail(s *state, err error) {
 		if s.hasFile() {
 			what = "drop failed, keeping last good file"
 		}
-		d.log.Error(what, "drop", s.drop.Name, "destination", s.drop.Destination, "error", err)
+		d.log.Error(what, append([]any{"drop", s.drop.Name, "destination", s.drop.Destination, "error", err}, reload.OutputOf(err)...)...)
 	}
 }
 

@@ -1,17 +1,14 @@
 package agent
 
 import (
-	"cmp"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
-	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -46,9 +43,8 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 		if leftOver {
 			all[i].Change.At = writtenAt(all[i].Change.Files)
 		}
-		if slices.ContainsFunc(all[i].Actions, talks) {
-			values := r.hidden
-			all[i].Change.Redact = func(text string) string { return redact(text, values) }
+		if slices.ContainsFunc(all[i].Actions, actionShowsOutput) {
+			all[i].Change.Hidden = r.hidden
 		}
 	}
 	return all
@@ -134,51 +130,6 @@ func (d *dropper) bind(action reload.Action) (reload.Action, bool) {
 		return of, d.process != nil
 	}
 	return action, true
-}
-
-// talks tells whether an action gets to hear what a program says.
-func talks(action reload.Action) bool {
-	switch action.(type) {
-	case reload.Command, reload.HTTP:
-		return true
-	}
-	return false
-}
-
-// hides tells whether the values of a group are to be kept out of what programs
-// say of it.
-func (r rendered) hides() bool {
-	if r.set != nil && (r.set.Check != nil || slices.ContainsFunc(r.set.Reloads, reloadTalks)) {
-		return true
-	}
-	return slices.ContainsFunc(r.states, func(s *state) bool {
-		return s.drop.Check != nil || slices.ContainsFunc(s.drop.Reloads, reloadTalks)
-	})
-}
-
-func reloadTalks(r config.Reload) bool { return talks(r.Action) }
-
-// former are the values in a file that is about to be replaced.
-func (s *state) former() []string {
-	content, err := os.ReadFile(s.drop.Destination)
-	if err != nil {
-		return nil
-	}
-	values := strings.Split(string(content), "\n")
-	format := s.drop.Format
-	if format == render.FormatTemplate {
-		format = cmp.Or(render.FormatOf(s.drop.Destination), format)
-	}
-	entries, _ := render.Entries(format, content)
-	for _, value := range entries {
-		values = append(values, value)
-	}
-	for _, line := range values {
-		if at := strings.IndexAny(line, "=:"); at >= 0 {
-			values = append(values, line[at+1:])
-		}
-	}
-	return values
 }
 
 // heldUntil is when a group may be written, as its changes are gathered until

@@ -152,7 +152,7 @@ drop "shell" {
 	require.NotNil(t, set)
 	assert.Same(t, set, byName["nexa.env"].Set)
 	assert.Equal(t, "set", set.Folder)
-	assert.Equal(t, &Check{[]string{"sh", "-c", "ls {{.Path}}"}, 5 * time.Second}, set.Check)
+	assert.Equal(t, &Check{Args: []string{"sh", "-c", "ls {{.Path}}"}, Timeout: 5 * time.Second}, set.Check)
 	assert.Len(t, set.Reloads, 1)
 	assert.Equal(t, "set/nexa.yaml", byName["yaml"].Destination)
 	assert.Equal(t, render.FormatYAML, byName["yaml"].Format)

@@ -245,6 +245,8 @@ type Set struct {
 type Check struct {
 	Args    []string
 	Timeout time.Duration
+	// ShowOutput logs what it prints when it refuses, without values of secrets.
+	ShowOutput bool
 }
 
 // OnMissing says what to do when a secret was deleted, destroyed or never there.

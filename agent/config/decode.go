@@ -289,6 +289,7 @@ type checkBlock struct {
 	Command      hcl.Expression `hcl:"command"`
 	Timeout      string         `hcl:"timeout,optional"`
 	TimeoutRange hcl.Range      `hcl:"timeout,attr_value_range"`
+	ShowOutput   bool           `hcl:"show_output,optional"`
 	DefRange     hcl.Range      `hcl:",def_range"`
 }
 

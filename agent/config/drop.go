@@ -353,7 +353,7 @@ func (l *loader) check(b *checkBlock) *Check {
 	if b.Timeout != "" {
 		timeout, _ = l.duration(b.Timeout, b.TimeoutRange)
 	}
-	return &Check{Args: l.command(b.Command), Timeout: timeout}
+	return &Check{Args: l.command(b.Command), Timeout: timeout, ShowOutput: b.ShowOutput}
 }
 
 // exec reads the command of a template; ok is false where there is none.

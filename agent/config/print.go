@@ -368,7 +368,10 @@ func (p *printer) keys(k render.Keys) {
 
 func (p *printer) check(c *Check) {
 	if c != nil {
-		p.block("check", func() { p.command(c.Args, c.Timeout) })
+		p.block("check", func() {
+			p.command(c.Args, c.Timeout)
+			p.flag("show_output", c.ShowOutput)
+		})
 	}
 }
 
@@ -438,6 +441,7 @@ func (p *printer) action(action reload.Action) {
 		}
 		p.set("dir", a.Dir)
 		p.set("user", a.User)
+		p.flag("show_output", a.ShowOutput)
 	case reload.HTTP:
 		p.http(a)
 	case supervise.Reload:
@@ -463,6 +467,7 @@ func (p *printer) http(h reload.HTTP) {
 	}
 	p.set("header_file", h.HeaderFile)
 	p.set("ca_cert", h.CACert)
+	p.flag("show_output", h.ShowOutput)
 	p.set("timeout", ShortDuration(h.Timeout))
 }
 

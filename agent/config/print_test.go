@@ -282,6 +282,7 @@ func (a *author) check(of string) {
 	a.block(of, "check", "", func() {
 		a.set("checkBlock", "command", a.command())
 		a.may("checkBlock", "timeout", a.duration())
+		a.may("checkBlock", "show_output", "true", "false")
 	})
 }
 
@@ -473,7 +474,7 @@ func (a *author) reload() {
 		"command": {a.command()}, "url": {`"https://h/%7Ereload"`, `"http://127.0.0.1:1/x"`}, "exec": {"true"},
 		"docker_host": {`"unix:///run/docker.sock"`, `"tcp://docker:2375"`}, "timeout": {a.duration()}, "bus": {`"user"`, `"system"`},
 		"env": {`{ A = "1", B = "x" }`}, "dir": {`"/srv"`}, "user": {`"root"`}, "method": {`"GET"`, `"POST"`}, "retries": {"0", "7"},
-		"expect": {"204", "[200, 204]"}, "header_file": {`"/h"`}, "ca_cert": {`"ca.pem"`},
+		"expect": {"204", "[200, 204]"}, "header_file": {`"/h"`}, "ca_cert": {`"ca.pem"`}, "show_output": {"true", "false"},
 	}
 	const r = "reload"
 	a.set(r, m.target, pick(a, values[m.target]...))

@@ -63,8 +63,8 @@ func makers() []maker {
 		{"container_label", []string{"signal", "action", "docker_host", "timeout"}, (*reloadReader).container},
 		{"compose_service", []string{"signal", "action", "docker_host", "timeout", "compose_project"}, (*reloadReader).container},
 		{"unit", []string{"action", "bus", "timeout"}, (*reloadReader).unit},
-		{"command", []string{"timeout", "env", "dir", "user"}, (*reloadReader).command},
-		{"url", []string{"method", "timeout", "retries", "expect", "header_file", "ca_cert"}, (*reloadReader).http},
+		{"command", []string{"timeout", "env", "dir", "user", "show_output"}, (*reloadReader).command},
+		{"url", []string{"method", "timeout", "retries", "expect", "header_file", "ca_cert", "show_output"}, (*reloadReader).http},
 		{"exec", []string{"signal", "action"}, (*reloadReader).exec},
 	}
 }
@@ -275,6 +275,7 @@ func (r *reloadReader) command() reload.Action {
 	at := r.settings["command"]
 	c := reload.Command{
 		Args: r.arguments(at.Value, at.expr), Timeout: r.timeout(defaultExecTimeout), Dir: r.text("dir"), User: r.text("user"),
+		ShowOutput: r.flag("show_output"),
 	}
 	env, there := r.settings["env"]
 	if !there {
@@ -300,6 +301,7 @@ func (r *reloadReader) http() reload.Action {
 	h := reload.HTTP{
 		URL: r.text("url"), Method: r.word("method", "POST", "GET"), Timeout: r.timeout(defaultHTTPTimeout),
 		Retries: r.retries(), Expect: r.expect(), HeaderFile: r.text("header_file"), CACert: r.text("ca_cert"),
+		ShowOutput: r.flag("show_output"),
 	}
 	u, err := url.Parse(h.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {

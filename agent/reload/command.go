@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/smarteros/deaddrop/agent/redact"
 )
 
 // Command runs a program, without a shell.
@@ -31,24 +34,31 @@ type Command struct {
 	User string
 	// Files are handed to the program, as descriptor 3 and so on.
 	Files []*os.File
+	// ShowOutput logs what the program prints when it fails, without hidden values.
+	ShowOutput bool
 }
 
-func (c Command) String() string { return fmt.Sprintf("command %q", c.Args) }
+// String leaves out the arguments, which may be secret.
+func (c Command) String() string { return "command " + c.Args[0] }
 
 // Do runs the program and waits for it. It does not get the agent's own
 // credentials, but what has changed: the paths in DEADDROP_CHANGED_FILES, a line
 // each, and their number in DEADDROP_CHANGED_COUNT.
 func (c Command) Do(ctx context.Context, change Change) error {
-	c.Env = append(changedFiles(change.Files), c.Env...)
-	output, err := c.Output(ctx)
-	said := change.redact(output)
-	switch {
-	case err == nil:
-		return nil
-	case said == "":
-		return err
+	hidden := change.Hidden
+	if hidden != nil {
+		for _, pair := range c.Env {
+			_, value, _ := strings.Cut(pair, "=")
+			hidden = append(hidden[:len(hidden):len(hidden)], redact.Forms(value)...)
+		}
 	}
-	return fmt.Errorf("%w; it said: %s", err, said)
+	c.Env = append(changedFiles(change.Files), c.Env...)
+	output := &redact.Output{Keep: c.ShowOutput}
+	if err := c.Run(ctx, output); err != nil {
+		err = fmt.Errorf("%s: %w", c, err)
+		return WithOutput(err, output, hidden, "set show_output = true in the reload block to log the output, or run the command by hand")
+	}
+	return nil
 }
 
 // maxList is how many bytes of paths a program gets. Linux takes 128 KiB.
@@ -73,7 +83,7 @@ func (c Command) Check(context.Context) error {
 		}
 	}
 	if _, err := c.credential(); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", c, err)
 	}
 	program, err := c.program()
 	if err != nil {
@@ -104,36 +114,32 @@ func (c Command) program() (string, error) {
 	return filepath.Abs(found) // The program is started in another folder, perhaps.
 }
 
-// maxOutput is how many bytes of a program's output are kept.
-const maxOutput = 4 << 10
-
-// Output is like [Command.Do], and returns the beginning of what the program has
-// written. It may hold secrets.
-func (c Command) Output(ctx context.Context) ([]byte, error) {
+// Run runs the program and waits for it. What the program prints goes to output. Errors
+// do not name the program where it was started.
+func (c Command) Run(ctx context.Context, output io.Writer) error {
 	limit, cancel := limited(ctx, c.Timeout)
 	defer cancel()
 	program, err := c.program()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	credential, err := c.credential()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var out beginning
 	cmd := exec.CommandContext(limit, program, c.Args[1:]...)
 	cmd.Args[0] = c.Args[0]
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.environ(), c.Dir, &out, &out
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.environ(), c.Dir, output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.ExtraFiles, cmd.WaitDelay = c.Files, time.Second
 	switch err := cmd.Run(); {
 	case err == nil:
-		return out.kept, nil
+		return nil
 	case timedOut(ctx, limit):
-		return out.kept, fmt.Errorf("%s was ended after its timeout of %v", c, c.Timeout)
+		return fmt.Errorf("ended after its timeout of %v", c.Timeout)
 	default:
-		return out.kept, fmt.Errorf("%s: %w", c, explain(err, cmd))
+		return explain(err, cmd)
 	}
 }
 
@@ -144,17 +150,17 @@ func (c Command) credential() (*syscall.Credential, error) {
 	}
 	u, err := lookup(c.User)
 	if err != nil {
-		return nil, fmt.Errorf("%s: there is no user %q", c, c.User)
+		return nil, fmt.Errorf("there is no user %q", c.User)
 	}
 	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
 	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 	switch {
 	case err1 != nil || err2 != nil:
-		return nil, fmt.Errorf("%s: user %q has no id", c, c.User)
+		return nil, fmt.Errorf("user %q has no id", c.User)
 	case int(uid) == os.Geteuid():
 		return nil, nil
 	case os.Geteuid() != 0:
-		return nil, fmt.Errorf("%s: only root can run it as user %q; run the agent as that user", c, c.User)
+		return nil, fmt.Errorf("only root can run it as user %q; run the agent as that user", c.User)
 	}
 	groups := []uint32{}
 	ids, _ := u.GroupIds()
@@ -191,14 +197,6 @@ func lookup(name string) (*user.User, error) {
 		return u, nil
 	}
 	return &user.User{Uid: name, Gid: name, Username: name, HomeDir: "/"}, nil
-}
-
-// beginning keeps what is written to it first, up to maxOutput.
-type beginning struct{ kept []byte }
-
-func (b *beginning) Write(p []byte) (int, error) {
-	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
-	return len(p), nil
 }
 
 // Environ is the environment for programs that the agent runs: its own, without

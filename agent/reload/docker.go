@@ -1,7 +1,6 @@
 package reload
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/smarteros/deaddrop/agent/textfile"
@@ -162,13 +160,15 @@ func (d *docker) do(ctx context.Context, method, path string, query url.Values) 
 		return answer, nil
 	}
 	defer func() { _ = answer.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxOutput))
-	var said struct{ Message string }
-	if json.Unmarshal(body, &said) != nil || said.Message == "" {
-		said.Message = strings.TrimSpace(string(bytes.ToValidUTF8(body, nil)))
+	var failed struct{ Message string }
+	if json.NewDecoder(io.LimitReader(answer.Body, maxMessage)).Decode(&failed) != nil || failed.Message == "" {
+		failed.Message = http.StatusText(answer.StatusCode) // Whatever answers is not Docker.
 	}
-	return nil, &apiError{answer.StatusCode, said.Message}
+	return nil, &apiError{answer.StatusCode, failed.Message}
 }
+
+// maxMessage is how many bytes of an error of Docker are read.
+const maxMessage = 4 << 10
 
 // plain is an error of net/http without the URL, which may hold a secret.
 func plain(err error) error {

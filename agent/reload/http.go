@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/textfile"
-	"github.com/smarteros/deaddrop/render/secret"
 )
 
 // HTTP asks a URL.
@@ -38,6 +39,8 @@ type HTTP struct {
 	CACert string
 	// Timeout is for each try.
 	Timeout time.Duration
+	// ShowOutput logs an answer that is no success, without hidden values.
+	ShowOutput bool
 }
 
 // String leaves out what may be secret: password and query.
@@ -80,43 +83,69 @@ func (h HTTP) try(ctx context.Context, client *http.Client, change Change) error
 	case timedOut(ctx, limit) && err != nil:
 		return fmt.Errorf("%s: no answer within %v", h, h.Timeout)
 	case err != nil:
-		return fmt.Errorf("%s: %w", h, plain(err))
+		return fmt.Errorf("%s: %w", h, withoutAnswer(plain(err)))
 	}
 	defer func() { _ = answer.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxOutput))
 	if h.expects(answer.StatusCode) {
 		return nil
 	}
+	output := &redact.Output{Keep: h.ShowOutput}
+	_, _ = io.Copy(output, io.LimitReader(answer.Body, maxAnswer))
 	err = fmt.Errorf("%s: the answer is %d %s, not %s", h, answer.StatusCode, http.StatusText(answer.StatusCode), h.expected())
-	if said := h.redact(change.redact(body), request); said != "" {
-		err = fmt.Errorf("%w; it said: %s", err, said)
+	hidden := change.Hidden
+	if hidden != nil {
+		hidden = slices.Concat(hidden, sent(request))
 	}
+	err = WithOutput(err, output, hidden, "set show_output = true in the reload block to log the answer")
 	if answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests {
 		return err
 	}
 	return backoff.Permanent(err)
 }
 
-// redact takes out of an answer what was sent with the request: some services
-// quote a token that they do not like.
-func (h HTTP) redact(said string, request *http.Request) string {
+// withoutAnswer returns an error of a request if it is none that may quote the answer, as
+// those do that say what is malformed in it.
+func withoutAnswer(err error) error {
+	var network net.Error
+	var untrusted *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	var refused tls.AlertError
+	switch {
+	case errors.As(err, &network), errors.As(err, &untrusted), errors.As(err, &noTLS), errors.As(err, &refused):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, context.Canceled):
+		return err
+	}
+	return errors.New("the answer is not valid HTTP")
+}
+
+// maxAnswer is how many bytes of an answer are read.
+const maxAnswer = 1 << 20
+
+// sent are the values that go out with a request. Some services quote a token that they do
+// not like.
+func sent(request *http.Request) []string {
 	password, _ := request.URL.User.Password()
-	sent := []string{password, request.URL.RawQuery}
-	for _, values := range request.URL.Query() {
-		sent = append(sent, values...)
+	values := []string{password, request.URL.RawQuery}
+	if name := request.URL.User.Username(); password != "" {
+		values = append(values, base64.StdEncoding.EncodeToString([]byte(name+":"+password)))
 	}
-	for name := range request.Header {
-		if name != "User-Agent" {
-			sent = append(sent, strings.Fields(request.Header.Get(name))...)
+	for _, each := range request.URL.Query() {
+		values = append(values, each...)
+	}
+	for name, each := range request.Header {
+		if name == "User-Agent" {
+			continue
+		}
+		for _, value := range each {
+			values = append(values, strings.Fields(value)...)
 		}
 	}
-	slices.SortFunc(sent, func(a, b string) int { return len(b) - len(a) })
-	for _, text := range sent {
-		if len(text) >= 3 {
-			said = strings.ReplaceAll(said, text, secret.Redacted)
-		}
+	var all []string
+	for _, value := range values {
+		all = append(all, redact.Forms(value)...)
 	}
-	return said
+	return all
 }
 
 func (h HTTP) expects(status int) bool {

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -34,7 +35,6 @@ func TestHTTPAsksAsItWasTold(t *testing.T) {
 		_, _ = fmt.Fprintln(w, "key=m4rker\n is\tbad")
 	}))
 	defer server.Close()
-	redact := func(text string) string { return strings.ReplaceAll(text, "m4rker", "[redacted]") }
 	address := strings.Replace(server.URL, "http://", "http://user:m4rker@", 1) + "/reload?key=m4rker"
 	plainURL := strings.Replace(server.URL, "http://", "http://user:xxxxx@", 1) + "/reload"
 	for name, tc := range map[string]struct {
@@ -48,14 +48,14 @@ func TestHTTPAsksAsItWasTold(t *testing.T) {
 		"headers":                    {HTTP{Method: "POST", HeaderFile: headerFile(t, "Authorization: Bearer m4rker\n\nX-Tenant:demo\n")}, []int{200}, "POST /reload?key=m4rker Bearer m4rker demo", ""},
 		"an expected status":         {HTTP{Method: "GET", Expect: []int{200, 418}}, []int{418}, "GET /reload?key=m4rker Basic dXNlcjptNHJrZXI= ", ""},
 		"another one":                {HTTP{Method: "GET", Expect: []int{200, 418}}, []int{204}, "GET", "GET " + plainURL + ": the answer is 204 No Content, not 200 or 418"},
-		"refused":                    {HTTP{Method: "POST", Retries: 3}, []int{400}, "POST", "POST " + plainURL + ": the answer is 400 Bad Request, not 2xx; it said: key=[redacted] is bad"},
+		"refused":                    {HTTP{Method: "POST", Retries: 3}, []int{400}, "POST", "POST " + plainURL + ": the answer is 400 Bad Request, not 2xx"},
 		"no redirection is followed": {HTTP{Method: "POST", Retries: 3}, []int{302}, "POST", "the answer is 302 Found, not 2xx"},
 		"busy at first":              {HTTP{Method: "POST", Retries: 1}, []int{503, 200}, "POST", ""},
 		"busy all the time":          {HTTP{Method: "POST", Retries: 1}, []int{503, 429}, "POST", "the answer is 429 Too Many Requests, not 2xx"},
 	} {
 		tc.do.URL, tc.do.Timeout = address, time.Minute
 		asked, answers = nil, tc.answers
-		err := tc.do.Do(t.Context(), Change{Redact: redact})
+		err := tc.do.Do(t.Context(), Change{Hidden: []string{}})
 		if tc.err == "" {
 			require.NoError(t, err, name)
 		} else {
@@ -116,18 +116,57 @@ func TestHTTPIsEndedAfterItsTimeout(t *testing.T) {
 	require.ErrorContains(t, err, "no answer within 20ms")
 }
 
-func TestHTTPDoesNotShowWhatAServiceQuotesOfTheRequest(t *testing.T) {
+func TestHTTP_LogsTheAnswerOnlyWhenAskedToAndWithoutWhatWasSent(t *testing.T) {
+	token := strings.Repeat("t0ken-Value/", 25) // 300 bytes
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
 		w.WriteHeader(http.StatusForbidden)
-		_, _ = fmt.Fprintln(w, "no:", r.Header.Get("X-Token"), r.URL.RawQuery, r.URL.Query().Get("key"), password)
+		_, _ = fmt.Fprintln(w, "no:", strings.Repeat(".", 3800), r.Header.Get("X-Token"), r.URL.RawQuery, r.URL.Query().Get("key"), password, r.Header.Get("Authorization"), "and s3cret-of-the-file")
 	}))
 	defer server.Close()
 	do := HTTP{
-		URL: strings.Replace(server.URL, "http://", "http://u:m4rker-1@", 1) + "/?key=m4rker-2", Method: "POST", Timeout: time.Minute,
-		HeaderFile: headerFile(t, "X-Token: Bearer m4rker-3\n"),
+		URL: strings.Replace(server.URL, "http://", "http://u:passw0rd@", 1) + "/?key=kee+p%26me", Method: "POST", Timeout: time.Minute,
+		HeaderFile: headerFile(t, "X-Token: Bearer "+token+"\n"),
 	}
-	err := do.Do(t.Context(), Change{Redact: func(text string) string { return text }})
-	require.ErrorContains(t, err, "403 Forbidden, not 2xx; it said: no: [redacted]")
-	assert.NotContains(t, err.Error(), "m4rker")
+	change := Change{Hidden: []string{"s3cret-of-the-file"}}
+	want := "POST " + strings.Replace(server.URL, "http://", "http://u:xxxxx@", 1) + "/: the answer is 403 Forbidden, not 2xx"
+	err := do.Do(t.Context(), change)
+	require.EqualError(t, err, want)
+	assert.Equal(t, []any{"printed", "1 line, 4192 bytes", "hint", "set show_output = true in the reload block to log the answer"}, OutputOf(err))
+	do.ShowOutput = true
+	err = do.Do(t.Context(), change)
+	require.EqualError(t, err, want)
+	var failed *OutputError
+	require.ErrorAs(t, err, &failed)
+	assert.Regexp(t, `^no: \.+ \[redacted\] Basic \[redacted\] and \[redacted\]$`, failed.Output)
+	err = do.Do(t.Context(), Change{})
+	require.ErrorAs(t, err, &failed)
+	assert.Empty(t, failed.Output, "the values to hide are not known")
+}
+
+func TestHTTP_ErrorsDoNotQuoteAnAnswerThatIsNotHTTP(t *testing.T) {
+	for name, answer := range map[string]string{
+		"no HTTP":     "m4rker m4rker m4rker\r\n\r\n",
+		"bad version": "HTTP/m4rker 200 OK\r\n\r\n",
+		"bad status":  "HTTP/1.1 m4rker OK\r\n\r\n",
+		"bad header":  "HTTP/1.1 200 OK\r\nm4rker\r\n\r\n",
+		"bad length":  "HTTP/1.1 200 OK\r\nContent-Length: m4rker\r\n\r\n",
+		"encoding":    "HTTP/1.1 200 OK\r\nTransfer-Encoding: m4rker\r\n\r\n",
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write([]byte(answer))
+			_ = conn.Close()
+		}()
+		err = HTTP{URL: "http://" + listener.Addr().String(), Method: "POST", Timeout: time.Minute}.Do(t.Context(), Change{})
+		_ = listener.Close()
+		require.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "m4rker", name)
+	}
 }

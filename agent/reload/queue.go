@@ -123,8 +123,9 @@ func (c Change) and(later Change) Change {
 			joined.Files = append(joined.Files, file)
 		}
 	}
-	if c.Redact != nil && later.Redact != nil {
-		joined.Redact = func(text string) string { return later.Redact(c.Redact(text)) }
+	joined.Hidden = nil
+	if c.Hidden != nil && later.Hidden != nil {
+		joined.Hidden = slices.Concat(c.Hidden, later.Hidden)
 	}
 	return joined
 }
@@ -350,9 +351,9 @@ func (q *Queue) settle(try *attempt, err error) error {
 		poke(q.told)
 		return nil
 	case state.Tries == 0:
-		q.log.Error("reload failed; will try again", "by", state.By, "error", err)
+		q.log.Error("reload failed; will try again", append([]any{"by", state.By, "error", err}, OutputOf(err)...)...)
 	default:
-		q.log.Debug("reload failed again", "by", state.By, "error", err)
+		q.log.Debug("reload failed again", append([]any{"by", state.By, "error", err}, OutputOf(err)...)...)
 	}
 	if try.retry == nil {
 		try.retry = backoff.NewExponentialBackOff(

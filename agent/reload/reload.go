@@ -37,17 +37,9 @@ type Change struct {
 	Files []string
 	// At is when they had been written.
 	At time.Time
-	// Redact takes secrets out of what a program has said. Where it is nil, nothing
-	// of that is shown.
-	Redact func(string) string
-}
-
-// redact is a text on one line, without secrets.
-func (c Change) redact(text []byte) string {
-	if c.Redact == nil {
-		return ""
-	}
-	return c.Redact(strings.Join(strings.Fields(string(text)), " "))
+	// Hidden are the values that no output may show. Where it is nil they are not known,
+	// and no output is shown.
+	Hidden []string
 }
 
 // precedes tells whether something that is there for so long has come after the

@@ -353,21 +353,75 @@ func TestCommandRunsAsAnotherUser(t *testing.T) {
 		t.Skip("only root can run a program as another user")
 	}
 	for _, user := range []string{"nobody", "65534"} {
-		out, err := Command{Args: []string{"sh", "-c", `id -un; id -Gn; echo "$USER $LOGNAME $HOME"`}, User: user, Dir: "/"}.Output(t.Context())
-		require.NoError(t, err)
-		assert.Equal(t, "nobody\nnogroup\nnobody nobody /nonexistent\n", string(out))
+		var out bytes.Buffer
+		require.NoError(t, Command{Args: []string{"sh", "-c", `id -un; id -Gn; echo "$USER $LOGNAME $HOME"`}, User: user, Dir: "/"}.Run(t.Context(), &out))
+		assert.Equal(t, "nobody\nnogroup\nnobody nobody /nonexistent\n", out.String())
 	}
-	out, err := Command{Args: []string{"id", "-u"}, User: "4711", Dir: "/"}.Output(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, "4711\n", string(out), "in a container a user may have a number only")
+	var out bytes.Buffer
+	require.NoError(t, Command{Args: []string{"id", "-u"}, User: "4711", Dir: "/"}.Run(t.Context(), &out))
+	assert.Equal(t, "4711\n", out.String(), "in a container a user may have a number only")
 }
 
-func TestCommandIsQuotedWithoutSecrets(t *testing.T) {
-	c := Command{Args: []string{"sh", "-c", "echo 'key  is m4rker'; yes | head -c 100000; exit 3"}}
-	err := c.Do(t.Context(), Change{Redact: func(text string) string { return strings.ReplaceAll(text, "m4rker", "[redacted]") }})
-	require.ErrorContains(t, err, "exit status 3; it said: key is [redacted] y y y")
-	assert.Less(t, len(err.Error()), 2*maxOutput)
-	require.NotContains(t, c.Do(t.Context(), Change{}).Error(), "it said", "what cannot be redacted is not shown")
+func TestCommand_LogsItsOutputOnlyWhenAskedTo(t *testing.T) {
+	secret := strings.Repeat("s3cr3t+Value/", 23) + "x" // 300 bytes
+	script := `printf '%3800s' ''; echo "$0"; echo "$0" | fold -w 76; set -x; : "$0"; : "$TOKEN"; yes | head -c 100000; exit 3`
+	c := Command{Args: []string{"sh", "-c", script, secret}, Env: []string{"TOKEN=its-t0ken"}}
+	known := Change{Hidden: []string{secret}}
+	for name, tc := range map[string]struct {
+		show   bool
+		change Change
+		hint   string
+	}{
+		"by default":       {false, known, "set show_output = true in the reload block to log the output, or run the command by hand"},
+		"values not known": {true, Change{}, "the output is not logged, as the values to hide in it are not known any more"},
+	} {
+		c.ShowOutput = tc.show
+		err := c.Do(t.Context(), tc.change)
+		require.EqualError(t, err, "command sh: exit status 3", name)
+		logged := OutputOf(err)
+		require.Len(t, logged, 4, name)
+		assert.Regexp(t, `^500\d\d lines, 10\d{4} bytes$`, logged[1], name)
+		assert.Equal(t, []any{"printed", "hint", tc.hint}, []any{logged[0], logged[2], logged[3]}, name)
+	}
+	c.ShowOutput = true
+	err := c.Do(t.Context(), known)
+	require.EqualError(t, err, "command sh: exit status 3")
+	var failed *OutputError
+	require.ErrorAs(t, err, &failed)
+	assert.True(t, strings.HasPrefix(failed.Output, "[redacted]\n+ : [redacted]\n"), "%q", failed.Output)
+	assert.Contains(t, failed.Output, "y\ny\n")
+	for _, part := range []string{"s3cr", "Value", "t0ken"} {
+		assert.NotContains(t, failed.Output, part)
+	}
+	assert.Less(t, len(failed.Output), 5000)
+	require.NoError(t, Command{Args: []string{"true"}, ShowOutput: true}.Do(t.Context(), known))
+	assert.Nil(t, OutputOf(err.(*OutputError).Err))
+}
+
+func TestCommand_ErrorsLeaveOutTheArguments(t *testing.T) {
+	for name, c := range map[string]Command{
+		"fails":    {Args: []string{"sh", "-c", "exit 1", "m4rker"}},
+		"timeout":  {Args: []string{"sh", "-c", "sleep 60", "m4rker"}, Timeout: 20 * time.Millisecond},
+		"folder":   {Args: []string{"true", "m4rker"}, Dir: "/nowhere"},
+		"program":  {Args: []string{"no-such-program", "m4rker"}},
+		"user":     {Args: []string{"true", "m4rker"}, User: "no-such-user"},
+		"too long": {Args: []string{"true", strings.Repeat("m4rker", 1<<20)}},
+	} {
+		err := c.Do(t.Context(), Change{})
+		require.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "m4rker", name)
+		assert.NotContains(t, c.String(), "m4rker", name)
+		if err := c.Check(t.Context()); err != nil {
+			assert.NotContains(t, err.Error(), "m4rker", name)
+		}
+	}
+}
+
+func TestQueue_KeepsWhatIsHiddenOfAllChanges(t *testing.T) {
+	first, second, unknown := Change{Hidden: []string{"a"}}, Change{Hidden: []string{"b"}}, Change{}
+	assert.Equal(t, []string{"a", "b"}, first.and(second).Hidden)
+	assert.Nil(t, unknown.and(second).Hidden)
+	assert.Nil(t, first.and(unknown).Hidden)
 }
 
 func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {

@@ -186,7 +186,7 @@ func (p *Process) prepare() (*exec.Cmd, error) {
 		err = cmp.Or(cmd.Err, p.CheckEnviron(environ))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("starting the command %q: %w", args, err)
+		return nil, fmt.Errorf("starting the command %s: %w", args[0], err)
 	}
 	return cmd, nil
 }
@@ -206,7 +206,7 @@ func (p *Process) start() (*running, error) {
 	args := p.command.Args
 	r := &running{cmd, make(chan struct{}), started}
 	if err := r.Start(); err != nil {
-		return nil, fmt.Errorf("starting the command %q: %w", args, err)
+		return nil, fmt.Errorf("starting the command %s: %w", args[0], err)
 	}
 	p.log.Info("started the command", "command", args[0], "pid", r.Process.Pid)
 	go func() {

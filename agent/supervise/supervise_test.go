@@ -128,7 +128,7 @@ func TestACommandThatIsNotThereIsAnError(t *testing.T) {
 	p.SetEnviron([]string{"A=m4rker"})
 	p.SetEnviron([]string{"A=m4rker"})
 	err := p.Run(t.Context())
-	require.ErrorContains(t, err, `starting the command ["/nowhere"]`)
+	require.ErrorContains(t, err, `starting the command /nowhere: `)
 	assert.NotContains(t, err.Error(), "m4rker")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -217,7 +217,7 @@ func TestProcess_NamesTheVariableThatIsTooLargeToStart(t *testing.T) {
 	p := New(Command{Args: []string{"true"}}, slog.New(slog.DiscardHandler))
 	p.SetEnviron([]string{"A=1", "KEY=" + strings.Repeat("m4rker", 30_000)})
 	err := p.Run(t.Context())
-	require.ErrorContains(t, err, `starting the command ["true"]: variable KEY has 180004 bytes`)
+	require.ErrorContains(t, err, `starting the command true: variable KEY has 180004 bytes`)
 	assert.NotContains(t, err.Error(), "m4rker")
 }
 
