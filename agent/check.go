@@ -87,8 +87,10 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 		return fmt.Errorf("the check was interrupted: %w", ctx.Err())
 	case err != nil:
 		// The path is another one each time, and tells nobody anything.
-		err = errors.New(strings.ReplaceAll(err.Error(), path, "{{.Path}}"))
-		return &checkError{whose, reload.WithOutput(err, output, r.hidden, "set show_output = true in the check block to log its output, or run it by hand")}
+		plain := strings.NewReplacer(path, "{{.Path}}")
+		failed := reload.WithOutput(errors.New(plain.Replace(err.Error())), output, r.hidden, "set show_output = true in the check block to log its output, or run it by hand")
+		failed.Output = plain.Replace(failed.Output)
+		return &checkError{whose, failed}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (e *OutputError) Unwrap() error { return e.Err }
 
 // WithOutput returns an [*OutputError]. The output is shown where it was kept, and where
 // it is known which values to hide.
-func WithOutput(err error, output *redact.Output, hidden []string, hint string) error {
+func WithOutput(err error, output *redact.Output, hidden []string, hint string) *OutputError {
 	failed := &OutputError{Err: err, Size: output.Size()}
 	switch {
 	case failed.Size == "":

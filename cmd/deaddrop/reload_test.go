@@ -81,7 +81,7 @@ func TestNothingIsReloadedAfterAFailedCheck(t *testing.T) {
 	p := r.start("run", "--config", config)
 	r.eventually("the first is told", func() bool { return r.read("notes") == "told\n" })
 	r.Put("nexa", map[string]any{"v": 2})
-	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "has not passed its check") })
+	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "check refused new content") })
 	r.Put("nexa", map[string]any{"v": 11})
 	r.eventually("the next one is told", func() bool { return r.read("notes") == "told\ntold\n" })
 	p.stop()
@@ -92,7 +92,7 @@ func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
 	r := newRig(t, vaulttest.Shared(t))
 	before, after := vaulttest.Marker(), vaulttest.Marker()
 	r.Put("nexa", map[string]any{"key": before})
-	reload := "  reload { command = [\"sh\", \"-c\", \"echo was " + `%s; cat $DEADDROP_CHANGED_FILES; test -e ready && touch done` + "\"] }\n"
+	reload := "  reload {\n    command = [\"sh\", \"-c\", \"echo was " + `%s; cat $DEADDROP_CHANGED_FILES; test -e ready && touch done` + "\"]\n    show_output = true\n  }\n"
 	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", fmt.Sprintf(reload, "$(cat old)")))
 	p := r.start("run", "--config", config)
 	r.eventually("the file is there", func() bool { return strings.Contains(r.read("nexa.json"), before) })
@@ -101,7 +101,8 @@ func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
 	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
 	status := p.reloads()
 	assert.Contains(t, status, `"state":"failed"`)
-	assert.Contains(t, status, `exit status 1; it said: was [redacted] { \"[redacted]\" }`)
+	assert.Contains(t, status, `"error":"command sh: exit status 1"`)
+	assert.Contains(t, p.log(), `"output":"was [redacted]\n{\n  \"key\": \"[redacted]\"\n}"`)
 	assert.Contains(t, status, `"state":"current"`, "the file is what it should be")
 	assert.Contains(t, r.read("nexa.json"), after)
 	r.write("ready", "")

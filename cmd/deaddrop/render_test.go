@@ -45,7 +45,7 @@ set "nexa" {
 	r.eventually("one reload for both", func() bool { return r.read("hups") == "x" })
 
 	put("WRONG", "3")
-	r.eventually("the check fails", func() bool { return strings.Contains(p.log(), "has not passed its check") })
+	r.eventually("the check fails", func() bool { return strings.Contains(p.log(), "check refused new content") })
 	assert.Equal(t, "KEY="+marker+"2\n", r.read("nexa/nexa.env"))
 	assert.Equal(t, marker+"2", r.read("nexa/nexa.conf"))
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGUSR1))
@@ -71,7 +71,10 @@ drop "nexa" {
   secret      = "`+r.Path("nexa")+`"
   destination = "nexa.env"
   dialect     = "shell"
-  check { command = "echo line 1 of {{.Path}} is bad; cat {{.Path}}; base64 -w0 {{.Path}} >/dev/null; exit 3" }
+  check {
+    command     = "echo line 1 of {{.Path}} is bad; cat {{.Path}}; base64 -w0 {{.Path}} >/dev/null; exit 3"
+    show_output = true
+  }
 }
 drop "slow" {
   secret      = "`+r.Path("nexa")+`"
@@ -84,9 +87,9 @@ drop "slow" {
 `)
 	out, code := r.deaddrop("render", "--config", config)
 	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, out, "exit status 3; it said: line 1 of {{.Path}} is bad")
-	assert.Contains(t, out, "[redacted]")
-	assert.Contains(t, out, "was ended after its timeout of 100ms")
+	assert.Contains(t, out, `"error":"check refused new content: exit status 3","printed":"`)
+	assert.Contains(t, out, `"output":"line 1 of {{.Path}} is bad\nKEY=[redacted]`)
+	assert.Contains(t, out, `"error":"check refused new content: ended after its timeout of 100ms"}`)
 	assert.NotContains(t, out, marker)
 	assert.NoFileExists(t, r.path("nexa.env"))
 	entries, err := filepath.Glob(r.path(".deaddrop-*"))
