@@ -12,6 +12,7 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // keyFlags say where the unseal keys are.
@@ -50,7 +51,7 @@ func (k *keyFlags) open(stdin io.Reader) (*keys.File, error) {
 func warnIfOpen(path string) {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
-		_, _ = fmt.Fprintf(os.Stderr, "%s can be read by all users of this machine: chmod 600 it\n", path)
+		_, _ = fmt.Fprintf(os.Stderr, "%s can be read by all users of this machine: chmod 600 it\n", printable.Text(path))
 	}
 }
 
