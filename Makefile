@@ -75,6 +75,8 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzDotenvComesBack -fuzztime 30s ./cmd/tenantctl/values
 	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
+	go test -fuzz FuzzOutput -fuzztime 30s ./agent/redact
+	go test -fuzz FuzzWriter -fuzztime 30s ./render/printable
 
 image: ## build the container image (IMAGE=deaddrop:VERSION, GOARCH=arm64)
 	rm -rf $(STAGE)
