@@ -1,10 +1,12 @@
 # Made of what "make image" lays out in bin/image/ARCH, which is its build context:
-# root/ and run/. Nothing is pulled. The files come first: the classic builder loses
+# root/, run/ and lib/. Nothing is pulled. The files come first: the classic builder loses
 # the architecture of an image FROM scratch whose first step is another.
 FROM scratch
 COPY root/ /
-# A new volume that is mounted on a folder of the image gets its owner and mode.
+# A new volume that is mounted on a folder of the image gets its owner and mode. The
+# folders above are root's, from root/: agents of other users trust no others.
 COPY --chown=65532:65532 run/ /run/
+COPY --chown=65532:65532 lib/ /var/lib/
 USER 65532:65532
 # On loopback: seen by the health check, and by containers that share this network.
 ENV DEADDROP_STATUS_ADDRESS=127.0.0.1:9810

@@ -80,10 +80,10 @@ fuzz: ## fuzz every parser and encoder for a while
 
 image: ## build the container image (IMAGE=deaddrop:VERSION, GOARCH=arm64)
 	rm -rf $(STAGE)
-	mkdir -p $(STAGE)/root/etc/ssl/certs $(STAGE)/run/deaddrop
+	mkdir -p $(STAGE)/root/etc/ssl/certs $(STAGE)/root/run $(STAGE)/root/var/lib $(STAGE)/run/deaddrop $(STAGE)/lib/deaddrop
 	GOOS=linux GOARCH=$(ARCH) $(BUILD) -o $(STAGE)/root/deaddrop ./cmd/deaddrop
 	cp $(CERTIFICATES) $(STAGE)/root/etc/ssl/certs/ca-certificates.crt
-	chmod -R u=rwX,go=rX $(STAGE) && chmod 0750 $(STAGE)/run/deaddrop
+	chmod -R u=rwX,go=rX $(STAGE) && chmod 0750 $(STAGE)/run/deaddrop && chmod 0700 $(STAGE)/lib/deaddrop
 	find $(STAGE) -exec touch -d "$(CREATED)" {} +
 	docker build --platform linux/$(ARCH) -t $(IMAGE) -f Dockerfile --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED) $(STAGE)

@@ -93,6 +93,7 @@ func TestTheImage(t *testing.T) {
 		"keeps a volume current without a privilege": keepsAVolumeCurrent,
 		"renders once as an init container":          rendersOnce,
 		"lets another user of its group read":        letsAnotherUserRead,
+		"keeps journals where only its user writes":  keepsJournals,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, image) })
 	}
@@ -211,6 +212,111 @@ func rendersOnce(t *testing.T, image string) {
 	r.env[1] = "VAULT_ADDR=http://127.0.0.1:1"
 	id := dockertest.Run(t, append(r.locked(image), "render", "--once", "--timeout", "5s", "--secret", r.Path("nexa"), "--out", "/run/deaddrop/nexa.env")...)
 	assert.Equal(t, "3", dockertest.Docker(t, "wait", id), "its own exit code, whatever the health checks found meanwhile")
+}
+
+// keepsJournals has agents leave a pending reload, which they write down.
+func keepsJournals(t *testing.T, image string) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a folder to the user of a container")
+	}
+	folder := func(owner int, mode os.FileMode) string {
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, mode))
+		require.NoError(t, os.Chown(dir, owner, owner))
+		return dir
+	}
+	// As the kubelet makes an emptyDir, and what an init container makes in it.
+	emptyDir := folder(0, 0o777)
+	ofInit := filepath.Join(emptyDir, "nexa")
+	require.NoError(t, os.Mkdir(ofInit, 0o700))
+	require.NoError(t, os.Chown(ofInit, 65532, 65532))
+	const own = 65532
+	for name, tc := range map[string]struct {
+		args   []string
+		out    string // the folder of the file
+		folder string // the folder of the journal; "" if there is none
+		user   int
+	}{
+		"in a new volume":               {[]string{"-v", volume(t) + ":/run/deaddrop", "-v", volume(t) + ":/var/lib/deaddrop"}, "/run/deaddrop", "/var/lib/deaddrop", own},
+		"beside the file without one":   {[]string{"-v", volume(t) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", own},
+		"beside the file of a user":     {[]string{"-u", "1000:1000", "-v", folder(1000, 0o750) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", 1000},
+		"beside the file of root":       {[]string{"-u", "0:0", "-v", folder(0, 0o755) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", 0},
+		"in the subPath of an emptyDir": {[]string{"-v", ofInit + ":/run/deaddrop/nexa"}, "/run/deaddrop/nexa", "/run/deaddrop/nexa", own},
+		"nowhere in a whole emptyDir":   {[]string{"-v", folder(0, 0o777) + ":/run/deaddrop"}, "/run/deaddrop/nexa", "", own},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, vaulttest.Shared(t))
+			r.Put("nexa", map[string]any{"KEY": "v"})
+			r.write("deaddrop.hcl", `drop "nexa" {
+  secret      = "`+r.Path("nexa")+`"
+  destination = "`+tc.out+`/nexa.env"
+  reload {
+    url      = "http://127.0.0.1:1/"
+    on_start = true
+  }
+}`)
+			require.NoError(t, os.Chmod(r.path("deaddrop.hcl"), 0o644))
+			args := append(tc.args, "-v", r.path("deaddrop.hcl")+":/etc/deaddrop.hcl:ro")
+			id := dockertest.Run(t, append(r.locked(image, args...), "run", "--config", "/etc/deaddrop.hcl")...)
+			log := ""
+			r.eventually("the reload fails", func() bool {
+				log = dockertest.Docker(t, "logs", id)
+				return strings.Contains(log, "reload failed")
+			})
+			journals := map[string]*tar.Header{}
+			for _, dir := range []string{"/run/deaddrop", "/run/deaddrop/nexa", "/var/lib/deaddrop"} {
+				for path, file := range filesIn(t, id, dir) {
+					if strings.HasPrefix(filepath.Base(path), ".nexa.env") || strings.HasSuffix(path, ".json") {
+						journals[path] = file
+					}
+				}
+			}
+			if tc.folder == "" {
+				assert.Equal(t, 1, strings.Count(log, "no state directory, nothing is kept"), log)
+				assert.Empty(t, journals)
+				return
+			}
+			assert.NotContains(t, log, "state directory")
+			assert.NotContains(t, log, "journal")
+			require.Len(t, journals, 1)
+			for path, file := range journals {
+				assert.Equal(t, tc.folder, filepath.Dir(path))
+				assert.Equal(t, []int64{int64(tc.user), int64(tc.user), 0o600}, []int64{int64(file.Uid), int64(file.Gid), file.Mode})
+			}
+			if tc.folder == "/var/lib/deaddrop" {
+				state, _ := fileIn(t, id, tc.folder)
+				assert.Equal(t, []int64{own, own, 0o700}, []int64{int64(state.Uid), int64(state.Gid), state.Mode})
+			}
+		})
+	}
+	// Another user than the image's does not trust a folder below one of the image's user.
+	id := dockertest.Run(t, image, "version")
+	for _, dir := range []string{"/run", "/var", "/var/lib"} {
+		file, _ := fileIn(t, id, dir)
+		assert.Equal(t, []int64{0, 0, 0o755}, []int64{int64(file.Uid), int64(file.Gid), file.Mode}, dir)
+	}
+}
+
+// filesIn are the files in a folder of a container, without those in folders of it.
+func filesIn(t *testing.T, id, dir string) map[string]*tar.Header {
+	t.Helper()
+	out, err := exec.Command("docker", "cp", id+":"+dir, "-").Output()
+	if err != nil {
+		return nil
+	}
+	files := map[string]*tar.Header{}
+	for archive := tar.NewReader(bytes.NewReader(out)); ; {
+		file, err := archive.Next()
+		if err == io.EOF {
+			return files
+		}
+		require.NoError(t, err)
+		file.Mode &= 0o777
+		// Names begin with the name of the folder.
+		if _, name, _ := strings.Cut(file.Name, "/"); name != "" && !strings.Contains(name, "/") {
+			files[filepath.Join(dir, name)] = file
+		}
+	}
 }
 
 func TestTheImageForArm64RunsThere(t *testing.T) {
