@@ -167,7 +167,11 @@ func TestTheReleaseHasPackagesWithUnitsThatFindTheirProgram(t *testing.T) {
 					require.NoError(t, err)
 					assert.Contains(t, string(text), "\nExecStart=/usr/bin/deaddrop ", unit)
 				}
-				assert.DirExists(t, filepath.Join(dir, "etc/deaddrop"))
+				for _, folder := range []string{"etc/deaddrop", "var/lib/deaddrop"} {
+					info, err := os.Stat(filepath.Join(dir, folder))
+					require.NoError(t, err)
+					assert.Equal(t, os.ModeDir|0o755, info.Mode(), folder)
+				}
 				assert.FileExists(t, filepath.Join(dir, "usr/share/bash-completion/completions/deaddrop"))
 				assert.FileExists(t, filepath.Join(dir, "usr/share/doc/deaddrop/copyright"))
 				assert.FileExists(t, filepath.Join(r.unpacked("tenantctl", "linux_"+arch, ending), "usr/bin/tenantctl"))

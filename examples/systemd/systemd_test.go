@@ -222,6 +222,33 @@ func TestUnderARealSystemd(t *testing.T) {
 				assert.Contains(m.t, string(out), "authentication required", command)
 			}
 		}},
+		{"a journal is the agent's alone, and outlives it", func() {
+			m.configure(`drop "later" {
+  secret      = "` + m.tenant.Path("nexa") + `"
+  destination = "/run/deaddrop/nexa/later.json"
+  reload {
+    command  = ["/bin/sh", "-c", "test -e /run/deaddrop/nexa/ready && touch /run/deaddrop/nexa/reloaded"]
+    on_start = true
+  }
+}`)
+			journal := func() string {
+				out, _ := m.Run("sh", "-c", "stat -c '%a %U' /var/lib/deaddrop/nexa/later.json-*.json 2>/dev/null")
+				return out
+			}
+			m.sh("systemctl restart " + agent)
+			m.soon("the reload is pending", func() bool { return strings.Contains(m.sh("journalctl -u "+agent), "reload failed") })
+			assert.Equal(m.t, "600 deaddrop-nexa", journal())
+			assert.Equal(m.t, "755 root root\n700 deaddrop-nexa nexa", m.sh("stat -c '%a %U %G' /var/lib/deaddrop /var/lib/deaddrop/nexa"))
+			m.sh("systemctl stop " + agent + "; touch /run/deaddrop/nexa/ready; systemctl start " + agent)
+			m.soon("the next agent reloads", func() bool { _, err := m.Run("test", "-e", "/run/deaddrop/nexa/reloaded"); return err == nil })
+			m.soon("nothing is pending", func() bool { return journal() == "" })
+			said := m.sh("journalctl -u " + agent)
+			assert.NotContains(m.t, said, "state directory")
+			assert.NotContains(m.t, said, "journal ")
+			m.sh("rm /run/deaddrop/nexa/later.json")
+			m.configure("")
+			m.sh("systemctl restart " + agent)
+		}},
 		{"a reload takes as long as the new configuration does, and a slow check is no hang", func() {
 			m.configure(`drop "slow" {
   secret      = "` + m.tenant.Path("nexa") + `"
