@@ -225,11 +225,7 @@ func keepsJournals(t *testing.T, image string) {
 		require.NoError(t, os.Chown(dir, owner, owner))
 		return dir
 	}
-	// As the kubelet makes an emptyDir, and what an init container makes in it.
-	emptyDir := folder(0, 0o777)
-	ofInit := filepath.Join(emptyDir, "nexa")
-	require.NoError(t, os.Mkdir(ofInit, 0o700))
-	require.NoError(t, os.Chown(ofInit, 65532, 65532))
+	emptyDir := folder(0, 0o777) // as a kubelet makes it
 	const own = 65532
 	for name, tc := range map[string]struct {
 		args   []string
@@ -241,7 +237,7 @@ func keepsJournals(t *testing.T, image string) {
 		"beside the file without one":   {[]string{"-v", volume(t) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", own},
 		"beside the file of a user":     {[]string{"-u", "1000:1000", "-v", folder(1000, 0o750) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", 1000},
 		"beside the file of root":       {[]string{"-u", "0:0", "-v", folder(0, 0o755) + ":/run/deaddrop"}, "/run/deaddrop", "/run/deaddrop", 0},
-		"in the subPath of an emptyDir": {[]string{"-v", ofInit + ":/run/deaddrop/nexa"}, "/run/deaddrop/nexa", "/run/deaddrop/nexa", own},
+		"in the subPath of an emptyDir": {[]string{"-v", filepath.Join(emptyDir, "nexa") + ":/run/deaddrop/nexa"}, "/run/deaddrop/nexa", "/run/deaddrop/nexa", own},
 		"nowhere in a whole emptyDir":   {[]string{"-v", folder(0, 0o777) + ":/run/deaddrop"}, "/run/deaddrop/nexa", "", own},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,6 +252,12 @@ func keepsJournals(t *testing.T, image string) {
   }
 }`)
 			require.NoError(t, os.Chmod(r.path("deaddrop.hcl"), 0o644))
+			if strings.Contains(name, "subPath") {
+				init := dockertest.Run(t, append(r.locked(image, "-v", emptyDir+":/run/deaddrop"), "render", "--once", "--secret", r.Path("nexa"), "--out", tc.out+"/nexa.env")...)
+				require.Equal(t, "0", dockertest.Docker(t, "wait", init))
+				assert.Equal(t, "0700 65532:65532", modeAndOwner(t, filepath.Join(emptyDir, "nexa")))
+				require.NoError(t, os.Remove(filepath.Join(emptyDir, "nexa/nexa.env")), "so that there is something to do")
+			}
 			args := append(tc.args, "-v", r.path("deaddrop.hcl")+":/etc/deaddrop.hcl:ro")
 			id := dockertest.Run(t, append(r.locked(image, args...), "run", "--config", "/etc/deaddrop.hcl")...)
 			log := ""

@@ -80,7 +80,8 @@ login demo "$WORK/login-demo" --service nexa
 
 step "the pod"
 # Podman 4.3 is no kubelet: it mounts Secrets undecoded, for which a ConfigMap stands in,
-# and starts an init container that has succeeded again under "restartPolicy: Always".
+# and starts an init container that has succeeded again under "restartPolicy: Always". It
+# has no "subPath", either: two folders of this machine are mounted, as by a kubelet.
 {
   cat <<END
 apiVersion: v1
@@ -95,8 +96,17 @@ END
   sed -e "s|https://vault.vault.svc:8200|$VAULT_ADDR|" -e "s|image: deaddrop:dev|image: localhost/$DEADDROP_IMAGE|" \
     -e "s|image: nexa:dev|image: localhost/$NEXA_IMAGE|" \
     -e 's|^  shareProcessNamespace: .*|&\n  restartPolicy: OnFailure|' \
-    -e 's|secret:$|configMap:|' -e 's|secretName: nexa-deaddrop|name: nexa-login|' "$here/pod.yaml"
+    -e 's|secret:$|configMap:|' -e 's|secretName: nexa-deaddrop|name: nexa-login|' \
+    -e "s|emptyDir:|hostPath:\n        path: $memory/secrets|" -e '/medium: Memory/d' -e '/sizeLimit: /d' \
+    -e '/^ \{8\}- name: secrets$/{N;N;s|name: secrets\(.*\)\n *subPath: nexa|name: subfolder\1|}' "$here/pod.yaml"
+  cat <<END
+    - name: subfolder
+      hostPath:
+        path: $memory/secrets/nexa
+END
 } >"$WORK/pod.yaml"
+mkdir -m 0777 "$memory/secrets"
+install -d -m 0700 -o 65532 -g 65532 "$memory/secrets/nexa" # as the init container makes it
 pods kube play "$WORK/pod.yaml" >"$WORK/play" 2>&1 || { cat "$WORK/play"; fail "podman kube play"; }
 said() { pods logs nexa-nexa 2>&1; }
 wait_for "the service starts with its secret" has "service started: MODEL=one API_KEY=…${first: -4}" said
@@ -112,7 +122,8 @@ expect "it is no root" is 65532 of_process Uid
 expect "it has no capability" is 0000000000000000 of_process CapEff
 expect "it can get none" is 1 of_process NoNewPrivs
 expect "its calls are filtered" is 2 of_process Seccomp
-expect "the secret is its user's alone" is "600 65532" stat -c '%a %u' "$memory"/root/volumes/*/_data/nexa/nexa.env
+expect "the secret is its user's alone" is "600 65532" stat -c '%a %u' "$memory/secrets/nexa/nexa.env"
+expect "it can keep a journal" fails has "nothing is kept" pods logs nexa-deaddrop
 echo "resident: $(of_process VmRSS) kB; the limit is 64 MiB"
 
 step "the probes"
