@@ -32,15 +32,15 @@ func Directory(configured string) (string, error) {
 	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" {
 		return named(first, "$STATE_DIRECTORY")
 	}
-	var reasons []error
+	var reasons []string
 	for _, path := range defaults() {
 		err := check(path)
 		if err == nil {
 			return path, nil
 		}
-		reasons = append(reasons, err)
+		reasons = append(reasons, err.Error())
 	}
-	return "", fmt.Errorf("%w: %w", ErrNone, errors.Join(reasons...))
+	return "", fmt.Errorf("%w (%s)", ErrNone, strings.Join(reasons, "; "))
 }
 
 // ErrNone is the error if no default state directory can be used.
@@ -75,7 +75,7 @@ func check(path string) error {
 	}
 	there := drop.Nearest(path)
 	if err := unix.Faccessat(unix.AT_FDCWD, there, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return fmt.Errorf("%s: not writable: %w", there, err)
+		return fmt.Errorf("%s: %s is not writable: %w", path, there, err)
 	}
 	return nil
 }
@@ -104,7 +104,14 @@ func makeDirectory(path string) error {
 	if err := check(path); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	mode := os.FileMode(0o700)
+	if path == SystemDirectory {
+		mode = 0o711 // Agents of other users have their directories in it. Journals are 0600.
+	}
+	if err := os.MkdirAll(path, mode); err != nil {
+		return err
+	}
+	if err := os.Chmod(path, mode); err != nil { // Whatever the umask is.
 		return err
 	}
 	return check(path) // Somebody else may have been faster.

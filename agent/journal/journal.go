@@ -289,8 +289,13 @@ func (s *Store) SaveOutputs(outputs ...Output) {
 	for _, o := range outputs {
 		o.Destination = absolute(o.Destination)
 		at := s.output(o.Destination)
-		if o.IsEmpty() {
+		switch {
+		case o.IsEmpty():
 			s.remove(at)
+			continue
+		case at.path == "" && len(o.Leases)+len(o.Certificates) == 0:
+			// A pending reload matters only if the agent is killed before it.
+			s.log.Debug("no state directory, pending reload is not kept", "destination", o.Destination)
 			continue
 		}
 		files = append(files, s.encode(at, o)...)
@@ -311,7 +316,8 @@ func (s *Store) RemoveOutput(destination string) { s.remove(s.output(destination
 
 func (s *Store) encode(at file, v any) []drop.File {
 	if at.path == "" {
-		s.warn("no state directory, nothing is kept for the next start", s.err)
+		err := s.checkBeside(filepath.Dir(at.beside))
+		s.warn("no state directory, nothing is kept for the next start", fmt.Errorf("%w; %w", s.err, err))
 		return nil
 	}
 	content, _ := json.Marshal(v) // It has nothing that could fail.
@@ -364,4 +370,4 @@ func (s *Store) warn(message string, err error) {
 }
 
 // Hint says how to give the agent a state directory.
-const Hint = "set state_dir to a directory that the agent alone can write to, or mount a volume at " + SystemDirectory
+const Hint = "set state_dir to a directory that only the agent's user can write to; in a container, mount a volume that belongs to that user at " + SystemDirectory
