@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -194,8 +195,14 @@ func (p *running) log() string { return p.String() }
 
 func (r *rig) start(args ...string) *running {
 	r.t.Helper()
+	return r.startFrom(nil, args...)
+}
+
+// startFrom starts deaddrop with a standard input.
+func (r *rig) startFrom(in io.Reader, args ...string) *running {
+	r.t.Helper()
 	p := &running{r: r, cmd: r.command(args...)}
-	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = in, p, p
 	require.NoError(r.t, p.cmd.Start())
 	r.t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {

@@ -190,68 +190,6 @@ func TestTermFinishesTheFilesThatAreBeingWritten(t *testing.T) {
 	}
 }
 
-// queued starts deaddrop with a configuration that comes through a pipe, and returns
-// when it waits for that.
-func (r *rig) queued(args ...string) (p *running, send func(config string)) {
-	r.t.Helper()
-	require.NoError(r.t, syscall.Mkfifo(r.path("pipe.hcl"), 0o600))
-	p = r.start(append(args, "--config", "pipe.hcl")...)
-	var pipe *os.File
-	r.eventually("it wants its configuration", func() bool {
-		var err error
-		pipe, err = os.OpenFile(r.path("pipe.hcl"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-		return err == nil
-	})
-	r.t.Cleanup(func() { _ = pipe.Close() })
-	return p, func(config string) {
-		// Later reads get a file: a pipe would wait for ever.
-		r.write("file.hcl", config)
-		require.NoError(r.t, os.Rename(r.path("file.hcl"), r.path("pipe.hcl")))
-		_, err := pipe.WriteString(config)
-		require.NoError(r.t, err)
-		require.NoError(r.t, pipe.Close())
-	}
-}
-
-func TestSignalsThatComeBeforeTheConfigurationDoNotEndIt(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, vaulttest.Shared(t))
-	r.Put("nexa", map[string]any{"KEY": "one"})
-	p, send := r.queued("run")
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1} {
-		require.NoError(t, p.cmd.Process.Signal(sig))
-	}
-	send(r.Login(r.dir) + interval + r.drop("nexa", ""))
-	r.eventually("it works", func() bool { return r.read("nexa.json") != "" })
-	r.Put("nexa", map[string]any{"KEY": "two"})
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	r.eventually("and hears of later ones", func() bool { return strings.Contains(p.log(), "reading everything again") })
-	p.ends(exitOK)
-}
-
-func TestTermEndsWhatNothingElseEnds(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, vaulttest.Shared(t))
-	p, _ := r.queued("run")
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	require.Error(t, p.cmd.Wait())
-	assert.Equal(t, exitFailed, p.cmd.ProcessState.ExitCode())
-	assert.Contains(t, p.log(), "something does not end; leaving it behind")
-}
-
-func TestASecondSignalEndsAtOnce(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, vaulttest.Shared(t))
-	p, _ := r.queued("run")
-	require.Eventually(t, func() bool {
-		_ = p.cmd.Process.Signal(os.Interrupt)
-		var status syscall.WaitStatus
-		pid, _ := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WNOHANG, nil)
-		return pid != 0 && status.Signaled() && status.Signal() == syscall.SIGINT
-	}, time.Minute, 20*time.Millisecond)
-	assert.NotContains(t, p.log(), "leaving it behind")
-}
-
 func TestABadConfigurationIsRefusedAtHangupAndTheOldOneGoesOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))

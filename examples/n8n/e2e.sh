@@ -48,6 +48,7 @@ wait_for "n8n has the new passwords" uses DB_POSTGRESDB_PASSWORD "$database2"
 wait_for "n8n has the new passwords" uses N8N_SMTP_PASS "$smtp2"
 expect "the key has stayed" uses N8N_ENCRYPTION_KEY "$key"
 expect "Docker has restarted nothing" is "0" field n8n '{{.RestartCount}}'
+expect "deaddrop can keep a journal" fails has "nothing is kept" docker logs "$(id_of n8n)"
 
 step "Vault is sealed: n8n goes on, and does so after a crash of its own"
 restart_vault

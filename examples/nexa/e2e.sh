@@ -38,6 +38,7 @@ step "a new key reaches nexa by the sidecar's signal, without a restart"
 put demo nexa "api_key=$second"
 wait_for "nexa has the second key" uses 2 NEXA_API_KEY "$second"
 expect "nexa was not restarted" is 0 field nexa '{{.RestartCount}}'
+expect "the sidecar can keep a journal" fails has "nothing is kept" docker logs "$(id_of nexa-secrets)"
 
 step "nexa and the sidecar die without each other"
 docker exec -d "$(id_of nexa)" kill -KILL "$(get nexa 8080 / | sed 's/.*"pid": \([0-9]*\).*/\1/')"

@@ -64,6 +64,7 @@ docker stop -t 5 "$(id_of shopify)" >/dev/null
 put demo shopify "api_secret=$api_secret"
 docker kill --signal HUP "$(id_of shopify-secrets)" >/dev/null
 wait_for "the file has changed" has "file changed" docker logs --since 5s "$(id_of shopify-secrets)"
+wait_for "the reload is in a journal" has '"pending_reload":true' docker cp "$(id_of shopify-secrets):/run/deaddrop/.shopify.env.deaddrop" -
 docker start "$(id_of shopify)" >/dev/null
 wait_for "the service has the newest" has "$(fingerprint "$api_secret")" get shopify 8081 /
 
