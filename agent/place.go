@@ -7,12 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // This file is about where files go, and which files templates read.
@@ -169,25 +169,31 @@ func (s *state) placeOf(path string) string {
 // sideFiles are what a template has written by "writeToFile".
 func sideFiles(files []render.SideFile) ([]drop.File, error) {
 	var all []drop.File
-	for _, f := range files {
+	for i, f := range files {
 		to := drop.File{Path: f.Path, Content: f.Content, Mode: f.Mode, CreateDirs: true}
 		if f.User != "" {
 			id, err := drop.UserID(f.User)
 			if err != nil {
-				return nil, fmt.Errorf("writeToFile %s: %w", f.Path, err)
+				return nil, unknownOwner("user", i)
 			}
 			to.UID = &id
 		}
 		if f.Group != "" {
 			id, err := drop.GroupID(f.Group)
 			if err != nil {
-				return nil, fmt.Errorf("writeToFile %s: %w", f.Path, err)
+				return nil, unknownOwner("group", i)
 			}
 			to.GID = &id
 		}
 		all = append(all, to)
 	}
 	return all, nil
+}
+
+// unknownOwner shows neither the name nor the path of the file: a template may make them of
+// a secret, or mix up its arguments.
+func unknownOwner(what string, i int) error {
+	return fmt.Errorf("writeToFile: the %s of file %d of the template is not known on this machine; write its number, if it is known elsewhere", what, i+1)
 }
 
 func pathsOf(files []drop.File) []string {
@@ -213,23 +219,31 @@ func (s *state) readFile(path string) (string, error) {
 	return ReadFile(s.drop.Sandbox, path)
 }
 
-// ReadFile reads a file for a template: any, or one that is in the sandbox where
-// there is one.
+// largestRead is how many bytes of a file a template reads.
+const largestRead = 1 << 20
+
+// ReadFile reads a regular file of at most 1 MiB for a template: any, or one that is in the
+// sandbox where there is one. Errors may show the path, which a template may make of a
+// secret: [render.Template.Execute] puts them in other words.
 func ReadFile(sandbox, path string) (string, error) {
 	if sandbox == "" {
-		content, err := os.ReadFile(path)
+		content, err := safefile.Read(path, largestRead)
 		return string(content), err
 	}
 	inside, err := filepath.Rel(sandbox, path)
-	if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
-		return "", fmt.Errorf("%s is not in sandbox_path, %s", path, sandbox)
+	if err != nil || !filepath.IsLocal(inside) {
+		return "", render.ErrOutsideSandbox
 	}
 	root, err := os.OpenRoot(sandbox)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = root.Close() }()
-	content, err := root.ReadFile(inside) // It follows no link out of the sandbox.
+	content, err := safefile.ReadIn(root, inside, largestRead) // It follows no link out of the sandbox.
+	var leaves *fs.PathError
+	if errors.As(err, &leaves) && leaves.Err.Error() == "path escapes from parent" { // os exports no such error.
+		return "", render.ErrOutsideSandbox
+	}
 	return string(content), err
 }
 

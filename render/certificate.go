@@ -1,9 +1,6 @@
 package render
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // certificate is what the function "pkiCert" gives to a template. As for
 // consul-template each text ends in a line break, so that they can be written
@@ -18,7 +15,7 @@ func certificateOf(s *Secret) (*certificate, error) {
 	data := s.Data.Reveal()
 	cert := &certificate{Cert: pemText(data["certificate"]), Key: pemText(data["private_key"]), CA: pemText(data["issuing_ca"])}
 	if cert.Cert == "" {
-		return nil, fmt.Errorf("%q did not issue a certificate", s.Path)
+		return nil, problem("the answer of Vault holds no certificate")
 	}
 	chain, _ := data["ca_chain"].([]any)
 	for _, ca := range chain {

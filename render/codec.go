@@ -3,7 +3,6 @@ package render
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -65,7 +64,7 @@ func toJSON(v any, indent string) (string, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
-		return "", fmt.Errorf("%s of this kind cannot be written as JSON", kindName(v))
+		return "", problemf("%s of this kind cannot be written as JSON", kindName(v))
 	}
 	return strings.TrimSuffix(out.String(), "\n"), nil
 }
@@ -76,11 +75,14 @@ func parseJSON(text string) (any, error) {
 	if text == "" {
 		return map[string]any{}, nil
 	}
+	if len(text) > largestText {
+		return nil, errLongText
+	}
 	var v any
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.UseNumber()
 	if dec.Decode(&v) != nil || dec.Decode(new(any)) != io.EOF {
-		return nil, errors.New("the value is not JSON")
+		return nil, problem("the value is not JSON")
 	}
 	return convert(v, func(v any) any {
 		if n, ok := v.(json.Number); ok {
@@ -104,7 +106,10 @@ func parseYAML(text string) (any, error) {
 	if text == "" {
 		return map[string]any{}, nil
 	}
-	errNoYAML := errors.New("the value is not YAML")
+	if len(text) > largestText {
+		return nil, errLongText
+	}
+	const errNoYAML problem = "the value is not YAML"
 	var document yaml.Node
 	if yaml.Unmarshal([]byte(text), &document) != nil {
 		return nil, errNoYAML
@@ -150,9 +155,15 @@ func keepDigits(node *yaml.Node) {
 }
 
 func parseTOML(text string) (map[string]any, error) {
+	if len(text) > largestText {
+		return nil, errLongText
+	}
+	if err := boundTOML(text); err != nil {
+		return nil, err
+	}
 	v := map[string]any{}
 	if _, err := toml.Decode(text, &v); err != nil {
-		return nil, errors.New("the value is not TOML")
+		return nil, problem("the value is not TOML")
 	}
 	v, _ = convert(v, asDecimal).(map[string]any)
 	return v, nil
@@ -170,7 +181,7 @@ func toYAML(v any) (text string, err error) {
 	if err := unwritable(v, "YAML", tooLarge); err != nil {
 		return "", err
 	}
-	failed := fmt.Errorf("%s of this kind cannot be written as YAML", kindName(v))
+	failed := problemf("%s of this kind cannot be written as YAML", kindName(v))
 	defer func() {
 		if recover() != nil { // The library panics on what it cannot write.
 			err = failed
@@ -184,7 +195,7 @@ func toYAML(v any) (text string, err error) {
 	}
 	// What is left of such text is in keys, and rare enough to be refused.
 	if err := yaml.Unmarshal(out.Bytes(), new(any)); err != nil {
-		return "", fmt.Errorf("%s with such keys cannot be written as YAML", kindName(v))
+		return "", problemf("%s with such keys cannot be written as YAML", kindName(v))
 	}
 	return out.String(), nil
 }
@@ -236,11 +247,11 @@ func toTOML(v any) (string, error) {
 		return "", err
 	}
 	if reflect.ValueOf(v).Kind() != reflect.Map && reflect.Indirect(reflect.ValueOf(v)).Kind() != reflect.Struct {
-		return "", fmt.Errorf("%s cannot be written as TOML, which consists of keys and values", kindName(v))
+		return "", problemf("%s cannot be written as TOML, which consists of keys and values", kindName(v))
 	}
 	var out bytes.Buffer
 	if toml.NewEncoder(&out).Encode(convert(v, tomlNumber)) != nil {
-		return "", fmt.Errorf("%s of this kind cannot be written as TOML", kindName(v))
+		return "", problemf("%s of this kind cannot be written as TOML", kindName(v))
 	}
 	return out.String(), nil
 }
@@ -314,16 +325,20 @@ func over64Bits(v any, format string) (problem, hint string) {
 
 // unwritable finds the first part of a value that has a flaw, in the order of keys.
 func unwritable(v any, format string, flaws ...flaw) error {
-	if err := unwritableAt("", v, format, flaws); err != nil {
+	if err := bounded(v); err != nil {
+		return err
+	}
+	if err := unwritableAt(nil, v, format, flaws); err != nil {
 		return err
 	}
 	return nil
 }
 
-func unwritableAt(path string, v any, format string, flaws []flaw) *ValueError {
+// unwritableAt is told the path as a chain, which costs nothing where all is well.
+func unwritableAt(path *step, v any, format string, flaws []flaw) *ValueError {
 	for _, has := range flaws {
 		if problem, hint := has(v, format); problem != "" {
-			return &ValueError{Key: path, Problem: problem, Hint: hint}
+			return &ValueError{Key: path.String(), Problem: problem, Hint: hint}
 		}
 	}
 	switch r := reflect.ValueOf(v); r.Kind() {
@@ -333,9 +348,9 @@ func unwritableAt(path string, v any, format string, flaws []flaw) *ValueError {
 			keys[each.Key().String()] = each.Value().Interface()
 		}
 		for _, key := range sortedKeys(keys) {
-			at := strings.TrimPrefix(path+"."+key, ".")
+			at := &step{path, key, 0}
 			if !utf8.ValidString(key) {
-				return &ValueError{Key: at, Problem: "is not UTF-8, which " + format + " cannot carry"}
+				return &ValueError{Key: at.String(), Problem: "is not UTF-8, which " + format + " cannot carry"}
 			}
 			if err := unwritableAt(at, keys[key], format, flaws); err != nil {
 				return err
@@ -343,12 +358,30 @@ func unwritableAt(path string, v any, format string, flaws []flaw) *ValueError {
 		}
 	case reflect.Slice, reflect.Array:
 		for i := range r.Len() {
-			if err := unwritableAt(fmt.Sprintf("%s[%d]", path, i), r.Index(i).Interface(), format, flaws); err != nil {
+			if err := unwritableAt(&step{path, "", i}, r.Index(i).Interface(), format, flaws); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// A step leads to a part of a value: a key of a map or, where that is "", an index.
+type step struct {
+	from  *step
+	key   string
+	index int
+}
+
+// String is the path from the beginning, such as "db.users[0]".
+func (s *step) String() string {
+	switch {
+	case s == nil:
+		return ""
+	case s.key == "":
+		return fmt.Sprintf("%s[%d]", s.from, s.index)
+	}
+	return strings.TrimPrefix(s.from.String()+"."+s.key, ".")
 }
 
 // numberType is the type of the numbers of secrets.

@@ -32,12 +32,12 @@ func TestEncoding_NamesTheKeyThatAFormatCannotCarry(t *testing.T) {
 
 func TestErrors_NameNoGoTypes(t *testing.T) {
 	for text, want := range map[string]string{
-		`{{ toTOML $.list }}`:                     "a list cannot be written as TOML, which consists of keys and values",
-		`{{ toTOML $.db.password }}`:              "text cannot be written as TOML",
-		`{{ toTOML (sprig_dict "a" $.nothing) }}`: `key "a" is null, and TOML has no null`,
-		`{{ toTOML (parseYAML "1: x") }}`:         "the value is a map whose keys are not all text, which TOML cannot carry",
-		`{{ toJSON (parseYAML "a: {1: x}") }}`:    `key "a" is a map whose keys are not all text, which JSON cannot carry`,
-		`{{ toJSON (divide 0.0 1.0) }}`:           "the value is no finite number, which JSON cannot carry",
+		`{{ toTOML $.list }}`:                                "a list cannot be written as TOML, which consists of keys and values",
+		`{{ toTOML $.db.password }}`:                         "text cannot be written as TOML",
+		`{{ toTOML (sprig_dict "a" $.nothing) }}`:            `key "a" is null, and TOML has no null`,
+		`{{ toTOML (parseYAML "1: x") }}`:                    "the value is a map whose keys are not all text, which TOML cannot carry",
+		`{{ toJSON (sprig_dict "a" (parseYAML "{1: x}")) }}`: `key "a" is a map whose keys are not all text, which JSON cannot carry`,
+		`{{ toJSON (divide 0.0 1.0) }}`:                      "the value is no finite number, which JSON cannot carry",
 
 		`{{ dotenv $.list }}`:                                "dotenv wants pairs, such as .Data.data, not a list",
 		`{{ envQuote "shell" $.db }}`:                        "not a map",

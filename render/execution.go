@@ -1,9 +1,9 @@
 package render
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/render/dotenv"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // execution is one run of a template: what it may see and what it came to.
@@ -19,7 +20,9 @@ type execution struct {
 	in     Input
 	tmpl   *template.Template
 	asked  map[Request]bool
-	depth  int // of executeTemplate
+	depth  int             // of executeTemplate
+	named  map[string]bool // keys that the template's text gives to maps
+	texts  map[string]bool // all text in quotes that the template has
 	result Result
 }
 
@@ -55,9 +58,9 @@ func (e *execution) functions() template.FuncMap {
 		"scratch":         func() *scratch { return notes },
 		"secret":          e.secret,
 		"secrets":         e.secrets,
-		"service":         func() (string, error) { return given(e.in.Service, "service", "DEADDROP_SERVICE") },
+		"service":         func() (string, error) { return given(e.in.Service, errNoService) },
 		"sprig_now":       func() time.Time { return e.in.Now },
-		"tenant":          func() (string, error) { return given(e.in.Tenant, "tenant", "DEADDROP_TENANT") },
+		"tenant":          func() (string, error) { return given(e.in.Tenant, errNoTenant) },
 		"timestamp":       e.timestamp,
 		"writeToFile":     e.writeToFile,
 	}
@@ -119,7 +122,7 @@ func (e *execution) pkiCert(path string, params ...string) (*certificate, error)
 // each is {{ each.key }} in a drop with for_each.
 func (e *execution) each() (map[string]string, error) {
 	if e.in.Key == "" {
-		return nil, errors.New("each.key is for drops with for_each")
+		return nil, problem("each.key is for drops with for_each")
 	}
 	return map[string]string{"key": e.in.Key}, nil
 }
@@ -127,7 +130,7 @@ func (e *execution) each() (map[string]string, error) {
 func (e *execution) mustEnv(name string) (string, error) {
 	value, _ := e.in.Env(name)
 	if value == "" {
-		return "", fmt.Errorf("the environment variable %s is not set, or empty", name)
+		return "", problem("the environment variable is not set, or empty")
 	}
 	return value, nil
 }
@@ -141,28 +144,51 @@ func (e *execution) envOrDefault(name, otherwise string) string {
 
 func (e *execution) file(path string) (string, error) {
 	if e.in.File == nil {
-		return "", errors.New("files cannot be read here")
+		return "", problem("files cannot be read here")
 	}
 	e.result.Reads = append(e.result.Reads, path)
-	return e.in.File(path)
+	content, err := e.in.File(path)
+	return content, fileProblem(err)
+}
+
+// ErrOutsideSandbox is the error for a file outside of the folder that a template may read
+// from.
+var ErrOutsideSandbox error = problem("the file is not in sandbox_path")
+
+// fileProblem says why a file cannot be read, without its path: that may be a value.
+func fileProblem(err error) error {
+	var told problem
+	switch {
+	case err == nil, errors.As(err, &told):
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return problem("there is no such file")
+	case errors.Is(err, fs.ErrPermission):
+		return problem("deaddrop may not read the file")
+	case errors.Is(err, safefile.ErrNotRegular):
+		return problem("it is not a regular file")
+	case errors.Is(err, safefile.ErrTooLarge):
+		return problem("the file is too large: files of at most 1 MiB are read")
+	}
+	return problem("the file cannot be read")
 }
 
 func (e *execution) executeTemplate(name string, dot ...any) (string, error) {
 	if e.tmpl.Lookup(name) == nil {
-		return "", errors.New("there is no template of this name")
+		return "", problem("there is no template of this name")
 	}
 	if len(dot) > 1 {
-		return "", errors.New("executeTemplate wants a name and one value at most")
+		return "", problem("executeTemplate wants a name and one value at most")
 	}
 	var with any
 	if len(dot) == 1 {
 		with = dot[0]
 	}
 	if e.depth++; e.depth > deepest { // text/template counts each call for itself.
-		return "", errors.New("templates execute each other without an end")
+		return "", problem("templates execute each other without an end")
 	}
 	defer func() { e.depth-- }()
-	var out bytes.Buffer
+	var out output
 	err := e.tmpl.ExecuteTemplate(&out, name, with)
 	return out.String(), err
 }
@@ -172,7 +198,7 @@ func (e *execution) timestamp(layout ...string) (string, error) {
 	case len(layout) == 0:
 		return now.Format(time.RFC3339), nil
 	case len(layout) > 1:
-		return "", errors.New("timestamp wants one layout at most")
+		return "", problem("timestamp wants one layout at most")
 	case layout[0] == "unix":
 		return strconv.FormatInt(now.Unix(), 10), nil
 	default:
@@ -187,29 +213,38 @@ func (e *execution) dotenv(args ...any) (string, error) {
 	if len(args) == 2 {
 		name, ok := args[0].(string)
 		if !ok {
-			return "", errors.New("dotenv wants the name of a dialect before the pairs")
+			return "", problem("dotenv wants the name of a dialect before the pairs")
 		}
 		dialect = dotenv.Dialect(name)
 		args = args[1:]
 	}
 	if len(args) != 1 {
-		return "", errors.New("dotenv wants pairs, such as .Data.data, or a dialect and pairs")
+		return "", problem("dotenv wants pairs, such as .Data.data, or a dialect and pairs")
 	}
 	pairs, ok := args[0].(map[string]any)
 	if !ok {
-		return "", fmt.Errorf("dotenv wants pairs, such as .Data.data, not %s", kindName(args[0]))
+		return "", problemf("dotenv wants pairs, such as .Data.data, not %s", kindName(args[0]))
 	}
 	flat, err := flatten(pairs, "_")
 	if err != nil {
 		return "", err
 	}
+	const hint = "name it in the template, as in sprig_dict \"PATH\" .path, or leave it out with sprig_omit"
+	if err := dotenv.CheckLoaders(flat, func(name string) bool { return e.named[name] }, hint); err != nil {
+		return "", err
+	}
 	out, err := dotenv.Encode(dialect, flat)
-	return strings.TrimSuffix(string(out), "\n"), oneLine(err)
+	return strings.TrimSuffix(string(out), "\n"), err
 }
 
-func given(value, what, variable string) (string, error) {
+const (
+	errNoService problem = `no service is set: write service = "…" into the configuration, or set DEADDROP_SERVICE`
+	errNoTenant  problem = `no tenant is set: write tenant = "…" into the configuration, or set DEADDROP_TENANT`
+)
+
+func given(value string, otherwise problem) (string, error) {
 	if value == "" {
-		return "", fmt.Errorf("no %s is set: write %s = \"…\" into the configuration, or set %s", what, what, variable)
+		return "", otherwise
 	}
 	return value, nil
 }

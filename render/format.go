@@ -92,6 +92,12 @@ func (e Encoding) environment(flat map[string]any) ([]byte, error) {
 		}
 		flat = mapped
 	}
+	if !e.Keys.AllowLoader {
+		const hint = "list the key in keys.only, or set keys.allow_loader = true"
+		if err := dotenv.CheckLoaders(flat, e.Keys.names, hint); err != nil {
+			return nil, err
+		}
+	}
 	if e.Format == FormatShell {
 		return dotenv.EncodeExports(flat)
 	}

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -11,9 +10,9 @@ import (
 
 // errNoValue and errNoKey are what a template's output functions fail with;
 // [Template.Execute] turns them into a [MissingKeyError].
-var (
-	errNoValue = errors.New("there is no value to write")
-	errNoKey   = errors.New("there is no such key")
+const (
+	errNoValue problem = "there is no value to write"
+	errNoKey   problem = "there is no such key"
 )
 
 // helpers are the functions that need nothing but their arguments. Those of

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -32,7 +31,10 @@ func lists() template.FuncMap {
 func join(sep string, list any) (string, error) {
 	v := reflect.ValueOf(list)
 	if v.Kind() != reflect.Slice {
-		return "", fmt.Errorf("join wants a list, not %s", kindName(list))
+		return "", problemf("join wants a list, not %s", kindName(list))
+	}
+	if err := joinedSize(sep, list); err != nil {
+		return "", err
 	}
 	parts := make([]string, v.Len())
 	for i := range parts {
@@ -71,7 +73,10 @@ func containing(enough func(found, of int) bool) func(values, list any) (bool, e
 	return func(values, list any) (bool, error) {
 		v := reflect.ValueOf(values)
 		if v.Kind() != reflect.Slice {
-			return false, fmt.Errorf("a list of values is wanted first, not %s", kindName(values))
+			return false, problemf("a list of values is wanted first, not %s", kindName(values))
+		}
+		if of := reflect.ValueOf(list); (of.Kind() == reflect.Slice || of.Kind() == reflect.Array) && of.Len() > 0 && v.Len() > mostComparisons/of.Len() {
+			return false, errLongList
 		}
 		found := 0
 		for i := range v.Len() {
@@ -93,10 +98,13 @@ func explode(pairs map[string]any) (map[string]any, error) {
 	for _, key := range slices.Sorted(maps.Keys(pairs)) {
 		at := nested
 		segments := strings.Split(strings.Trim(key, "/"), "/")
+		if len(segments) > deepestNesting {
+			return nil, errTooDeep
+		}
 		for _, segment := range segments[:len(segments)-1] {
 			inner, ok := at[segment].(map[string]any)
 			if !ok && at[segment] != nil {
-				return nil, errors.New("a key is both a value and the beginning of another key")
+				return nil, problem("a key is both a value and the beginning of another key")
 			}
 			if !ok {
 				inner = map[string]any{}

@@ -1,8 +1,6 @@
 package render
 
 import (
-	"errors"
-	"fmt"
 	"math"
 	"math/big"
 	"strconv"
@@ -22,14 +20,14 @@ func numbers() template.FuncMap {
 		"minimum":    calculate(least, math.Min),
 		"maximum":    calculate(greatest, math.Max),
 		"loop":       loop,
-		"parseBool":  reading("true or false", strconv.ParseBool),
-		"parseFloat": reading("a number", parseFloat),
-		"parseInt":   reading("a whole number", parseInt),
-		"parseUint":  reading("a whole number of at least 0", parseUint),
+		"parseBool":  reading("the value is not true or false", strconv.ParseBool),
+		"parseFloat": reading("the value is not a number", parseFloat),
+		"parseInt":   reading("the value is not a whole number", parseInt),
+		"parseUint":  reading("the value is not a whole number of at least 0", parseUint),
 	}
 }
 
-var errZero = errors.New("division by zero")
+const errZero problem = "division by zero"
 
 // divide cuts off the remainder of two whole numbers, unless one of them is a float.
 func divide(b, a any) (any, error) {
@@ -88,14 +86,10 @@ func floats(calculate func(a, b float64) float64, a, b any) (any, error) {
 	f, aIsNumber := float(a)
 	g, bIsNumber := float(b)
 	if !aIsNumber || !bIsNumber {
-		return nil, fmt.Errorf("%s and %s are not both numbers; parseInt and parseFloat make numbers of text", kindName(a), kindName(b))
+		return nil, problemf("%s and %s are not both numbers; parseInt and parseFloat make numbers of text", kindName(a), kindName(b))
 	}
 	return calculate(f, g), nil
 }
-
-// longest is the most that a loop may count, so that a secret that is a wrong
-// number does not fill the memory.
-const longest = 1_000_000
 
 // loop counts from 0 or the first of two numbers up to, but not including, the last.
 func loop(bounds ...any) ([]int64, error) {
@@ -109,13 +103,13 @@ func loop(bounds ...any) ([]int64, error) {
 		from, ok = bound(bounds[0])
 		to, fine = bound(bounds[1])
 	default:
-		return nil, fmt.Errorf("loop wants one number or two, not %d", len(bounds))
+		return nil, problem("loop wants one number or two")
 	}
 	if !ok || !fine {
-		return nil, errors.New("loop wants whole numbers")
+		return nil, problem("loop wants whole numbers")
 	}
 	if to > from && uint64(to)-uint64(from) > longest {
-		return nil, fmt.Errorf("loop counts to %d at most", longest)
+		return nil, errTooLong
 	}
 	var all []int64
 	for i := from; i < to; i++ {

@@ -22,7 +22,7 @@ func replaced() template.FuncMap {
 		"lt":       lt,
 		"ne":       func(a, b any) (bool, error) { equal, err := eq(a, b); return !equal, err },
 		"print":    func(args ...any) string { return fmt.Sprint(printables(args)...) },
-		"printf":   printf,
+		"printf":   checkedPrintf,
 		"println":  func(args ...any) string { return fmt.Sprintln(printables(args)...) },
 		"slice":    slice,
 		"urlquery": func(args ...any) string { return template.URLQueryEscaper(printables(args)...) },
@@ -34,7 +34,7 @@ func replaced() template.FuncMap {
 // number.
 func eq(first any, others ...any) (bool, error) {
 	if len(others) == 0 {
-		return false, errors.New("there is nothing to compare with")
+		return false, problem("there is nothing to compare with")
 	}
 	for _, other := range others {
 		equal, err := equals(first, other)
@@ -74,11 +74,11 @@ func lt(a, b any) (bool, error) {
 }
 
 func incomparable(a, b any) error {
-	hint := ""
+	hint := kind("")
 	if v, w := reflect.ValueOf(a), reflect.ValueOf(b); isNumber(a) && w.Kind() == reflect.String || isNumber(b) && v.Kind() == reflect.String {
 		hint = "; parseInt and parseFloat make numbers of text"
 	}
-	return fmt.Errorf("%s and %s cannot be compared%s", kindName(a), kindName(b), hint)
+	return problemf("%s and %s cannot be compared%s", kindName(a), kindName(b), hint)
 }
 
 func isNil(v reflect.Value) bool {
@@ -93,6 +93,14 @@ func isNil(v reflect.Value) bool {
 
 // asksForType finds %T, whose answer templates compare: "float64" has to stay that.
 var asksForType = lazily(`%[-+# 0-9.*\[\]]*T`)
+
+// checkedPrintf is printf, unless its result would be too large.
+func checkedPrintf(format string, args ...any) (string, error) {
+	if err := printedSize(format, args); err != nil {
+		return "", err
+	}
+	return printf(format, args...), nil
+}
 
 // printf is fmt's, with numbers that suit every verb.
 func printf(format string, args ...any) string {
@@ -125,7 +133,7 @@ func index(item any, keys ...any) (any, error) {
 		case reflect.Map:
 			k, ok := mapKey(v.Type().Key(), key)
 			if !ok {
-				return nil, fmt.Errorf("a map whose keys are %s cannot be indexed by %s", typeName(v.Type().Key()), kindName(key))
+				return nil, problemf("a map whose keys are %s cannot be indexed by %s", typeName(v.Type().Key()), kindName(key))
 			}
 			found := v.MapIndex(k)
 			if !found.IsValid() {
@@ -135,14 +143,14 @@ func index(item any, keys ...any) (any, error) {
 		case reflect.Slice, reflect.Array, reflect.String:
 			i, ok := whole(key)
 			if !ok {
-				return nil, fmt.Errorf("%s cannot be indexed by %s", kindName(item), kindName(key))
+				return nil, problemf("%s cannot be indexed by %s", kindName(item), kindName(key))
 			}
 			if i < 0 || i >= int64(v.Len()) {
-				return nil, errors.New("the index is outside of the list")
+				return nil, problem("the index is outside of the list")
 			}
 			item = v.Index(int(i)).Interface()
 		default:
-			return nil, fmt.Errorf("%s cannot be indexed", kindName(item))
+			return nil, problemf("%s cannot be indexed", kindName(item))
 		}
 	}
 	return item, nil
@@ -184,21 +192,21 @@ func lenientIndex(item any, keys ...any) (any, error) {
 func slice(item any, bounds ...any) (any, error) {
 	v := reflect.ValueOf(item)
 	if kind := v.Kind(); kind != reflect.String && kind != reflect.Slice {
-		return nil, fmt.Errorf("%s has no parts to slice", kindName(item))
+		return nil, problemf("%s has no parts to slice", kindName(item))
 	}
 	if len(bounds) > 2 {
-		return nil, errors.New("slice wants two indexes at most")
+		return nil, problem("slice wants two indexes at most")
 	}
 	at := [2]int64{0, int64(v.Len())}
 	for i, bound := range bounds {
 		n, ok := whole(bound)
 		if !ok {
-			return nil, fmt.Errorf("%s cannot be sliced by %s", kindName(item), kindName(bound))
+			return nil, problemf("%s cannot be sliced by %s", kindName(item), kindName(bound))
 		}
 		at[i] = n
 	}
 	if at[0] < 0 || at[0] > at[1] || at[1] > int64(v.Len()) {
-		return nil, errors.New("the index is outside of the list")
+		return nil, problem("the index is outside of the list")
 	}
 	return v.Slice(int(at[0]), int(at[1])).Interface(), nil
 }

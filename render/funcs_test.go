@@ -2,7 +2,7 @@ package render
 
 import (
 	"encoding/json"
-	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +71,7 @@ func run(t *testing.T, text string, o Options) (Result, error) {
 		Env:    func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 		File: func(path string) (string, error) {
 			if path != "/etc/motd" {
-				return "", errors.New("no such file")
+				return "", fs.ErrNotExist
 			}
 			return "hello\n", nil
 		},
@@ -125,7 +125,7 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ divide 0 1 }}`:                       "division by zero",
 		`{{ loop $s }}`:                          "loop wants whole numbers",
 		`{{ loop 100000000 }}`:                   "loop counts to 1000000 at most",
-		`{{ range $s }}{{ end }}`:                "range can't iterate over a value of this type",
+		`{{ range $s }}{{ end }}`:                "range can't iterate over text",
 		`{{ join "," $m }}`:                      "join wants a list",
 		`{{ envQuote "portable" $s }}{{ envQuote "nonsense" $s }}`: "nonsense",
 		`{{ envQuote "systemd" (printf "%s\xff" $s) }}`:            "systemd",
@@ -133,18 +133,18 @@ func TestFunctionErrorsHoldNoValue(t *testing.T) {
 		`{{ dotenv $s }}`:                                          "dotenv wants pairs",
 		`{{ explode (parseJSON "{\"a\":1,\"a/b\":2}") }}`:          "both a value and the beginning",
 		`{{ indent "x" $s }}`:                                      "indent wants a number",
-		`{{ mustEnv "NONE" }}`:                                     "the environment variable NONE is not set",
+		`{{ mustEnv "NONE" }}`:                                     "the environment variable is not set, or empty (at {{mustEnv \"NONE\"}})",
 		`{{ file "/etc/shadow" }}`:                                 "no such file",
 		`{{ eq $m $l }}`:                                           "error calling eq: a map and a list cannot be compared",
 		`{{ html $s | call }}`:                                     "error calling call: it does not take such values",
-		`{{ range $i, $n := (parseYAML "a: 5").a }}{{ end }}`:      "cannot be done with a value of this type",
+		`{{ range $i, $n := (parseYAML "a: 5").a }}{{ end }}`:      "a range over a number has one variable only",
 		`{{ $s | envQuote $s }}`:                                   "the dialect is not known",
 		`{{ executeTemplate $s }}`:                                 "there is no template of this name",
 		`{{ writeToFile "x" "" "" $s "y" }}`:                       "wants a mode",
 		`{{ loop "-9223372036854775807" 10 }}`:                     "loop counts to",
 		`{{ executeTemplate "none" }}`:                             `there is no template of this name`,
 		`{{ scratch.Set "a" $s }}{{ scratch.MapSet "a" "b" 1 }}`:   "is not a map",
-		`{{ sprig_mustRegexMatch (printf "%s(" $s) "x" }}`:         "it does not take this value",
+		`{{ sprig_mustRegexMatch (printf "%s(" $s) "x" }}`:         "not a regular expression",
 		`{{ sprig_fail $s }}`:                                      "it does not take this value",
 		`{{ sprig_mustFromJson $s }}`:                              "the value is not JSON",
 		`{{ sprig_first $s }}`:                                     "it does not take this value",

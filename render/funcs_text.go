@@ -6,9 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -32,7 +29,7 @@ func texts() template.FuncMap {
 		"md5sum":          func(s string) string { sum := md5.Sum([]byte(s)); return hex.EncodeToString(sum[:]) },
 		"regexMatch":      regexMatch,
 		"regexReplaceAll": regexReplaceAll,
-		"replaceAll":      func(from, to, s string) string { return strings.ReplaceAll(s, from, to) },
+		"replaceAll":      replaceAll,
 		"sha256Hex":       func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) },
 		"split":           split,
 		"splitToMap":      splitToMap,
@@ -51,7 +48,7 @@ func texts() template.FuncMap {
 func base64Decode(enc *base64.Encoding, s string) (string, error) {
 	decoded, err := enc.DecodeString(s)
 	if err != nil {
-		return "", errors.New("the value is not base64")
+		return "", problem("the value is not base64")
 	}
 	return string(decoded), nil
 }
@@ -60,7 +57,7 @@ func base64Decode(enc *base64.Encoding, s string) (string, error) {
 func envQuote(dialect string, value any) (string, error) {
 	text, ok := scalar(value)
 	if !ok {
-		return "", fmt.Errorf("envQuote wants text, a number or a truth value, not %s", kindName(value))
+		return "", problemf("envQuote wants text, a number or a truth value, not %s", kindName(value))
 	}
 	return dotenv.Quote(dotenv.Dialect(dialect), text)
 }
@@ -75,7 +72,10 @@ func hmacSHA256Hex(message, key string) string {
 func indent(spaces any, s string) (string, error) {
 	n, ok := whole(spaces)
 	if !ok || n < 0 || n > 1000 {
-		return "", errors.New("indent wants a number of spaces from 0 to 1000")
+		return "", problem("indent wants a number of spaces from 0 to 1000")
+	}
+	if err := fits(strings.Count(s, "\n")+1, int(n)); err != nil {
+		return "", err
 	}
 	prefix := strings.Repeat(" ", int(n))
 	lines := strings.SplitAfter(s, "\n")
@@ -88,24 +88,19 @@ func indent(spaces any, s string) (string, error) {
 }
 
 func regexMatch(expr, s string) (bool, error) {
-	re, err := compile(expr)
+	re, err := expression(expr, s)
 	return err == nil && re.MatchString(s), err
 }
 
 func regexReplaceAll(expr, to, s string) (string, error) {
-	re, err := compile(expr)
+	re, err := expression(expr, s)
 	if err != nil {
 		return "", err
 	}
-	return re.ReplaceAllString(s, to), nil
-}
-
-func compile(expr string) (*regexp.Regexp, error) {
-	re, err := regexp.Compile(expr)
-	if err != nil {
-		return nil, errors.New("the expression is not a regular expression of Go's kind (RE2)")
+	if err := replacedSize(re, s, to); err != nil {
+		return "", err
 	}
-	return re, nil
+	return re.ReplaceAllString(s, to), nil
 }
 
 // split gives an empty list for what holds only blanks, as consul-template does.
@@ -141,13 +136,13 @@ func toTitle(s string) string {
 
 // reading wraps the parsers of numbers and truth values: an empty text is the
 // zero value, as for consul-template, and errors do not show the text.
-func reading[T any](what string, parse func(string) (T, error)) func(string) (T, error) {
+func reading[T any](otherwise problem, parse func(string) (T, error)) func(string) (T, error) {
 	return func(s string) (v T, err error) {
 		if s == "" {
 			return v, nil
 		}
 		if v, err = parse(s); err != nil {
-			return v, fmt.Errorf("the value is not %s", what)
+			return v, otherwise
 		}
 		return v, nil
 	}

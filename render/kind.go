@@ -5,19 +5,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 )
 
-// kindName says what a value is in the words of the documentation, for errors: a
-// user knows lists and text, not Go's types.
-func kindName(v any) string {
+// A kind is what a value is in the words of the documentation, for errors: a user knows
+// lists and text, not Go's types.
+type kind string
+
+// kindName returns the kind of a value.
+func kindName(v any) kind {
 	if v == nil {
 		return "null"
 	}
 	return typeName(reflect.TypeOf(v))
 }
 
-func typeName(t reflect.Type) string {
+func typeName(t reflect.Type) kind {
 	switch t {
 	case reflect.TypeFor[json.Number]():
 		return "a number"
@@ -59,35 +63,64 @@ var goTypes = map[string]string{
 func ofGoType(name string) string { return cmp.Or(goTypes[name], "a value of this type") }
 
 var (
+	noEntry    = lazily(`^map has no entry for key "(\w+)"$`)
 	wrongType  = lazily(`^wrong type for value; expected (.*); got (.*)$`)
 	wrongValue = lazily(`^invalid value; expected (.*)$`)
 	wrongField = lazily(`^(?:can't evaluate field (\w+) in type (.*)|nil pointer evaluating (.*)\.(\w+))$`)
+	wrongCount = lazily(`^wrong number of args for \w+: want (at least )?\d+ got \d+$`)
+	noCall     = lazily(`^\w+ (is not a method but has arguments|has arguments but cannot be invoked as function)$`)
+	calling    = lazily(`^error calling (\w+): `)
 )
 
-// withoutGoTypes says in the words of the documentation what text/template says of
-// types, and helps with the fields of a secret.
-func withoutGoTypes(problem string) string {
+// withoutValues says in other words what text/template says of a problem: its own may end in
+// the value that it complains of. Names in it are text of the template; types are named as
+// in the documentation. reason is why a function failed, "" where that is not known to hold
+// no value.
+func withoutValues(problem, reason string) string {
+	if m := calling().FindStringSubmatch(problem); m != nil {
+		if reason == "" {
+			reason = "it does not take such values"
+		}
+		if strings.HasPrefix(m[1], "_") {
+			return reason // The function is not the user's: see [guard].
+		}
+		return m[0] + reason
+	}
 	if m := wrongType().FindStringSubmatch(problem); m != nil {
 		return fmt.Sprintf("wrong type of value: expected %s, not %s", ofGoType(m[1]), ofGoType(m[2]))
 	}
 	if m := wrongValue().FindStringSubmatch(problem); m != nil {
-		return fmt.Sprintf("there is no value: expected %s", ofGoType(m[1]))
+		return "there is no value: expected " + ofGoType(m[1])
 	}
 	if m := wrongField().FindStringSubmatch(problem); m != nil {
-		field, in := cmp.Or(m[1], m[4]), cmp.Or(m[2], m[3])
-		near := ""
-		if fields := reflect.TypeFor[view](); goTypes[in] == "a secret" {
-			var names []string
-			for i := range fields.NumField() {
-				names = append(names, fields.Field(i).Name)
-			}
-			near = didYouMean(field, names)
-		}
-		of := cmp.Or(goTypes[in], "the value")
-		if m[3] == "interface {}" {
-			of = "null"
-		}
-		return fmt.Sprintf("%s has no field %q%s", of, field, near)
+		return noField(cmp.Or(m[1], m[4]), cmp.Or(m[2], m[3]), m[3] != "")
 	}
-	return problem
+	switch {
+	case wrongCount().MatchString(problem), noCall().MatchString(problem):
+		return problem
+	case strings.HasPrefix(problem, "nil data; no entry for key"):
+		return "there is no value, so it has no such key"
+	case strings.HasPrefix(problem, "exceeded maximum template depth"):
+		return "templates include each other without an end"
+	case strings.HasSuffix(problem, "iterate over more than one variable"):
+		return "a range over a number has one variable only"
+	}
+	return "this cannot be done with a value of this type"
+}
+
+// noField helps with the fields of a secret.
+func noField(field, of string, isNil bool) string {
+	near := ""
+	if goTypes[of] == "a secret" {
+		var names []string
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[view]()) {
+			names = append(names, f.Name)
+		}
+		near = didYouMean(field, names)
+	}
+	what := cmp.Or(goTypes[of], "the value")
+	if isNil && of == "interface {}" {
+		what = "null"
+	}
+	return fmt.Sprintf("%s has no field %q%s", what, field, near)
 }

@@ -48,6 +48,9 @@ func isFloat(v any) bool {
 // integer returns a number of any type that is whole, also 5.0. A float counts only
 // up to 2^53: what is larger stands for its neighbours, too.
 func integer(v any) (*big.Int, bool) {
+	if isOverlong(v) {
+		return nil, false
+	}
 	if n, ok := v.(json.Number); ok && !isFloat(n) {
 		return new(big.Int).SetString(n.String(), 10)
 	}
@@ -75,7 +78,17 @@ func whole(v any) (int64, bool) {
 	return i.Int64(), true
 }
 
+// isOverlong reports whether a number has so many digits that counting with it would take
+// all time. It can be printed, and is equal to itself.
+func isOverlong(v any) bool {
+	n, ok := v.(json.Number)
+	return ok && len(n) > mostDigits
+}
+
 func float(v any) (float64, bool) {
+	if isOverlong(v) {
+		return 0, false
+	}
 	if n, ok := v.(json.Number); ok {
 		f, err := n.Float64()
 		return f, err == nil
@@ -110,6 +123,9 @@ func ofInteger(i *big.Int, asFloat bool) any {
 func order(a, b any) (sign int, ok bool) {
 	if !isNumber(a) || !isNumber(b) {
 		return 0, false
+	}
+	if isOverlong(a) || isOverlong(b) {
+		return 0, a == b
 	}
 	x, isWhole := integer(a)
 	y, bothWhole := integer(b)
@@ -159,6 +175,9 @@ func (n figure) String() string { return numberText(n.number) }
 func (n figure) Format(f fmt.State, verb rune) {
 	i, isWhole := integer(n.number)
 	value := n.number
+	if isOverlong(value) {
+		verb = 's'
+	}
 	switch _, precise := f.Precision(); verb {
 	case 'v':
 		if precise || f.Flag('#') || f.Flag('+') {

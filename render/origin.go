@@ -3,6 +3,7 @@ package render
 import (
 	"cmp"
 	"maps"
+	"strings"
 	"text/template/parse"
 )
 
@@ -151,4 +152,32 @@ func lastKey(cmd *parse.CommandNode) string {
 		return n.Ident[len(n.Ident)-1]
 	}
 	return ""
+}
+
+// namers are the functions that give keys to a map, and where among their arguments those
+// keys stand: from the first, every second one or all.
+var namers = map[string]struct{ first, every int }{
+	"MapSet": {2, 0}, "MapSetX": {2, 0}, "sprig_dict": {1, 2}, "sprig_set": {2, 0}, "sprig_pick": {2, 1},
+}
+
+// noteNamed notes the text in quotes, and the keys that the text of a template itself gives to a map, such as PATH
+// in {{ sprig_dict "PATH" .path }}: they are its author's choice.
+func (t *Template) noteNamed(n parse.Node) {
+	if text, ok := n.(*parse.StringNode); ok {
+		t.texts[text.Text] = true
+	}
+	cmd, ok := n.(*parse.CommandNode)
+	if !ok {
+		return
+	}
+	function := cmd.Args[0].String()
+	namer, ok := namers[function[strings.LastIndexByte(function, '.')+1:]]
+	for i := namer.first; ok && i < len(cmd.Args); i += namer.every {
+		if text, isText := cmd.Args[i].(*parse.StringNode); isText {
+			t.named[text.Text] = true
+		}
+		if namer.every == 0 {
+			break
+		}
+	}
 }

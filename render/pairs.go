@@ -28,11 +28,14 @@ type Keys struct {
 	Upper bool
 	// MapInvalid replaces what may not stand in a variable's name by _.
 	MapInvalid bool
+	// AllowLoader writes also what becomes a variable that loads code or runs commands,
+	// such as LD_PRELOAD: see [dotenv.LoaderEffect].
+	AllowLoader bool
 }
 
 // IsZero tells whether all pairs are written as they are.
 func (k Keys) IsZero() bool {
-	return len(k.Only)+len(k.Except)+len(k.Rename) == 0 && k.Prefix == "" && !k.Upper && !k.MapInvalid
+	return len(k.Only)+len(k.Except)+len(k.Rename) == 0 && k.Prefix == "" && !k.Upper && !k.MapInvalid && !k.AllowLoader
 }
 
 // apply returns the pairs that are written. Two that would get the same name
@@ -87,6 +90,22 @@ func (k Keys) name(key string) string {
 	return name
 }
 
+// names reports whether the settings name a variable, so that a secret may set it whatever
+// it does: as a key in Only, without * and ?, or as a name in Rename.
+func (k Keys) names(variable string) bool {
+	for _, key := range k.Only {
+		if !strings.ContainsAny(key, "*?") && k.name(key) == variable {
+			return true
+		}
+	}
+	for from := range k.Rename {
+		if k.name(from) == variable {
+			return true
+		}
+	}
+	return false
+}
+
 // variableName replaces what may not stand in a variable's name.
 func variableName(s string) string {
 	name := strings.Map(func(c rune) rune {
@@ -105,6 +124,9 @@ func variableName(s string) string {
 // becomes db_hosts_0=a, with "_" between the names. Empty maps and lists give
 // nothing. Two that would get the same name are an error.
 func flatten(pairs map[string]any, sep string) (map[string]any, error) {
+	if err := bounded(pairs); err != nil {
+		return nil, err
+	}
 	flat := map[string]any{}
 	for _, key := range sortedKeys(pairs) {
 		if err := flattenInto(flat, key, pairs[key], sep); err != nil {
@@ -132,7 +154,7 @@ func flattenInto(flat map[string]any, name string, value any, sep string) error 
 		return nil
 	}
 	if _, taken := flat[name]; taken {
-		return fmt.Errorf("has two values that would both be written as %q", name)
+		return &clashError{name}
 	}
 	if isNumber(value) {
 		value = json.Number(numberText(value))

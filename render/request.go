@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -38,8 +39,8 @@ func ParseRequest(path string, params ...string) (Request, error) {
 		}
 		name, value, ok := strings.Cut(param, "=")
 		if name = strings.TrimSpace(name); !ok || name == "" {
-			// The parameter itself may be a secret.
-			return Request{}, fmt.Errorf("parameter %d of %q is not of the form \"name=value\"", i+1, path)
+			// Parameters and path may be secrets, in the wrong place.
+			return Request{}, problem("parameter " + strconv.Itoa(i+1) + " is not of the form \"name=value\"")
 		}
 		pairs[name] = strings.TrimSpace(value)
 	}
@@ -51,7 +52,7 @@ func ParseRequest(path string, params ...string) (Request, error) {
 		}
 		text, err := json.Marshal(flat)
 		if err != nil {
-			return Request{}, fmt.Errorf("parameters of %q: %w", path, err)
+			return Request{}, problem("the parameters cannot be sent")
 		}
 		r.params = string(text)
 	}

@@ -3,6 +3,7 @@ package render
 import (
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,11 +25,14 @@ type SideFile struct {
 // gives the whole file.
 func (e *execution) writeToFile(path, user, group, perms string, args ...string) (string, error) {
 	if len(args) == 0 || len(args) > 2 {
-		return "", errors.New("writeToFile wants a path, a user, a group, a mode, optional flags, and the content")
+		return "", problem("writeToFile wants a path, a user, a group, a mode, optional flags, and the content")
 	}
 	content, flags := args[len(args)-1], []string(nil)
 	if len(args) == 2 {
 		flags = strings.Split(args[0], ",")
+	}
+	if !filepath.IsAbs(path) && !e.texts[path] { // Errors of writing will show it.
+		return "", problem("a path of writeToFile that is not in the template's text must begin with /")
 	}
 	mode, err := sideFileMode(perms)
 	if err != nil {
@@ -43,10 +47,13 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 			content += "\n"
 		case "":
 		default:
-			return "", errors.New("the flags of writeToFile are \"append\" and \"newline\"")
+			return "", problem("the flags of writeToFile are \"append\" and \"newline\"")
 		}
 	}
 	file := SideFile{Path: path, User: user, Group: group, Mode: mode, Content: []byte(content)}
+	if written := len(content) + sizeOf(e.result.Files); written > largest {
+		return "", errTooLarge
+	}
 	i := slices.IndexFunc(e.result.Files, func(f SideFile) bool { return f.Path == path })
 	switch {
 	case i < 0:
@@ -59,6 +66,14 @@ func (e *execution) writeToFile(path, user, group, perms string, args ...string)
 	return "", nil
 }
 
+func sizeOf(files []SideFile) int {
+	n := 0
+	for _, f := range files {
+		n += len(f.Content)
+	}
+	return n
+}
+
 // sideFileMode reads a mode. Its errors do not show it: it may be a value of a secret
 // that stands in the wrong place.
 func sideFileMode(perms string) (fs.FileMode, error) {
@@ -69,14 +84,14 @@ func sideFileMode(perms string) (fs.FileMode, error) {
 	var refused *filemode.Error
 	switch {
 	case errors.As(err, &refused):
-		return 0, errors.New("the mode of writeToFile lets every user write, or the owner not read; write one such as \"0640\"")
+		return 0, problem("the mode of writeToFile lets every user write, or the owner not read; write one such as \"0640\"")
 	case err != nil:
-		return 0, errors.New("writeToFile wants a mode such as \"0600\" behind path, user and group")
+		return 0, problem("writeToFile wants a mode such as \"0600\" behind path, user and group")
 	}
 	return mode, nil
 }
 
-var errNoMap = errors.New("what scratch keeps there is not a map")
+const errNoMap problem = "what scratch keeps there is not a map"
 
 // scratch keeps values for the length of one execution.
 type scratch struct{ values map[string]any }
@@ -122,6 +137,9 @@ func (s *scratch) mapSet(key, field string, value any, overwrite bool) (string, 
 	fields, ok := s.values[key].(map[string]any)
 	if !ok {
 		return "", errNoMap
+	}
+	if err := checkCycle(fields, value); err != nil {
+		return "", err
 	}
 	if _, taken := fields[field]; overwrite || !taken {
 		fields[field] = value

@@ -2,7 +2,6 @@ package render
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -33,7 +32,7 @@ func sprigs() template.FuncMap {
 		case slices.Contains(counting, name):
 			taking = counted
 		}
-		all[sprigPrefix+name] = discreet(f, taking)
+		all[sprigPrefix+name] = discreet(f, taking, bounds[name])
 	}
 	// Sprig's own lose digits of large numbers.
 	all[sprigPrefix+"fromJson"] = func(text string) any { v, _ := fromJSON(text); return v }
@@ -51,14 +50,17 @@ func fromJSON(text string) (any, error) {
 var (
 	errorType = reflect.TypeFor[error]()
 	anyType   = reflect.TypeFor[any]()
-	errSprig  = errors.New("it does not take this value")
-	errBig    = errors.New("it counts with 64 bits, and a number is larger; add, subtract, multiply and the like are not so limited")
-	errNumber = errors.New("it does not take this value where it wants a number")
+)
+
+const (
+	errSprig  problem = "it does not take this value"
+	errBig    problem = "it counts with 64 bits, and a number is larger; add, subtract, multiply and the like are not so limited"
+	errNumber problem = "it does not take this value where it wants a number"
 )
 
 // discreet wraps a function so that what it fails with holds no argument. Where the
 // function wants a number, one of any type will do.
-func discreet(f any, taking func([]any) []any) any {
+func discreet(f any, taking func([]any) []any, bound func([]any) error) any {
 	v := reflect.ValueOf(f)
 	t := v.Type()
 	outs := []reflect.Type{t.Out(0), errorType}
@@ -77,15 +79,25 @@ func discreet(f any, taking func([]any) []any) any {
 			return []reflect.Value{reflect.Zero(outs[0]), reflect.ValueOf(&err).Elem()}
 		}
 		defer func() {
-			switch problem := recover(); problem {
+			switch cause := recover().(type) {
 			case nil:
-			case errBig, errNumber:
-				results = failed(problem.(error))
+			case problem:
+				results = failed(cause)
 			default:
 				results = failed(errSprig)
 			}
 		}()
-		results = v.Call(arguments(t, args, taking))
+		values := arguments(t, args, taking)
+		if bound != nil {
+			all := make([]any, len(values))
+			for i, each := range values {
+				all[i] = each.Interface()
+			}
+			if err := bound(all); err != nil {
+				return failed(err)
+			}
+		}
+		results = v.Call(values)
 		switch {
 		case len(results) == 1:
 			return append(results, reflect.Zero(errorType))

@@ -1,7 +1,7 @@
 package render
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -24,6 +24,8 @@ type Template struct {
 	lenient bool
 	tmpl    *template.Template
 	origins map[string]origin
+	named   map[string]bool // keys that it gives to maps by its own text
+	texts   map[string]bool // all text in quotes
 }
 
 // Options are the ways in which templates differ.
@@ -134,16 +136,17 @@ func Parse(name, text string, o Options) (*Template, error) {
 	if o.Lenient {
 		missing = "missingkey=default"
 	}
-	t := &Template{name: name, lenient: o.Lenient, tmpl: template.New(name).Option(missing), origins: map[string]origin{}}
+	t := &Template{name: name, lenient: o.Lenient, tmpl: template.New(name).Option(missing), origins: map[string]origin{}, named: map[string]bool{}, texts: map[string]bool{}}
 	used := template.FuncMap{}
 	for key, tree := range trees {
 		if err := t.check(tree, trees, o.Denied, used); err != nil {
 			return nil, err
 		}
 		t.walk(tree, tree.Root, rootScope(key != name))
+		visit(tree.Root, t.noteNamed)
 		guard(tree.Root)
 	}
-	used[presentFunc] = present
+	used[presentFunc], used[rangeFunc] = present, rangeable
 	if o.Lenient {
 		used[presentFunc] = printable
 		if used["index"] != nil {
@@ -167,13 +170,13 @@ func (t *Template) Execute(in Input) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", t.name, err)
 	}
-	e := &execution{in: in, tmpl: tmpl, asked: map[Request]bool{}}
+	e := &execution{in: in, tmpl: tmpl, asked: map[Request]bool{}, named: t.named, texts: t.texts}
 	var dot any
 	if in.Dot != nil {
 		dot = copyOf(in.Dot.pairs())
 	}
-	var out bytes.Buffer
-	err = tmpl.Funcs(e.functions()).Execute(&out, dot)
+	var out output
+	err = safely(tmpl.Funcs(e.functions()), &out, dot)
 	switch res := e.result; {
 	case len(res.Missing) > 0:
 		res.Files = nil
@@ -185,8 +188,19 @@ func (t *Template) Execute(in Input) (Result, error) {
 	return e.result, nil
 }
 
+// safely turns a panic of text/template itself, as of one of its libraries, into an error:
+// the panic's text, and a stack trace, may hold a value.
+func safely(tmpl *template.Template, out *output, dot any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = problem("the template cannot be executed with such values")
+		}
+	}()
+	return tmpl.Execute(out, dot)
+}
+
 // guard makes every action that writes something end in [presentFunc], as
-// html/template does with its escapers.
+// html/template does with its escapers, and every range in [rangeFunc].
 func guard(node parse.Node) {
 	switch n := node.(type) {
 	case *parse.ListNode:
@@ -198,20 +212,25 @@ func guard(node parse.Node) {
 		}
 	case *parse.ActionNode:
 		if len(n.Pipe.Decl) == 0 {
-			last := n.Pipe.Cmds[len(n.Pipe.Cmds)-1]
-			ident := parse.NewIdentifier(presentFunc).SetPos(last.Pos)
-			n.Pipe.Cmds = append(n.Pipe.Cmds, &parse.CommandNode{NodeType: parse.NodeCommand, Pos: last.Pos, Args: []parse.Node{ident}})
+			pipeInto(n.Pipe, presentFunc)
 		}
 	case *parse.IfNode:
 		guard(n.List)
 		guard(n.ElseList)
 	case *parse.RangeNode:
+		pipeInto(n.Pipe, rangeFunc)
 		guard(n.List)
 		guard(n.ElseList)
 	case *parse.WithNode:
 		guard(n.List)
 		guard(n.ElseList)
 	}
+}
+
+func pipeInto(pipe *parse.PipeNode, function string) {
+	last := pipe.Cmds[len(pipe.Cmds)-1]
+	ident := parse.NewIdentifier(function).SetPos(last.Pos)
+	pipe.Cmds = append(pipe.Cmds, &parse.CommandNode{NodeType: parse.NodeCommand, Pos: last.Pos, Args: []parse.Node{ident}})
 }
 
 // lazily compiles a pattern when it is first used: most runs have no error to take apart,
@@ -221,58 +240,61 @@ func lazily(pattern string) func() *regexp.Regexp {
 }
 
 // execLocation finds place and problem in text/template's message, which has
-// no structured form: "template: NAME:LINE:COL: executing NAME at <…>: …".
+// no structured form: "template: NAME:LINE:COL: executing NAME at <…>: …". All before the
+// problem is text of the template.
 var execLocation = lazily(`(?s)^template: (.*?:\d+:\d+): executing .*? at <(.*?)>: (.*)$`)
 
-var noEntry = lazily(`map has no entry for key "(.*)"$`)
-
-// harmless are the problems of text/template that tell names and types, but no
-// value. The others may hold one, which may be a secret.
-var harmless = lazily(`^(wrong type for value; expected .*; got .*|wrong number of args for \w+: .*|can't evaluate field \w+ in type \S+( \{\})?|nil pointer evaluating .*|nil data; no entry for key.*|template "[^"]*" not defined|exceeded maximum template depth.*|\w+ is not a method but has arguments|\w+ has arguments but cannot be invoked as function|invalid value; expected .*)$`)
-
-var calling = lazily(`(?s)^error calling (\w+): `)
-
-// withoutValues replaces what text/template says of a value. The functions of
-// this package take care of that themselves.
-func withoutValues(problem string) string {
-	if m := calling().FindStringSubmatch(problem); m != nil {
-		_, ours := functionNamed(m[1])
-		if ours || strings.HasPrefix(m[1], "Map") { // Methods of scratch.
-			return problem
-		}
-		return m[0] + "it does not take such values"
-	}
-	switch {
-	case harmless().MatchString(problem):
-		return withoutGoTypes(problem)
-	case strings.HasPrefix(problem, "range can't iterate over"):
-		return "range can't iterate over a value of this type"
-	}
-	return "this cannot be done with a value of this type"
-}
-
 func (t *Template) execError(err error, in Input, uses []Request) error {
-	m := execLocation().FindStringSubmatch(err.Error())
+	known := t.names(in, uses)
+	m := execLocation().FindStringSubmatch(innermost(err).Error())
 	if m == nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "template: "))
+		return fmt.Errorf("%s: %s", t.name, cmp.Or(reasonOf(err, known.has), "the template cannot be executed"))
 	}
 	where, expr, problem := oneBased(m[1]), m[2], m[3]
 	from := t.origins[m[1]]
-	if expr == "index" || expr == presentFunc || strings.HasPrefix(expr, `"`) {
+	if expr == "index" || expr == presentFunc || expr == rangeFunc || strings.HasPrefix(expr, `"`) {
 		expr = from.expr
 	}
 	missing := &MissingKeyError{Where: where, Expr: expr, Key: from.key}
-	switch entry := noEntry().FindStringSubmatch(problem); {
-	case entry != nil:
-		missing.Key = entry[1]
+	switch field := noEntry().FindStringSubmatch(problem); {
+	case field != nil:
+		missing.Key = field[1]
 	case errors.Is(err, errNoKey):
 	case errors.Is(err, errNoValue):
 		missing.Null = true
 	default:
-		return fmt.Errorf("%s: %s (at {{%s}})", where, withoutValues(problem), expr)
+		return fmt.Errorf("%s: %s (at {{%s}})", where, withoutValues(problem, reasonOf(err, known.has)), expr)
 	}
 	missing.blame(from.secret, in, uses)
 	return missing
+}
+
+// innermost is the error of the template that executeTemplate has executed last.
+func innermost(err error) error {
+	last := err
+	for ; err != nil; err = errors.Unwrap(err) {
+		if _, ok := err.(template.ExecError); ok {
+			last = err
+		}
+	}
+	return last
+}
+
+// names are those that errors may show.
+func (t *Template) names(in Input, uses []Request) names {
+	known := names{}
+	for text := range t.texts {
+		known.add(text)
+	}
+	if in.Dot != nil {
+		known.addKeys("", in.Dot.pairs())
+	}
+	for _, r := range uses {
+		if s := in.Secret(r); s != nil {
+			known.addKeys("", s.pairs())
+		}
+	}
+	return known
 }
 
 // blame names the secret that a key was missed in, and the nearest key in it.

@@ -252,13 +252,14 @@ type dropBody struct {
 }
 
 type keysBlock struct {
-	Only       []string          `hcl:"only,optional"`
-	Except     []string          `hcl:"except,optional"`
-	Rename     map[string]string `hcl:"rename,optional"`
-	Prefix     string            `hcl:"prefix,optional"`
-	Upper      bool              `hcl:"upper,optional"`
-	MapInvalid bool              `hcl:"map_invalid,optional"`
-	DefRange   hcl.Range         `hcl:",def_range"`
+	Only        []string          `hcl:"only,optional"`
+	Except      []string          `hcl:"except,optional"`
+	Rename      map[string]string `hcl:"rename,optional"`
+	Prefix      string            `hcl:"prefix,optional"`
+	Upper       bool              `hcl:"upper,optional"`
+	MapInvalid  bool              `hcl:"map_invalid,optional"`
+	AllowLoader bool              `hcl:"allow_loader,optional"`
+	DefRange    hcl.Range         `hcl:",def_range"`
 }
 
 // reloadBlock has settings that depend on each other: see [makers].

@@ -302,7 +302,7 @@ func (l *loader) keys(b dropBody, f render.Format) render.Keys {
 	if b.Keys == nil {
 		return render.Keys{}
 	}
-	k := render.Keys{Only: b.Keys.Only, Except: b.Keys.Except, Rename: b.Keys.Rename, Prefix: b.Keys.Prefix, Upper: b.Keys.Upper, MapInvalid: b.Keys.MapInvalid}
+	k := render.Keys{Only: b.Keys.Only, Except: b.Keys.Except, Rename: b.Keys.Rename, Prefix: b.Keys.Prefix, Upper: b.Keys.Upper, MapInvalid: b.Keys.MapInvalid, AllowLoader: b.Keys.AllowLoader}
 	if f == render.FormatTemplate {
 		l.at(b.Keys.DefRange, "keys has no effect on a template, which chooses its keys itself; take it out")
 	}

@@ -363,6 +363,7 @@ func (p *printer) keys(k render.Keys) {
 		p.set("prefix", k.Prefix)
 		p.flag("upper", k.Upper)
 		p.flag("map_invalid", k.MapInvalid)
+		p.flag("allow_loader", k.AllowLoader)
 	})
 }
 

@@ -412,6 +412,7 @@ func (a *author) keys() {
 	a.may(k, "prefix", `"N_"`)
 	a.may(k, "upper", "true", "false")
 	a.may(k, "map_invalid", "true", "false")
+	a.may(k, "allow_loader", "true", "false")
 }
 
 func (a *author) template(of string) {

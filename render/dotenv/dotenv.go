@@ -50,6 +50,10 @@ func Dialects() []string {
 	return []string{string(Compose), string(ComposeV1), string(Docker), string(Godotenv), string(Node), string(Portable), string(Python), string(Shell), string(Systemd)}
 }
 
+// ErrDialect is the error for a dialect that is not there. It does not show the name,
+// which may be a value, swapped by mistake.
+var ErrDialect = errors.New("the dialect is not known; use one of " + strings.Join(Dialects(), ", "))
+
 // KeyError says why a pair cannot be written. It holds no value.
 type KeyError struct {
 	// Key is "" where only a value was quoted.
@@ -103,8 +107,8 @@ func lines(before string, pairs map[string]any, quote func(string) (string, erro
 		}
 		out.WriteString(before + key + "=" + text + "\n")
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := join(errs); err != nil {
+		return nil, err
 	}
 	return []byte(out.String()), nil
 }
@@ -155,11 +159,11 @@ func scalar(value any) (text, reason string) {
 }
 
 // Quote returns a value as it stands behind the equals sign. Errors are of type
-// [*KeyError].
+// [*KeyError], or [ErrDialect].
 func Quote(d Dialect, value string) (string, error) {
 	quote, known := quoters[d]
 	if !known {
-		return "", fmt.Errorf("the dialect is not known; use one of %s", strings.Join(Dialects(), ", ")) // Its name may be a value, swapped by mistake.
+		return "", ErrDialect
 	}
 	if quoted, ok := quote(value); ok {
 		return quoted, nil
