@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Values of secrets are not the author's of the template: a tenant may write one that
@@ -220,6 +222,44 @@ func boundTOML(text string) error {
 			key.length++
 		default:
 			key.length++
+		}
+	}
+	return nil
+}
+
+// mostKeysOfYAML is how many keys a map of YAML may have.
+const mostKeysOfYAML = 10_000
+
+const (
+	errManyKeys problem = "a map has more than 10000 keys, the most that are parsed of YAML"
+	errSameKey  problem = "the value is not YAML: a key is there twice"
+)
+
+// boundYAML fails on documents for which the library would need time and memory by the
+// square of their size: it compares each key of a map with all others, and makes an error
+// for each pair that is alike.
+func boundYAML(node *yaml.Node) error {
+	if node.Kind == yaml.MappingNode {
+		if len(node.Content)/2 > mostKeysOfYAML {
+			return errManyKeys
+		}
+		type key struct {
+			kind       yaml.Kind
+			tag, value string
+		}
+		seen := make(map[key]bool, len(node.Content)/2)
+		for i := 0; i < len(node.Content); i += 2 {
+			k := node.Content[i]
+			at := key{k.Kind, k.ShortTag(), k.Value}
+			if k.Kind == yaml.ScalarNode && seen[at] {
+				return errSameKey
+			}
+			seen[at] = true
+		}
+	}
+	for _, each := range node.Content {
+		if err := boundYAML(each); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -117,6 +117,9 @@ func parseYAML(text string) (any, error) {
 	if document.IsZero() { // There is nothing but comments.
 		return nil, nil
 	}
+	if err := boundYAML(&document); err != nil {
+		return nil, err
+	}
 	keepDigits(&document)
 	var v any
 	if document.Decode(&v) != nil {
@@ -194,10 +197,36 @@ func toYAML(v any) (text string, err error) {
 		return "", failed
 	}
 	// What is left of such text is in keys, and rare enough to be refused.
-	if err := yaml.Unmarshal(out.Bytes(), new(any)); err != nil {
-		return "", problemf("%s with such keys cannot be written as YAML", kindName(v))
+	if odd := oddlyKeyed(nil, v); len(odd) > 0 {
+		written, err := yaml.Marshal(odd)
+		if err != nil || yaml.Unmarshal(written, new(any)) != nil {
+			return "", problemf("%s with such keys cannot be written as YAML", kindName(v))
+		}
 	}
 	return out.String(), nil
+}
+
+// simpleKey is a key that every writer and reader of YAML takes for what it is.
+var simpleKey = lazily(`^[A-Za-z0-9_.-]{1,100}$`)
+
+// oddlyKeyed adds maps with the keys of a value that are not simple, one by one. The
+// library needs time by the square of a map's size to read it.
+func oddlyKeyed(odd []map[string]int, v any) []map[string]int {
+	r := reflect.ValueOf(v)
+	switch r.Kind() {
+	case reflect.Map:
+		for each := r.MapRange(); each.Next(); {
+			if key, ok := each.Key().Interface().(string); ok && !simpleKey().MatchString(key) {
+				odd = append(odd, map[string]int{key: 0})
+			}
+			odd = oddlyKeyed(odd, each.Value().Interface())
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range r.Len() {
+			odd = oddlyKeyed(odd, r.Index(i).Interface())
+		}
+	}
+	return odd
 }
 
 // yamlNumber has a number written as [numberText].

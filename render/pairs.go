@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,9 +70,27 @@ func (k Keys) wants(key string) bool {
 // Matches tells whether a name fits a pattern, which knows * for any text and ? for
 // one character; all else is literal.
 func Matches(pattern, name string) bool {
-	expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
-	ok, err := regexp.MatchString("(?s)^"+expr+"$", name)
-	return ok && err == nil
+	p, n := []rune(pattern), []rune(name)
+	star, from := -1, 0 // the last *, and where what it stands for ends
+	i := 0
+	for k := 0; k < len(n); {
+		switch {
+		case i < len(p) && p[i] == '*':
+			star, from = i, k
+			i++
+		case i < len(p) && (p[i] == '?' || p[i] == n[k]):
+			i, k = i+1, k+1
+		case star >= 0:
+			from++
+			i, k = star+1, from
+		default:
+			return false
+		}
+	}
+	for i < len(p) && p[i] == '*' {
+		i++
+	}
+	return i == len(p)
 }
 
 func (k Keys) name(key string) string {
