@@ -97,6 +97,7 @@ func (n names) addKeys(path string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		for key, each := range v {
+			n.add(key)
 			n.addKeys(strings.TrimPrefix(path+"_"+key, "_"), each)
 		}
 	case []any:

@@ -40,7 +40,7 @@ var loaders = []struct {
 	{"loads code into every program of Java", []string{"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS", "CLASSPATH"}},
 	{"loads code into every program of PHP", []string{"PHPRC", "PHP_INI_SCAN_DIR"}},
 	{"loads code into every program of .NET", []string{
-		"DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "DOTNET_ROOT*", "CORECLR_*", "COR_*",
+		"DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "DOTNET_ROOT*", "CORECLR_ENABLE_PROFILING", "CORECLR_PROFILER*", "COR_ENABLE_PROFILING", "COR_PROFILER*",
 	}},
 	{"loads code into every program of its language", []string{"LUA_INIT*", "LUA_PATH*", "LUA_CPATH*", "ERL_AFLAGS", "ERL_FLAGS", "ERL_ZFLAGS", "ERL_LIBS", "R_PROFILE*", "R_ENVIRON*", "GUILE_LOAD_*", "TCLLIBPATH", "GOFLAGS"}},
 	// git(1), git-config(1), ssh(1), less(1), man(1).
