@@ -2,7 +2,6 @@ package render
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -30,7 +29,7 @@ const (
 	mostComparisons = 20_000_000
 	// mostSteps is the product of the sizes of a regular expression and a text, which is
 	// the longest that a search takes.
-	mostSteps = 1_000_000_000
+	mostSteps = 200_000_000
 	// largestExpression is how many instructions a regular expression may have.
 	largestExpression = 20_000
 	// mostDigits is the length of the numbers that are counted with and compared by value.
@@ -333,18 +332,26 @@ func instructions(re *syntax.Regexp) int {
 }
 
 // replacedSize fails where replacing what an expression finds would give too much.
-func replacedSize(re *regexp.Regexp, text, by string) error {
+func replacedSize(re *regexp.Regexp, text, by string) (err error) {
 	references := strings.Count(by, "$")
 	if fits(len(text)+1, len(by)+references) == nil && fits(references+1, len(text)) == nil {
 		return nil // Whatever it finds.
 	}
 	found, length := 0, 0
+	defer func() {
+		if recover() != nil { // The search need not come to its end.
+			err = errTooLarge
+		}
+	}()
 	re.ReplaceAllStringFunc(text, func(match string) string {
 		found++
 		length += len(match)
+		if fits(found, len(by)) != nil || fits(references+1, length) != nil {
+			panic(errTooLarge)
+		}
 		return ""
 	})
-	return errors.Join(fits(found, len(by)), fits(references+1, length))
+	return nil
 }
 
 // replaceAll replaces text by text.

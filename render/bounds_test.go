@@ -31,15 +31,15 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// fill repeats a text up to 1 MiB, the largest value of KV.
-func fill(s string) string { return strings.Repeat(s, 1<<20/len(s)) }
+// fill repeats a text up to the size of a hostile value.
+func fill(s string) string { return strings.Repeat(s, hostileSize/len(s)) }
 
-// numbered are lines, or the like, that count, up to 1 MiB.
+// numbered are lines, or the like, that count, up to the size of a hostile value.
 func numbered(format string) string {
 	var all strings.Builder
 	for i := 0; ; i++ {
 		next := fmt.Sprintf(format, i)
-		if all.Len()+len(next) > 1<<20 {
+		if all.Len()+len(next) > hostileSize {
 			return all.String()
 		}
 		all.WriteString(next)
@@ -52,27 +52,27 @@ func deep(open, inner, end string, n int) string {
 
 // hostileTexts are values that have cost a parser time or memory out of proportion.
 func hostileTexts() map[string]string {
-	half := 1 << 19
+	half := hostileSize / 2
 	long := strings.Repeat("a", half)
 	return map[string]string{
-		"dotted key": fill("a.") + "a = 1", "dotted key, quoted": fill(`"a".`) + "a = 1", "dotted header": "[" + fill("a.") + "a]\n", "dotted headers": strings.Repeat("["+strings.Repeat("a.", 90)+"a]\n", 5000),
-		"dotted in an inline table": "x = {" + strings.Repeat("a.", half-10) + "a = 1}", "inline tables": deep("a={", "b=1", "}", 1<<18), "inline tables on a key": "a=" + deep("{a=", "1", "}", 1<<18),
-		"long header": "[" + long + "]\n" + numbered("k%d=1\n")[:half], "long header, arrays of tables": "[" + long + "]\n" + strings.Repeat("[["+"b"+"]]\n", 1<<16),
+		"dotted key": fill("a.") + "a = 1", "dotted key, quoted": fill(`"a".`) + "a = 1", "dotted header": "[" + fill("a.") + "a]\n", "dotted headers": strings.Repeat("["+strings.Repeat("a.", 90)+"a]\n", hostileSize/200),
+		"dotted in an inline table": "x = {" + strings.Repeat("a.", half-10) + "a = 1}", "inline tables": deep("a={", "b=1", "}", hostileSize/4), "inline tables on a key": "a=" + deep("{a=", "1", "}", hostileSize/4),
+		"long header": "[" + long + "]\n" + numbered("k%d=1\n")[:half], "long header, arrays of tables": "[" + long + "]\n" + strings.Repeat("[["+"b"+"]]\n", hostileSize/16),
 		"long key of an inline table": long + " = {" + strings.TrimSuffix(numbered("k%d=1,")[:half], ",") + "}", "many keys": numbered("k%d=1\n"), "many tables": numbered("[a%d]\n"), "array tables": fill("[[a]]\n"),
 		"TOML arrays": "a = " + deep("[", "", "]", half), "TOML text": `a = """` + fill("x"), "TOML elements": "a = [" + fill("1,") + "]", "TOML comment": fill("#"), "TOML comments": fill("#\n"),
 		"TOML escapes": `a = "` + fill(`\u0041`) + `"`, "TOML quotes": "a = " + fill(`"`), "TOML dates": numbered("k%d=2001-01-01T00:00:00Z\n"), "super tables": numbered("[a.b.c.d.e.f.g.h.i.j.k%d]\n"),
-		"unclosed brackets": fill("["), "unclosed braces": fill("{"), "brackets": deep("[", "", "]", half), "objects": deep(`{"a":`, "1", "}", 170_000), "elements": "[" + strings.TrimSuffix(fill("1,"), ",") + "]",
+		"unclosed brackets": fill("["), "unclosed braces": fill("{"), "brackets": deep("[", "", "]", half), "objects": deep(`{"a":`, "1", "}", hostileSize/6), "elements": "[" + strings.TrimSuffix(fill("1,"), ",") + "]",
 		"texts": "[" + strings.TrimSuffix(fill(`"",`), ",") + "]", "maps": "[" + strings.TrimSuffix(fill(`{},`), ",") + "]", "small maps": "[" + strings.TrimSuffix(fill(`{"a":1},`), ",") + "]",
-		"duplicate keys": "{" + strings.TrimSuffix(fill(`"a":1,`), ",") + "}", "keys": "{" + strings.TrimSuffix(numbered(`"k%d":1,`), ",") + "}", "digits": strings.Repeat("9", 1<<20), "minus digits": "-" + strings.Repeat("9", 1<<20-1),
-		"fraction": "0." + strings.Repeat("9", 1<<20-2), "exponent": "1e" + strings.Repeat("9", 1<<20-2), "large exponent": "1e999999999", "small exponent": "1e-999999999", "long numbers": "[" + strings.TrimSuffix(fill(strings.Repeat("9", 999)+","), ",") + "]",
+		"duplicate keys": "{" + strings.TrimSuffix(fill(`"a":1,`), ",") + "}", "keys": "{" + strings.TrimSuffix(numbered(`"k%d":1,`), ",") + "}", "digits": strings.Repeat("9", hostileSize), "minus digits": "-" + strings.Repeat("9", hostileSize-1),
+		"fraction": "0." + strings.Repeat("9", hostileSize-2), "exponent": "1e" + strings.Repeat("9", hostileSize-2), "large exponent": "1e999999999", "small exponent": "1e-999999999", "long numbers": "[" + strings.TrimSuffix(fill(strings.Repeat("9", 999)+","), ",") + "]",
 		"escapes": `"` + fill(`\u0000`) + `"`, "long key, small values": `{"` + long + `":{` + strings.TrimSuffix(numbered(`"k%d":1,`)[:half-8], ",") + "}}", "99 deep, small values": deep("[", strings.TrimSuffix(fill("1,"), ","), "]", 90),
-		"aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n" + aliases(), "one alias": "a: &a " + strings.Repeat("x", half) + "\nb: [" + fill("*a,")[:half-20] + "]", "merges": "a: &a {" + numbered("k%d: 1, ")[:half] + "}\nb:\n  <<: [" + strings.Repeat("*a, ", 1<<16) + "]\n",
+		"aliases": "a: &a [x,x,x,x,x,x,x,x,x]\n" + aliases(), "one alias": "a: &a " + strings.Repeat("x", half) + "\nb: [" + fill("*a,")[:half-20] + "]", "merges": "a: &a {" + numbered("k%d: 1, ")[:half] + "}\nb:\n  <<: [" + strings.Repeat("*a, ", hostileSize/16) + "]\n",
 		"nested merges": mergesOf(3000), "YAML sequences": fill("- "), "YAML block": fill("- a\n"), "YAML map": fill("a: "), "YAML keys": fill("? "), "YAML flow": fill("[a, "), "YAML flow map": fill("{a: "), "YAML anchors": numbered("- &a%d x\n"),
 		"YAML anchor": fill("&a "), "YAML self": "&a [*a]", "YAML tags": fill("! "), "YAML tag": "!" + fill("a"), "YAML comments": "a: 1\n" + fill("#\n"), "YAML documents": fill("---\n"), "YAML directive": "%" + fill("A "), "YAML folded": "a: >\n" + fill(" \n"),
-		"YAML literal": "a: |\n" + fill("  x\n"), "YAML quoted": `"` + fill(`\n`) + `"`, "YAML indent": indents(1400), "YAML binary": "!!binary " + fill("YQ=="), "YAML ints": "[" + fill("1_0,") + "]", "YAML dates": fill("- 2001-01-01\n"), "YAML floats": fill("- 99999999999999999999\n"),
+		"YAML literal": "a: |\n" + fill("  x\n"), "YAML quoted": `"` + fill(`\n`) + `"`, "YAML indent": indents(400), "YAML binary": "!!binary " + fill("YQ=="), "YAML ints": "[" + fill("1_0,") + "]", "YAML dates": fill("- 2001-01-01\n"), "YAML floats": fill("- 99999999999999999999\n"),
 		"sexagesimal": fill("1:"), "spaces": fill(" "), "tabs": fill("\t"), "line feeds": fill("\n"), "NUL": fill("\x00"), "invalid UTF-8": fill("\xff"), "quotes": fill("'"), "dollars": fill("$"), "backslashes": fill(`\`), "slashes": fill("/"), "commas": fill(","),
 		"letters": fill("a"), "four bytes": fill("😀"), "percents": fill("%"), "verbs": fill("%v"), "wide verbs": fill("%999999d"), "wide star verbs": fill("%*d"), "repeated verbs": fill("%[1]v"), "precise verbs": fill("%.999999f"), "wide indexed": fill("%[2]*[1]d"),
-		"repeated expression": "((((a{100}){100}){100}){10})", "long expression": fill("a?"), "nested expression": deep("(", "a", ")", 1<<18), "stars": deep("(", "a", ")*", 900), "alternatives": fill("a|"), "classes": fill(`\pL`), "wide repeat": strings.Repeat(`\pL{999}`, 19),
+		"repeated expression": "((((a{100}){100}){100}){10})", "long expression": fill("a?"), "nested expression": deep("(", "a", ")", hostileSize/4), "stars": deep("(", "a", ")*", 900), "alternatives": fill("a|"), "classes": fill(`\pL`), "wide repeat": strings.Repeat(`\pL{999}`, 19),
 		"pem": "-----BEGIN CERTIFICATE-----\n" + fill("MIIB"), "base64": fill("YWFh"), "assignments": numbered("K%d=v\n"), "date layout": fill("January"), "equals": fill("="), "references": fill("${0}"),
 		"1000000": "1000000", "9223372036854775807": "9223372036854775807",
 	}
@@ -166,7 +166,7 @@ func TestFunctions_AreBoundedForHostileValues(t *testing.T) {
 }
 
 func TestNumbers_AreBoundedForHostileValues(t *testing.T) {
-	for _, n := range []string{strings.Repeat("9", 1<<20), "-" + strings.Repeat("9", 1<<20), "0." + strings.Repeat("9", 1<<20), "1e" + strings.Repeat("9", 1<<20), "1e999999999", "1e-999999999", strings.Repeat("9", 1000), "1e6", "9223372036854775807"} {
+	for _, n := range []string{strings.Repeat("9", hostileSize), "-" + strings.Repeat("9", hostileSize), "0." + strings.Repeat("9", hostileSize), "1e" + strings.Repeat("9", hostileSize), "1e999999999", "1e-999999999", strings.Repeat("9", 1000), "1e6", "9223372036854775807"} {
 		for _, call := range []string{
 			`add .v .v`, `multiply .v .v`, `divide .v 3`, `modulo .v 3`, `eq .v .v`, `lt .v 1`, `loop .v`, `print .v`, `printf "%d" .v`, `printf "%f" .v`, `printf "%.1000000f" .v`, `printf "%*d" .v 1`, `printf "%.*f" .v 1.5`, `toJSON .v`, `toYAML .`, `toTOML .`, `dotenv .`,
 			`index (parseJSON "[1]") .v`, `slice "abc" .v`, `indent .v "x"`, `sprig_until .v`, `sprig_repeat .v "abc"`, `sprig_int .v`, `sprig_indent .v "a"`, `sprig_round .v 3`, `sprig_trunc .v "abc"`, `sprig_substr 0 .v "abc"`, `sprig_chunk .v (split "" "abc")`, `sprig_toDecimal .v`, `sprig_splitn "a" .v "b"`,
@@ -200,7 +200,7 @@ func TestEncode_IsBoundedForHostileSecrets(t *testing.T) {
 	}
 	hostile["9000 deep"] = map[string]any{"v": nested}
 	many := map[string]any{}
-	for i := range 100_000 {
+	for i := range hostileSize / 10 {
 		many["9"+strconv.Itoa(i)] = "a\nb"
 	}
 	hostile["many bad keys"] = many
@@ -226,12 +226,12 @@ func TestEncode_IsBoundedForHostileSecrets(t *testing.T) {
 }
 
 func TestTemplate_OutputIsBounded(t *testing.T) {
-	tmpl, err := Parse("x", `{{ $v := .v }}{{ range loop 1000 }}{{ $v }}{{ end }}`, Options{})
+	tmpl, err := Parse("x", `{{ $v := .v }}{{ range loop 2000 }}{{ $v }}{{ end }}`, Options{})
 	require.NoError(t, err)
 	_, err = tmpl.Execute(Input{Dot: kv2("x/y", 1, map[string]any{"v": fill("a")})})
 	assert.EqualError(t, err, "x: the result would be larger than 32 MiB")
 
-	tmpl, err = Parse("x", `{{ $v := .v }}{{ range loop 1000 }}{{ $v | writeToFile "/x" "" "" "0600" "append" }}{{ end }}`, Options{})
+	tmpl, err = Parse("x", `{{ $v := .v }}{{ range loop 2000 }}{{ $v | writeToFile "/x" "" "" "0600" "append" }}{{ end }}`, Options{})
 	require.NoError(t, err)
 	_, err = tmpl.Execute(Input{Dot: kv2("x/y", 1, map[string]any{"v": fill("a")})})
 	assert.ErrorContains(t, err, "error calling writeToFile: the result would be larger than 32 MiB")
