@@ -18,8 +18,8 @@ import (
 // What one execution may allocate in sum for a value of 1 MiB. The emitter of YAML makes
 // 3 KiB of garbage for each empty map, which is collected as it goes.
 const (
-	mostAllocated     = 300 << 20
-	mostAllocatedYAML = 1300 << 20
+	mostAllocated     = poolLoss * 300 << 20
+	mostAllocatedYAML = poolLoss * 1300 << 20
 )
 
 // allocated is how many bytes f allocates.
