@@ -41,8 +41,8 @@ func (d *dropper) keepIssued(s *state, content []byte) error {
 	if all.IsEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
 		return nil
 	}
-	if s.drop.CreateDirs && d.journal.IsBeside(s.drop.Destination) {
-		if err := d.plan.Make(filepath.Dir(s.drop.Destination)); err != nil {
+	if folder := filepath.Dir(s.drop.Destination); s.drop.CreateDirs && d.journal.IsIn(folder) {
+		if err := d.plan.Make(folder); err != nil {
 			return err
 		}
 	}

@@ -177,11 +177,10 @@ func (s *Store) checkBeside(folder string) error {
 	return err
 }
 
-// IsBeside reports whether the journal of an output is in the output's own folder,
-// which must exist before it is saved.
-func (s *Store) IsBeside(destination string) bool {
-	at := s.output(destination)
-	return at.path != "" && at.path == at.beside
+// IsIn reports whether the journals of outputs in a folder are in the folder itself, which
+// must exist before they are saved.
+func (s *Store) IsIn(folder string) bool {
+	return s.dir == "" && s.checkBeside(absolute(folder)) == nil
 }
 
 // Output returns the journal of an output. It is empty if there is none that can be
@@ -257,15 +256,15 @@ func (s *Store) removeOwn(path string) {
 
 // read reads a journal that nobody else can have written.
 func (s *Store) read(path string) ([]byte, error) {
+	if _, err := os.Lstat(path); err != nil {
+		return nil, err // Most often there is none.
+	}
 	dir := filepath.Dir(path)
 	root, err := safefile.OpenDirectory(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	if _, err := root.Lstat(filepath.Base(path)); err != nil {
-		return nil, err // Most often there is none.
-	}
 	if dir != s.dir {
 		if err := s.checkBeside(dir); err != nil {
 			return nil, fmt.Errorf("somebody else may have written it: %w", err)
@@ -286,6 +285,7 @@ func (s *Store) read(path string) ([]byte, error) {
 // to keep.
 func (s *Store) SaveOutputs(outputs ...Output) {
 	var files []drop.File
+	var saved []file
 	for _, o := range outputs {
 		o.Destination = absolute(o.Destination)
 		at := s.output(o.Destination)
@@ -299,16 +299,24 @@ func (s *Store) SaveOutputs(outputs ...Output) {
 			continue
 		}
 		files = append(files, s.encode(at, o)...)
-		defer s.moved(at)
+		saved = append(saved, at)
 	}
-	s.write(files)
+	if s.write(files) {
+		for _, at := range saved {
+			s.moved(at)
+		}
+	}
 }
 
-// SaveTenants writes the journal of a for_each block.
-func (s *Store) SaveTenants(place string, t Tenants) {
+// SaveTenants writes the journal of a for_each block. It reports whether it was written.
+func (s *Store) SaveTenants(place string, t Tenants) bool {
 	at := s.tenants(t.Pattern, place)
-	s.write(s.encode(at, t))
+	files := s.encode(at, t)
+	if !s.write(files) {
+		return false
+	}
 	s.moved(at)
+	return len(files) > 0
 }
 
 // RemoveOutput removes the journal of an output that is no more.
@@ -324,23 +332,24 @@ func (s *Store) encode(at file, v any) []drop.File {
 	return []drop.File{{Path: at.path, Content: append(content, '\n'), Mode: 0o600}}
 }
 
-func (s *Store) write(files []drop.File) {
+func (s *Store) write(files []drop.File) bool {
 	if len(files) == 0 {
-		return
+		return true
 	}
 	if s.dir != "" {
 		if err := makeDirectory(s.dir); err != nil {
 			s.warn("journal cannot be written", err)
-			return
+			return false
 		}
 	}
 	for _, result := range drop.Write(files) {
 		if result.Err != nil {
 			s.warn("journal cannot be written", result.Err)
-			return
+			return false
 		}
 	}
 	s.problem = ""
+	return true
 }
 
 // moved removes what an older version has left beside an output.
