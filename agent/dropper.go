@@ -46,6 +46,7 @@ type dropper struct {
 	released        []string          // leases of an earlier run, of files that are removed
 	plan            *drop.Plan        // of the folders that are made
 	journal         *journal.Store
+	journalMoved    bool // the journals are in another directory than before
 }
 
 // state is a drop and what became of it.
@@ -74,6 +75,7 @@ type state struct {
 	filed    journal.Output   // what Vault has issued of what stands in the file
 	orphaned journal.Output   // what an earlier run has left there
 	sum      string           // of the content last rendered, if it holds certificates
+	saved    journal.Output   // what the journal holds
 	untold   bool             // services may not have been told of the file yet
 
 	of     *following // the for_each block that it comes from, or nil
@@ -144,11 +146,15 @@ func (d *dropper) add(s *state, instead ...*state) {
 		s.found, s.wrote, s.err, s.stale, s.since = before.found, before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
 		s.written, s.sum = before.written, before.sum
+		if !d.journalMoved {
+			s.saved = before.saved
+		}
 		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
 	case s.env == "":
 		_, missing := os.Stat(s.drop.Destination)
 		s.found = missing == nil
-		s.orphaned = d.journal.Output(s.drop.Destination)
+		s.saved = d.journal.Output(s.drop.Destination)
+		s.orphaned = s.saved
 		s.untold, s.orphaned.PendingReload = s.orphaned.PendingReload, false
 		if !d.dry {
 			d.tidy(s)
@@ -277,7 +283,7 @@ func (d *dropper) step(ctx context.Context) []reload.News {
 		case !ok:
 		case g.isEnv():
 			d.setEnviron(r)
-		case d.prepare(r, seen):
+		case d.prepare(g, seen):
 			ready = append(ready, r)
 		}
 	}
@@ -382,16 +388,12 @@ func (e *followError) Error() string {
 
 func (e *followError) Unwrap() error { return e.err }
 
-// prepare looks at the folder and writes down what the files are about to hold.
-func (d *dropper) prepare(r rendered, seen map[string]error) bool {
-	for i, s := range r.states {
-		err := d.mayHold(s, seen)
-		if err == nil {
-			err = d.keepIssued(s, r.contents[i])
-		}
-		if err != nil { // It stays dirty: this may succeed later.
+// prepare checks that the folders may hold the files of a group.
+func (d *dropper) prepare(g group, seen map[string]error) bool {
+	for _, s := range g.states {
+		if err := d.mayHold(s, seen); err != nil { // It stays dirty: this may succeed later.
 			d.fail(s, err)
-			d.follow(r.group, s, err)
+			d.follow(g, s, err)
 			return false
 		}
 	}
@@ -410,6 +412,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 		units = append(units, r.units()...)
 	}
 	batch := d.plan.Stage(units)
+	d.keepIssued(ready)
 	for i, r := range ready {
 		d.examine(ctx, batch, first[i], r)
 	}
@@ -640,18 +643,8 @@ func (d *dropper) succeed(s *state, outcome drop.Outcome) {
 	}
 	s.err, s.wrote, s.gone = nil, true, false
 	issued := d.issuedTo(s)
-	held := !s.filed.IsEmpty() || !s.orphaned.IsEmpty()
-	replaced := !slices.Equal(issued.Contents, s.filed.Contents)
 	s.inFile, s.filed = s.uses, issued
 	s.orphaned.Certificates, s.orphaned.Contents = nil, nil
-	switch {
-	case s.env != "":
-	case issued.IsEmpty() && held:
-		// Leases of an earlier run that are still to be revoked end by themselves.
-		d.journal.SaveOutputs(journal.Output{Destination: s.drop.Destination, PendingReload: s.untold})
-	case replaced:
-		d.journal.SaveOutputs(s.kept())
-	}
 	s.leases = nil
 	for _, r := range s.uses {
 		if l := d.readings[r].Life.Lease; l != nil {

@@ -51,9 +51,6 @@ func (d *dropper) remember(f *following) {
 	if string(text) == f.written || len(f.members) == 0 && !f.resumed && f.written == "" {
 		return
 	}
-	if f.of.CreateDirs && d.journal.IsIn(f.of.Place) && d.plan.Make(f.of.Place) != nil {
-		return // Writing its files will say why.
-	}
 	if d.journal.SaveTenants(f.of.Place, kept) {
 		f.written = string(text)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -22,37 +21,61 @@ import (
 // openJournal opens the store of what earlier runs have left.
 func (d *dropper) openJournal(stateDir string) {
 	dir, err := journal.Directory(stateDir)
-	if err != nil && !errors.Is(err, journal.ErrNone) {
+	if err != nil && !errors.Is(err, journal.ErrNoDirectory) {
 		d.log.Warn("state directory cannot be used", "error", err, "hint", journal.Hint)
 	}
+	d.journalMoved = d.journal != nil && d.journal.Dir() != dir
 	d.journal = journal.Open(dir, err, d.log)
 	d.journal.ReadOnly = d.dry
 }
 
-// keepIssued writes down what the file is about to hold, before it does: what is issued
-// from here on is not forgotten.
-func (d *dropper) keepIssued(s *state, content []byte) error {
-	s.sum = ""
-	if len(d.issuedTo(s).Certificates) > 0 {
-		s.sum = journal.Sum(content)
-	}
-	next := d.issuedTo(s)
-	all := next.And(s.kept())
-	if all.IsEmpty() || reflect.DeepEqual(next, s.filed) && s.wrote {
-		return nil
-	}
-	if folder := filepath.Dir(s.drop.Destination); s.drop.CreateDirs && d.journal.IsIn(folder) {
-		if err := d.plan.Make(folder); err != nil {
-			return err
+// keepIssued writes down what files are about to hold, before they do and before a check
+// looks at it: what is issued from here on is not forgotten.
+func (d *dropper) keepIssued(ready []rendered) {
+	var changed []*state
+	for _, r := range ready {
+		for i, s := range r.states {
+			s.sum = ""
+			if len(d.issuedTo(s).Certificates) > 0 {
+				s.sum = journal.Sum(r.contents[i])
+			}
+			if !s.saved.Covers(d.issuedTo(s)) {
+				changed = append(changed, s)
+			}
 		}
 	}
-	d.journal.SaveOutputs(all)
-	return nil
+	d.save(changed, func(s *state) journal.Output { return d.issuedTo(s).Union(s.kept()) })
+}
+
+// save writes the journals of outputs. What fails is tried again when it is saved the next
+// time.
+func (d *dropper) save(states []*state, kept func(*state) journal.Output) {
+	var outputs []journal.Output
+	for _, s := range states {
+		outputs = append(outputs, kept(s))
+	}
+	if !d.journal.SaveOutputs(outputs...) {
+		return
+	}
+	for i, s := range states {
+		s.saved = outputs[i]
+	}
 }
 
 // kept is what the journal of the output holds.
 func (s *state) kept() journal.Output {
-	return s.filed.And(s.orphaned).And(journal.Output{PendingReload: s.untold})
+	kept := s.filed.Union(s.orphaned).Union(journal.Output{PendingReload: s.untold})
+	kept.Destination = s.drop.Destination
+	return kept
+}
+
+// isOutdated reports whether the journal lacks something, or holds what is over. A lease
+// that is over does not count: revoking it once more does no harm.
+func (s *state) isOutdated() bool {
+	kept := s.kept()
+	current := s.saved
+	current.Leases = kept.Leases
+	return !s.saved.Covers(kept) || !kept.Covers(current) || kept.IsEmpty() && !s.saved.IsEmpty()
 }
 
 // issuedTo is what Vault has issued among what the drop uses.
@@ -137,7 +160,8 @@ func (d *dropper) asked(s *state, leases []string) []string {
 	return slices.DeleteFunc(slices.Clone(leases), func(id string) bool {
 		isAsked := slices.ContainsFunc(uses, func(r render.Request) bool {
 			path, _, _ := strings.Cut(r.Path, "?")
-			return strings.HasPrefix(id, strings.Trim(path, "/")+"/")
+			// A namespace may stand in front of the path, but not of the id.
+			return strings.HasSuffix("/"+strings.Trim(path, "/"), "/"+filepath.Dir(id))
 		})
 		if !isAsked {
 			d.log.Warn("lease not revoked, its output does not ask for it", "destination", s.drop.Destination, "lease", id)

@@ -69,11 +69,10 @@ func writtenAt(files []string) time.Time {
 	return last
 }
 
-// noteUntold writes down that services are to be told of files, before these
-// change: an agent that ends before they were told leaves it to the next one.
-// Where this cannot be written down, that one does not know.
+// noteUntold writes down that reloads of files are pending, before these change: an agent
+// that is killed before they have happened leaves them to the next one.
 func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
-	var notes []journal.Output
+	var pending []*state
 	for i, r := range ready {
 		if batch.Pending(unit[i]) == "" {
 			continue
@@ -86,25 +85,28 @@ func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
 			}
 			if !s.untold && len(d.wanted(all, err != nil && s.isFirst())) > 0 {
 				s.untold = true
-				notes = append(notes, d.issuedTo(s).And(s.kept()))
+				pending = append(pending, s)
 			}
 		}
 	}
-	d.journal.SaveOutputs(notes...)
+	d.save(pending, func(s *state) journal.Output { return d.issuedTo(s).Union(s.kept()) })
 }
 
-// noteTold takes back what [dropper.noteUntold] has written of files that nobody
-// is to be told of any more.
+// noteTold brings the journals of current files up to date, without the reloads that have
+// happened.
 func (d *dropper) noteTold(untold map[string]bool) {
 	d.noteFarewells(untold)
-	var told []journal.Output
+	var changed []*state
 	for _, s := range d.states {
-		if s.untold && s.wrote && !s.dirty && !untold[s.drop.Destination] {
-			s.untold = false
-			told = append(told, s.kept())
+		if s.env != "" || !s.wrote || s.dirty {
+			continue
+		}
+		s.untold = s.untold && untold[s.drop.Destination]
+		if s.isOutdated() {
+			changed = append(changed, s)
 		}
 	}
-	d.journal.SaveOutputs(told...)
+	d.save(changed, (*state).kept)
 }
 
 // wanted are the actions of reloads, for a first time or another.

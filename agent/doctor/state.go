@@ -13,7 +13,7 @@ func (e *exam) state(places []place) {
 	switch {
 	case err == nil:
 		e.ok("state", dir, "only user %s can write to it", me())
-	case !errors.Is(err, journal.ErrNone):
+	case !errors.Is(err, journal.ErrNoDirectory):
 		e.warn("state", "directory", err.Error()+", so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
 	default:
 		for _, p := range places {

@@ -23,7 +23,7 @@ const SystemDirectory = "/var/lib/deaddrop"
 // A directory counts only if the agent's user alone can write to it and to its parents.
 // One that the configuration or systemd names is not replaced by another: the error says
 // why it cannot be used. If nobody names one and none can be used, the error says so,
-// and wraps [ErrNone].
+// and wraps [ErrNoDirectory].
 func Directory(configured string) (string, error) {
 	if configured != "" {
 		return named(configured, "state_dir")
@@ -40,11 +40,11 @@ func Directory(configured string) (string, error) {
 		}
 		reasons = append(reasons, err.Error())
 	}
-	return "", fmt.Errorf("%w (%s)", ErrNone, strings.Join(reasons, "; "))
+	return "", fmt.Errorf("%w (%s)", ErrNoDirectory, strings.Join(reasons, "; "))
 }
 
-// ErrNone is the error if no default state directory can be used.
-var ErrNone = errors.New("no state directory")
+// ErrNoDirectory is the error if no default state directory can be used.
+var ErrNoDirectory = errors.New("no state directory")
 
 func named(path, by string) (string, error) {
 	if err := check(path); err != nil {

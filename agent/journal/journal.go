@@ -57,8 +57,8 @@ func (o Output) IsEmpty() bool {
 	return len(o.Leases)+len(o.Certificates) == 0 && !o.PendingReload
 }
 
-// And returns the union of two journals of the same output.
-func (o Output) And(other Output) Output {
+// Union returns all that either of two journals of the same output holds.
+func (o Output) Union(other Output) Output {
 	joined := o
 	joined.Contents = union(o.Contents, other.Contents)
 	joined.Leases = union(o.Leases, other.Leases)
@@ -70,6 +70,13 @@ func (o Output) And(other Output) Output {
 		}
 	}
 	return joined
+}
+
+// Covers reports whether a journal holds all that another one holds.
+func (o Output) Covers(other Output) bool {
+	all := o.Union(other)
+	return len(all.Leases) == len(o.Leases) && len(all.Certificates) == len(o.Certificates) &&
+		len(all.Contents) == len(o.Contents) && all.PendingReload == o.PendingReload
 }
 
 func union(a, b []string) []string {
@@ -108,31 +115,50 @@ type Store struct {
 	// ReadOnly keeps the store from removing what it does not believe.
 	ReadOnly bool
 
-	dir     string // "" if there is none
-	err     error  // why there is none
-	log     *slog.Logger
-	beside  map[string]error // by folder: why no journal may be in it
-	problem string           // that was logged last
+	dir    string // "" if there is none
+	err    error  // why there is none
+	log    *slog.Logger
+	warned map[string]string // by journal: the problem that was logged last
 }
 
-// Open returns the store in a state directory. A problem is the error of [Directory] if
-// dir is "".
+// Open returns the store in a state directory. problem is the error of [Directory] if dir
+// is "".
 func Open(dir string, problem error, log *slog.Logger) *Store {
-	return &Store{dir: dir, err: problem, log: log, beside: map[string]error{}}
+	return &Store{dir: dir, err: problem, log: log, warned: map[string]string{}}
 }
 
-// file is where a journal is.
-type file struct {
-	// path is in the state directory, or beside the output; "" if no journal can be kept.
+// Dir is the state directory, or "".
+func (s *Store) Dir() string { return s.dir }
+
+// location is where a journal is.
+type location struct {
 	path string
-	// beside is where the journal is, or an older version has left it, if there is no
-	// state directory.
+	// beside is where the journal is if there is no state directory, and where older
+	// versions have left it. It is equal to path then.
 	beside string
 }
 
-func (s *Store) output(destination string) file {
+func (s *Store) output(destination string) location {
 	destination = absolute(destination)
-	return s.file(filepath.Base(destination), destination, besidePath(destination))
+	beside := filepath.Join(filepath.Dir(destination), "."+filepath.Base(destination)+".deaddrop")
+	return s.locate(filepath.Base(destination), destination, beside)
+}
+
+// tenants is the journal of a for_each block. No output of a tenant has one of this
+// name: a tenant id has no plus sign.
+func (s *Store) tenants(pattern, place string) location {
+	beside := filepath.Join(absolute(place), ".each+"+Sum([]byte(pattern))[:12]+".deaddrop")
+	return s.locate("tenants", absolute(pattern), beside)
+}
+
+// locate names a journal in the state directory by the hash of its key, behind a name for
+// humans.
+func (s *Store) locate(name, key, beside string) location {
+	if s.dir == "" {
+		return location{beside, beside}
+	}
+	name = strings.ToValidUTF8(name[:min(len(name), 100)], "") // File systems allow 255 bytes.
+	return location{filepath.Join(s.dir, strings.TrimLeft(name, ".")+"-"+Sum([]byte(key))[:24]+".json"), beside}
 }
 
 func absolute(path string) string {
@@ -142,45 +168,10 @@ func absolute(path string) string {
 	return path
 }
 
-func besidePath(destination string) string {
-	return filepath.Join(filepath.Dir(destination), "."+filepath.Base(destination)+".deaddrop")
-}
-
-// tenants is the journal of a for_each block. No output of a tenant has one of this
-// name: a tenant id has no plus sign.
-func (s *Store) tenants(pattern, place string) file {
-	return s.file("tenants", pattern, filepath.Join(place, ".each+"+Sum([]byte(pattern))[:12]+".deaddrop"))
-}
-
-// file names a journal in the state directory by the hash of its key, behind a name for
-// humans.
-func (s *Store) file(name, key, beside string) file {
-	switch {
-	case s.dir != "":
-		name = strings.TrimLeft(name[:min(len(name), 100)], ".") // File systems allow 255 bytes.
-		return file{filepath.Join(s.dir, name+"-"+Sum([]byte(key))[:24]+".json"), beside}
-	case s.checkBeside(filepath.Dir(beside)) == nil:
-		return file{beside, beside}
-	}
-	return file{"", beside}
-}
-
-// checkBeside reports whether journals may be in a folder of outputs.
-func (s *Store) checkBeside(folder string) error {
-	err, known := s.beside[folder]
-	if !known {
-		err = checkOwn(folder)
-		if _, missing := os.Lstat(folder); missing == nil {
-			s.beside[folder] = err
-		}
-	}
-	return err
-}
-
 // IsIn reports whether the journals of outputs in a folder are in the folder itself, which
 // must exist before they are saved.
 func (s *Store) IsIn(folder string) bool {
-	return s.dir == "" && s.checkBeside(absolute(folder)) == nil
+	return s.dir == "" && checkOwn(absolute(folder)) == nil
 }
 
 // Output returns the journal of an output. It is empty if there is none that can be
@@ -206,10 +197,11 @@ func (s *Store) Tenants(pattern, place string) (t Tenants, ok bool) {
 		Sides  map[string][]string  `json:"sides"`
 		Untold []string             `json:"untold"`
 	}
-	if !s.load(s.tenants(pattern, place), &old) || old.Pattern != pattern {
+	if !s.load(s.tenants(pattern, place), &old) || old.Pattern != pattern && old.Pattern != absolute(pattern) {
 		return Tenants{}, false
 	}
 	t = old.Tenants
+	t.Pattern = pattern
 	if t.Departed == nil {
 		t.Departed = old.Gone
 	}
@@ -221,11 +213,8 @@ func (s *Store) Tenants(pattern, place string) (t Tenants, ok bool) {
 }
 
 // load reads a journal from where it is, or from where an older version has left it.
-func (s *Store) load(at file, into any) bool {
-	for _, path := range []string{at.path, at.beside} {
-		if path == "" {
-			continue
-		}
+func (s *Store) load(at location, into any) bool {
+	for _, path := range slices.Compact([]string{at.path, at.beside}) {
 		content, err := s.read(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -266,7 +255,7 @@ func (s *Store) read(path string) ([]byte, error) {
 	}
 	defer func() { _ = root.Close() }()
 	if dir != s.dir {
-		if err := s.checkBeside(dir); err != nil {
+		if err := checkOwn(dir); err != nil {
 			return nil, fmt.Errorf("somebody else may have written it: %w", err)
 		}
 	}
@@ -282,100 +271,118 @@ func (s *Store) read(path string) ([]byte, error) {
 }
 
 // SaveOutputs writes journals of outputs, and removes those of outputs that have nothing
-// to keep.
-func (s *Store) SaveOutputs(outputs ...Output) {
-	var files []drop.File
-	var saved []file
+// to keep. It reports false if that has failed and is worth another try.
+func (s *Store) SaveOutputs(outputs ...Output) bool {
+	var all []entry
 	for _, o := range outputs {
 		o.Destination = absolute(o.Destination)
-		at := s.output(o.Destination)
-		switch {
-		case o.IsEmpty():
-			s.remove(at)
-			continue
-		case at.path == "" && len(o.Leases)+len(o.Certificates) == 0:
-			// A pending reload matters only if the agent is killed before it.
-			s.log.Debug("no state directory, pending reload is not kept", "destination", o.Destination)
-			continue
-		}
-		files = append(files, s.encode(at, o)...)
-		saved = append(saved, at)
+		all = append(all, entry{s.output(o.Destination), o, o.IsEmpty(), len(o.Leases)+len(o.Certificates) > 0})
 	}
-	if s.write(files) {
-		for _, at := range saved {
-			s.moved(at)
-		}
-	}
+	return s.save(all)
 }
 
-// SaveTenants writes the journal of a for_each block. It reports whether it was written.
+// SaveTenants writes the journal of a for_each block. It reports false if that has failed
+// and is worth another try.
 func (s *Store) SaveTenants(place string, t Tenants) bool {
 	at := s.tenants(t.Pattern, place)
-	files := s.encode(at, t)
-	if !s.write(files) {
-		return false
-	}
-	s.moved(at)
-	return len(files) > 0
+	t.Pattern = absolute(t.Pattern)
+	return s.save([]entry{{at, t, false, true}})
 }
 
 // RemoveOutput removes the journal of an output that is no more.
-func (s *Store) RemoveOutput(destination string) { s.remove(s.output(destination)) }
-
-func (s *Store) encode(at file, v any) []drop.File {
-	if at.path == "" {
-		err := s.checkBeside(filepath.Dir(at.beside))
-		s.warn("no state directory, nothing is kept for the next start", fmt.Errorf("%w; %w", s.err, err))
-		return nil
-	}
-	content, _ := json.Marshal(v) // It has nothing that could fail.
-	return []drop.File{{Path: at.path, Content: append(content, '\n'), Mode: 0o600}}
+func (s *Store) RemoveOutput(destination string) {
+	s.SaveOutputs(Output{Destination: destination})
 }
 
-func (s *Store) write(files []drop.File) bool {
+// entry is a journal to be saved.
+type entry struct {
+	at      location
+	content any
+	isEmpty bool
+	// isVital says that more is lost with it than a pending reload, which matters only
+	// if the agent is killed before it.
+	isVital bool
+}
+
+func (s *Store) save(entries []entry) (ok bool) {
+	ok = true
+	var files []drop.File
+	var written []entry
+	for _, e := range entries {
+		switch may, isFinal := s.maySave(e); {
+		case !may:
+			ok = ok && isFinal
+		case e.isEmpty:
+			if _, err := drop.Remove(e.at.path); err != nil {
+				s.warn(e.at, "journal cannot be removed", err, "")
+				ok = false
+			}
+			s.removeLegacy(e.at)
+		default:
+			content, _ := json.Marshal(e.content) // It has nothing that could fail.
+			files = append(files, drop.File{Path: e.at.path, Content: append(content, '\n'), Mode: 0o600})
+			written = append(written, e)
+		}
+	}
 	if len(files) == 0 {
-		return true
+		return ok
 	}
 	if s.dir != "" {
 		if err := makeDirectory(s.dir); err != nil {
-			s.warn("journal cannot be written", err)
+			s.warn(written[0].at, "journal cannot be written", err, Hint)
 			return false
 		}
 	}
-	for _, result := range drop.Write(files) {
-		if result.Err != nil {
-			s.warn("journal cannot be written", result.Err)
-			return false
+	for i, result := range drop.Write(files) {
+		if at := written[i].at; result.Err != nil {
+			s.warn(at, "journal cannot be written", result.Err, "")
+			ok = false
+		} else {
+			delete(s.warned, at.path)
+			s.removeLegacy(at)
 		}
 	}
-	s.problem = ""
-	return true
+	return ok
 }
 
-// moved removes what an older version has left beside an output.
-func (s *Store) moved(at file) {
+// maySave reports whether there is a place for a journal. isFinal says that there will be
+// none as long as nobody changes the folder.
+func (s *Store) maySave(e entry) (may, isFinal bool) {
+	if s.dir != "" {
+		return true, true
+	}
+	folder := filepath.Dir(e.at.beside)
+	if _, err := os.Lstat(folder); err != nil {
+		return false, e.isEmpty // It is made for the output.
+	}
+	err := checkOwn(folder)
+	if err != nil && e.isVital {
+		s.warn(e.at, "no state directory, nothing is kept for the next start", fmt.Errorf("%w; %w", s.err, err), Hint)
+	}
+	return err == nil, true
+}
+
+// removeLegacy removes what an older version has left beside an output.
+func (s *Store) removeLegacy(at location) {
 	if at.path != at.beside {
 		s.removeOwn(at.beside)
 	}
 }
 
-func (s *Store) remove(at file) {
-	s.moved(at)
-	if at.path == "" {
-		return
-	}
-	if _, err := drop.Remove(at.path); err != nil {
-		s.warn("journal cannot be removed", err)
-	}
-}
-
 // warn logs a problem once.
-func (s *Store) warn(message string, err error) {
-	if err == nil || s.problem == message+err.Error() {
-		return
+func (s *Store) warn(at location, message string, err error, hint string) {
+	key := at.path
+	if s.dir == "" {
+		key = filepath.Dir(at.path) // Many outputs have the same problem.
 	}
-	s.problem = message + err.Error()
-	s.log.Warn(message, "error", err, "hint", Hint)
+	if text := message + err.Error(); s.warned[key] != text {
+		s.warned[key] = text
+		attributes := []any{"error", err}
+		if hint != "" {
+			attributes = append(attributes, "hint", hint)
+		}
+		s.log.Warn(message, attributes...)
+	}
 }
 
 // Hint says how to give the agent a state directory.

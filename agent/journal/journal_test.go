@@ -22,7 +22,7 @@ const another = 65534 // a user id
 func open(t *testing.T, state string) (*Store, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
-	return Open(state, ErrNone, slog.New(slog.NewTextHandler(&log, nil))), &log
+	return Open(state, ErrNoDirectory, slog.New(slog.NewTextHandler(&log, nil))), &log
 }
 
 func asRoot(t *testing.T) {
@@ -107,9 +107,9 @@ func TestStore_KeepsTenants(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestOutput_AndJoinsWithoutDuplicates(t *testing.T) {
+func TestOutput_UnionJoinsWithoutDuplicates(t *testing.T) {
 	o := Output{Leases: []string{"a/1"}, Contents: []string{"x"}, Certificates: []Certificate{{Serial: "a1"}}}
-	joined := o.And(Output{Leases: []string{"a/2", "a/1"}, Contents: []string{"y", "x"}, Certificates: o.Certificates, PendingReload: true})
+	joined := o.Union(Output{Leases: []string{"a/2", "a/1"}, Contents: []string{"y", "x"}, Certificates: o.Certificates, PendingReload: true})
 	assert.Equal(t, Output{Leases: []string{"a/1", "a/2"}, Contents: []string{"x", "y"}, Certificates: o.Certificates, PendingReload: true}, joined)
 }
 
@@ -289,7 +289,7 @@ func TestDirectory_IsRefusedIfSomebodyElseCouldWriteThere(t *testing.T) {
 	for _, path := range []string{open, filepath.Join(open, "below/it"), others, filepath.Join(others, "new"), "relative", "/dev/null/none"} {
 		_, err := Directory(path)
 		require.ErrorContains(t, err, "state_dir: "+path, path)
-		require.NotErrorIs(t, err, ErrNone)
+		require.NotErrorIs(t, err, ErrNoDirectory)
 	}
 
 	link := filepath.Join(dir, "link")
@@ -308,4 +308,35 @@ func TestStore_SaysWhyAStateDirectoryCannotBeWritten(t *testing.T) {
 	s.SaveOutputs(Output{Destination: "/x/db.env", PendingReload: true})
 	s.SaveOutputs(Output{Destination: "/x/db.env", PendingReload: true})
 	assert.Equal(t, 1, strings.Count(log.String(), "journal cannot be written"))
+}
+
+func TestStore_ReportsWhatIsWorthAnotherTry(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	require.NoError(t, os.WriteFile(state, nil, 0o600))
+	s, log := open(t, state)
+	o := Output{Destination: "/x/db.env", Leases: []string{"a/1"}}
+	tenants := Tenants{Pattern: "/x/*.env", Present: []string{"a"}}
+	for range 2 {
+		assert.False(t, s.SaveOutputs(o))
+		assert.False(t, s.SaveTenants("/x", tenants))
+	}
+	assert.Equal(t, 2, strings.Count(log.String(), "journal cannot be written"), "once for each journal")
+	require.NoError(t, os.Remove(state))
+	assert.True(t, s.SaveOutputs(o))
+	assert.True(t, s.SaveTenants("/x", tenants))
+	assert.Equal(t, o, s.Output("/x/db.env"))
+}
+
+func TestStore_KeysTenantsByTheAbsolutePattern(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	s, _ := open(t, state)
+	one, two := t.TempDir(), t.TempDir()
+	t.Chdir(one)
+	require.True(t, s.SaveTenants("out", Tenants{Pattern: "out/*.env", Present: []string{"a"}}))
+	kept, ok := s.Tenants("out/*.env", "out")
+	assert.True(t, ok)
+	assert.Equal(t, Tenants{Pattern: "out/*.env", Present: []string{"a"}}, kept)
+	t.Chdir(two)
+	_, ok = s.Tenants("out/*.env", "out")
+	assert.False(t, ok, "it is that of another agent")
 }
