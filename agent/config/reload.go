@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/url"
 	"regexp"
@@ -271,11 +272,19 @@ func (r *reloadReader) unit() reload.Action {
 	return u
 }
 
+// placeOf is a place in the configuration, for users.
+func placeOf(at hcl.Range) string {
+	if at.Filename == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", at.Filename, at.Start.Line)
+}
+
 func (r *reloadReader) command() reload.Action {
 	at := r.settings["command"]
 	c := reload.Command{
 		Args: r.arguments(at.Value, at.expr), Timeout: r.timeout(defaultExecTimeout), Dir: r.text("dir"), User: r.text("user"),
-		ShowOutput: r.flag("show_output"),
+		ShowOutput: r.flag("show_output"), Place: placeOf(r.def),
 	}
 	env, there := r.settings["env"]
 	if !there {
@@ -390,7 +399,7 @@ func (l *loader) reloads(b reloadBlocks) []Reload {
 		case b.Exec != nil:
 			l.at(b.Command.Range(), "command and exec exclude each other")
 		case len(args) > 0:
-			all = append(all, placed{Reload{reload.Command{Args: args, Timeout: timeout}, true}, b.Command.Range().Start.Byte})
+			all = append(all, placed{Reload{reload.Command{Args: args, Timeout: timeout, Place: placeOf(b.Command.Range())}, true}, b.Command.Range().Start.Byte})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b placed) int { return cmp.Compare(a.at, b.at) })

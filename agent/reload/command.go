@@ -36,10 +36,19 @@ type Command struct {
 	Files []*os.File
 	// ShowOutput logs what the program prints when it fails, without hidden values.
 	ShowOutput bool
+	// Place is where the configuration has the command, such as "deaddrop.hcl:12", or "".
+	// Commands that differ in nothing else are the same.
+	Place string
 }
 
-// String leaves out the arguments, which may be secret.
-func (c Command) String() string { return "command " + c.Args[0] }
+// String leaves out the arguments, which may be secret. The place tells commands of the
+// same program apart.
+func (c Command) String() string {
+	if c.Place == "" {
+		return "command " + c.Args[0]
+	}
+	return "command " + c.Args[0] + " (" + c.Place + ")"
+}
 
 // Do runs the program and waits for it. It does not get the agent's own
 // credentials, but what has changed: the paths in DEADDROP_CHANGED_FILES, a line

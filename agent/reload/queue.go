@@ -63,7 +63,13 @@ func NewQueue(log *slog.Logger) *Queue {
 }
 
 // keyOf tells actions apart. They hold nothing but settings.
-func keyOf(a Action) string { return fmt.Sprintf("%#v", a) }
+func keyOf(a Action) string {
+	if c, isCommand := a.(Command); isCommand {
+		c.Place = ""
+		a = c
+	}
+	return fmt.Sprintf("%#v", a)
+}
 
 // News are actions that a change calls for.
 type News struct {
