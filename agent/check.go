@@ -37,35 +37,83 @@ const checkEnds = 5 * time.Second
 // examine runs the checks of a group on its content, and rejects what does not
 // pass.
 func (d *dropper) examine(ctx context.Context, batch *drop.Batch, unit int, r rendered) {
-	pending := batch.Pending(unit)
-	if pending == "" {
+	if batch.Pending(unit) == "" || !r.hasChecks() {
 		return
 	}
-	var handed []*os.File
-	if file := batch.Open(unit); file != nil {
-		pending, handed = "/proc/self/fd/3", []*os.File{file}
-	}
-	err := func() error {
-		for _, s := range r.states {
-			path := pending
-			if r.set != nil {
-				path = filepath.Join(pending, filepath.Base(s.drop.Destination))
-			}
-			if err := d.check(ctx, s.drop.Check, s, path, handed, r); err != nil {
-				return err
-			}
-		}
-		if r.set != nil {
-			return d.check(ctx, r.set.Check, nil, pending, nil, r)
-		}
-		return nil
-	}()
+	err := d.runChecks(ctx, batch, unit, r)
 	if err == nil {
 		return
 	}
 	for i := range r.units() {
 		batch.Reject(unit+i, err)
 	}
+}
+
+func (r rendered) hasChecks() bool {
+	return r.set != nil && r.set.Check != nil || slices.ContainsFunc(r.states, func(s *state) bool { return s.drop.Check != nil })
+}
+
+func (d *dropper) runChecks(ctx context.Context, batch *drop.Batch, unit int, r rendered) error {
+	seen, err := showToChecks(batch, unit, r)
+	if err != nil {
+		return fmt.Errorf("check cannot be run: %w", err)
+	}
+	defer seen.remove()
+	for _, s := range r.states {
+		path := seen.path
+		if r.set != nil {
+			path = filepath.Join(path, filepath.Base(s.drop.Destination))
+		}
+		if err := d.check(ctx, s.drop.Check, s, path, seen.handed, r); err != nil {
+			return err
+		}
+	}
+	if r.set != nil {
+		return d.check(ctx, r.set.Check, nil, seen.path, nil, r)
+	}
+	return nil
+}
+
+// checked is content as a check sees it.
+type checked struct {
+	path   string     // of the file, or of the folder of a set
+	handed []*os.File // to the program
+	remove func()
+}
+
+// handedPath is the first file that a program inherits besides the usual three.
+const handedPath = "/proc/self/fd/3"
+
+// showToChecks hands a check the staged content only if nobody else can change it before
+// the check reads it: the check runs as the agent, and may obey what it reads. Otherwise
+// the check gets a copy.
+func showToChecks(batch *drop.Batch, unit int, r rendered) (checked, error) {
+	if file := batch.Open(unit); file != nil {
+		return checked{handedPath, []*os.File{file}, func() {}}, nil
+	}
+	pending := batch.Pending(unit)
+	if drop.CheckOwn(filepath.Dir(pending)) == nil && !slices.ContainsFunc(r.states, (*state).mayOthersWrite) {
+		return checked{pending, nil, func() {}}, nil
+	}
+	if r.set == nil {
+		file, err := drop.InMemory(r.contents[0])
+		if err != nil {
+			return checked{}, err
+		}
+		return checked{handedPath, []*os.File{file}, func() { _ = file.Close() }}, nil
+	}
+	files := map[string][]byte{}
+	for i, s := range r.states {
+		files[filepath.Base(s.drop.Destination)] = r.contents[i]
+	}
+	folder, remove, err := drop.PrivateCopy(files)
+	return checked{folder, nil, remove}, err
+}
+
+// mayOthersWrite reports whether somebody else may write to the file, its owner for one.
+func (s *state) mayOthersWrite() bool {
+	owner := s.drop.UID
+	return owner != nil && *owner != 0 && *owner != os.Geteuid() || s.drop.Mode.Perm()&0o022 != 0
 }
 
 func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path string, handed []*os.File, r rendered) error {
@@ -137,19 +185,19 @@ func (d *dropper) valuesOf(r rendered) []string {
 				scalars(answer.Data.Reveal(), func(text string) { values = append(values, redact.Forms(text)...) })
 			}
 		}
-		former, _ := safefile.Read(s.drop.Destination, mostFormer)
-		values = append(values, valuesIn(s.drop, former)...)
 	}
 	for i, content := range r.contents {
 		values = append(values, valuesIn(r.states[i].drop, content)...)
+		// Somebody else may have put any file there. A much larger one is none of ours.
+		former, _ := safefile.Read(r.states[i].drop.Destination, max(minOldContent, 4*int64(len(content))))
+		values = append(values, valuesIn(r.states[i].drop, former)...)
 	}
 	slices.Sort(values)
 	return slices.Compact(values)
 }
 
-// mostFormer is how many bytes of a file are read for the values in it. A larger one is
-// none that an agent has written.
-const mostFormer = 64 << 20
+// minOldContent is how many bytes an old file may have at least to be searched for values.
+const minOldContent = 256 << 10
 
 // valuesIn are the values in the content of a file: those of its keys, where there are
 // such, and its lines, without a name in front of them.

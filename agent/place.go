@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -234,7 +233,7 @@ func ReadFile(sandbox, path string) (string, error) {
 	if err != nil || !filepath.IsLocal(inside) {
 		return "", render.ErrOutsideSandbox
 	}
-	root, err := os.OpenRoot(sandbox)
+	root, err := safefile.OpenDirectory(sandbox)
 	if err != nil {
 		return "", err
 	}

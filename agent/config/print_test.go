@@ -622,6 +622,7 @@ func plainReloads(reloads []Reload) []Reload {
 	var all []Reload
 	for _, r := range reloads {
 		if c, ok := r.Action.(reload.Command); ok {
+			c.Place = ""
 			c.Env = slices.Clone(c.Env)
 			for i, pair := range c.Env {
 				name, _, _ := strings.Cut(pair, "=")
@@ -661,7 +662,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
 var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
-	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Files"}
+	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Files", "reload.Command.Place"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	quiet(t)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -109,7 +111,7 @@ func TestLoadUnderstandsEveryReload(t *testing.T) {
 		{Action: supervise.Reload{Signal: 1}},
 		{Action: supervise.Reload{}},
 	}
-	assert.Equal(t, want, cfg.Drops[0].Reloads)
+	assert.Equal(t, want, unplaced(cfg.Drops[0].Reloads))
 	assert.Equal(t, Wait{2 * time.Second, 8 * time.Second}, cfg.Drops[0].Wait)
 	assert.Equal(t, 30*time.Second, cfg.Splay)
 	assert.Equal(t, supervise.Command{Args: []string{"serve"}, StopSignal: 15, ReloadSignal: 10, Grace: 5 * time.Second, Restart: true}, cfg.Supervise.Command)
@@ -132,7 +134,7 @@ func TestLoadUnderstandsEveryReload(t *testing.T) {
 			want[i].Action = a
 		}
 	}
-	assert.Equal(t, want, again.Drops[0].Reloads)
+	assert.Equal(t, want, unplaced(again.Drops[0].Reloads))
 	assert.Equal(t, cfg.Drops[0].Wait, again.Drops[0].Wait)
 	assert.Equal(t, cfg.Splay, again.Splay)
 }
@@ -210,4 +212,25 @@ set "s" {
 		waits = append(waits, d.Wait)
 	}
 	assert.Equal(t, []Wait{{time.Second, 9 * time.Second}, {}, {5 * time.Second, 20 * time.Second}}, waits)
+}
+
+// unplaced are reloads without their places in the configuration.
+func unplaced(reloads []Reload) []Reload {
+	all := slices.Clone(reloads)
+	for i := range all {
+		if c, isCommand := all[i].Action.(reload.Command); isCommand {
+			c.Place = ""
+			all[i].Action = c
+		}
+	}
+	return all
+}
+
+func TestLoad_TellsCommandsApartByTheirPlace(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+"drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"n.env\"\n  reload { command = \"true\" }\n  reload { command = \"false\" }\n}")
+	require.NoError(t, err)
+	reloads := cfg.Drops[0].Reloads
+	assert.Equal(t, "command sh (deaddrop.hcl:9)", fmt.Sprint(reloads[0].Action))
+	assert.Equal(t, "command sh (deaddrop.hcl:10)", fmt.Sprint(reloads[1].Action))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // state checks that the agent has somewhere to keep leases, pending reloads and tenants
@@ -17,7 +18,7 @@ func (e *exam) state(places []place) {
 		e.warn("state", "directory", err.Error()+", so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
 	default:
 		for _, p := range places {
-			if journal.CheckBeside(p.path) != nil {
+			if drop.CheckOwn(p.path) != nil {
 				e.warn("state", "directory", "there is none, so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
 				return
 			}

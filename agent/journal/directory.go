@@ -70,7 +70,7 @@ func check(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%s: not an absolute path", path)
 	}
-	if err := checkOwn(path); err != nil {
+	if err := drop.CheckOwn(path); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	there := drop.Nearest(path)
@@ -79,22 +79,6 @@ func check(path string) error {
 	}
 	return nil
 }
-
-// checkOwn reports whether the agent alone can write to a directory, or to the parent in
-// which it is to be made. A link on the way is in order, as it is for systemd's
-// DynamicUser=: it can only lead to another directory of the agent's own.
-func checkOwn(dir string) error {
-	there := drop.Nearest(dir)
-	resolved, err := filepath.EvalSymlinks(there)
-	if err != nil {
-		return err
-	}
-	return drop.CheckTrustedOrNew(filepath.Join(resolved, strings.TrimPrefix(dir, there)))
-}
-
-// CheckBeside returns nil if journals may be beside outputs in a folder, because the agent
-// alone can write to it and to its parents. The folder need not exist yet.
-func CheckBeside(folder string) error { return checkOwn(folder) }
 
 // makeDirectory makes a state directory that does not exist yet.
 func makeDirectory(path string) error {

@@ -171,7 +171,7 @@ func absolute(path string) string {
 // IsIn reports whether the journals of outputs in a folder are in the folder itself, which
 // must exist before they are saved.
 func (s *Store) IsIn(folder string) bool {
-	return s.dir == "" && checkOwn(absolute(folder)) == nil
+	return s.dir == "" && drop.CheckOwn(absolute(folder)) == nil
 }
 
 // Output returns the journal of an output. It is empty if there is none that can be
@@ -255,7 +255,7 @@ func (s *Store) read(path string) ([]byte, error) {
 	}
 	defer func() { _ = root.Close() }()
 	if dir != s.dir {
-		if err := checkOwn(dir); err != nil {
+		if err := drop.CheckOwn(dir); err != nil {
 			return nil, fmt.Errorf("somebody else may have written it: %w", err)
 		}
 	}
@@ -355,7 +355,7 @@ func (s *Store) maySave(e entry) (may, isFinal bool) {
 	if _, err := os.Lstat(folder); err != nil {
 		return false, e.isEmpty // It is made for the output.
 	}
-	err := checkOwn(folder)
+	err := drop.CheckOwn(folder)
 	if err != nil && e.isVital {
 		s.warn(e.at, "no state directory, nothing is kept for the next start", fmt.Errorf("%w; %w", s.err, err), Hint)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,15 +68,33 @@ func Read(pid int) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	if args, err := os.ReadFile(filepath.Join(folder, "cmdline")); err == nil && len(args) > 0 {
-		p.Args = strings.Split(strings.TrimRight(string(args), "\x00"), "\x00")
-	}
+	p.Args = arguments(filepath.Join(folder, "cmdline"))
 	exe, _ := os.Readlink(filepath.Join(folder, "exe"))
 	p.Exe = strings.TrimSuffix(exe, " (deleted)")
 	if status, err := os.ReadFile(filepath.Join(folder, "status")); err == nil {
 		p.users = parseUsers(status)
 	}
 	return p, nil
+}
+
+// Every user can start processes with megabytes of arguments, which the agent must not keep.
+const (
+	maxArgBytes = 32 << 10
+	maxArgs     = 1000
+)
+
+// arguments reads the beginning of a command line.
+func arguments(path string) []string {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	line, err := io.ReadAll(io.LimitReader(f, maxArgBytes))
+	if err != nil || len(line) == 0 {
+		return nil
+	}
+	return strings.SplitN(strings.TrimRight(string(line), "\x00"), "\x00", maxArgs)
 }
 
 // parseUsers reads a line of /proc/PID/status such as "Uid:	0	0	0	0": the real and
@@ -127,8 +146,9 @@ func parse(stat []byte) (Process, error) {
 	return p, nil
 }
 
-// All returns the processes of the agent's PID namespace.
-func All() ([]Process, error) {
+// Find returns the processes of the agent's PID namespace that are wanted. It keeps no
+// others, of which there may be any number, with long arguments.
+func Find(wanted func(Process) bool) ([]Process, error) {
 	folder, err := os.Open("/proc")
 	if err != nil {
 		return nil, ErrNoProc
@@ -138,20 +158,24 @@ func All() ([]Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing processes: %w", err)
 	}
-	var all []Process
+	var found []Process
+	seen := false
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
 		if p, err := Read(pid); err == nil { // Else it has gone meanwhile.
-			all = append(all, p)
+			seen = true
+			if wanted(p) {
+				found = append(found, p)
+			}
 		}
 	}
-	if len(all) == 0 {
+	if !seen {
 		return nil, ErrNoProc
 	}
-	return all, nil
+	return found, nil
 }
 
 // Age is how long the process has been there, to a hundredth of a second. It

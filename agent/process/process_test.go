@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,7 +49,7 @@ func TestAProcessThatHasEndedIsAZombieUntilItIsWaitedFor(t *testing.T) {
 }
 
 func TestAllHoldsTheTestAndItsParent(t *testing.T) {
-	all, err := All()
+	all, err := Find(func(Process) bool { return true })
 	require.NoError(t, err)
 	var pids []int
 	for _, p := range all {
@@ -121,4 +122,16 @@ func TestHandles_TellsSignalsApart(t *testing.T) {
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 	require.Eventually(t, func() bool { p, err := Read(child.Process.Pid); return err == nil && p.Name == "sleep" }, 10*time.Second, time.Millisecond)
 	assert.False(t, Handles(child.Process.Pid, int(syscall.SIGHUP)))
+}
+
+// Any user can start a process with megabytes of arguments.
+func TestRead_KeepsTheBeginningOfLongArguments(t *testing.T) {
+	long := exec.Command("sleep", append([]string{"60"}, slices.Repeat([]string{"0"}, 50_000)...)...)
+	require.NoError(t, long.Start())
+	t.Cleanup(func() { _ = long.Process.Kill(); _ = long.Wait() })
+	p, err := Read(long.Process.Pid)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"sleep", "60", "0"}, p.Args[:3])
+	assert.LessOrEqual(t, len(strings.Join(p.Args, " ")), maxArgBytes)
+	assert.LessOrEqual(t, len(p.Args), maxArgs)
 }

@@ -133,10 +133,13 @@ func readPID(path string) (pidEntry, error) {
 		return pidEntry{}, fmt.Errorf("reading pid file: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, mostPID))
-	if err != nil {
+	// Reading at an offset never waits, as reading a link to /proc/kmsg would.
+	content := make([]byte, mostPID)
+	n, err := file.ReadAt(content, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return pidEntry{}, fmt.Errorf("reading pid file: %w", err)
 	}
+	content = content[:n]
 	info := chain[len(chain)-1]
 	f := pidEntry{path: path, written: info.ModTime(), mode: info.Mode().Perm()}
 	for _, each := range chain {
@@ -244,15 +247,13 @@ func (s Process) send(sig syscall.Signal, change Change) error {
 }
 
 func (s Process) find(fits func(process.Process) bool) (int, error) {
-	all, err := process.All()
+	all, err := process.Find(fits)
 	if err != nil {
 		return 0, fmt.Errorf("looking for %q: %w", cmp.Or(s.Name, s.CommandLine), err)
 	}
 	fitting := map[int]process.Process{}
 	for _, p := range all {
-		if fits(p) {
-			fitting[p.PID] = p
-		}
+		fitting[p.PID] = p
 	}
 	var first []int
 	users := map[string]bool{}

@@ -46,13 +46,11 @@ func Reap(ctx context.Context) error {
 // others.
 func reap(before map[int]bool) map[int]bool {
 	fresh := map[int]bool{}
-	all, _ := process.All()
-	for _, p := range all {
-		switch {
-		case !p.Zombie || p.Parent != os.Getpid():
-		case before[p.PID]:
+	zombies, _ := process.Find(func(p process.Process) bool { return p.Zombie && p.Parent == os.Getpid() })
+	for _, p := range zombies {
+		if before[p.PID] {
 			_, _ = syscall.Wait4(p.PID, nil, syscall.WNOHANG, nil)
-		default:
+		} else {
 			fresh[p.PID] = true
 		}
 	}

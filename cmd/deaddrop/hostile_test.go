@@ -253,3 +253,36 @@ func TestHostileFolder_CannotHoldTheAgentUp(t *testing.T) {
 		assert.NotEmpty(t, r.read("out/nexa.env"), name)
 	}
 }
+
+// A check runs as root, and may obey what it reads.
+func TestHostileFolder_ShowsACheckNothingOfTheAttacker(t *testing.T) {
+	t.Parallel()
+	r := attacked(t, newRig(t, vaulttest.Shared(t)))
+	check := func(path string) string {
+		return `  check { command = ["sh", "-c", "sleep 0.05; ls -l ` + path + ` >>seen; if grep -q evil ` + path + `; then touch owned; fi; grep -q KEY ` + path + `"] }
+`
+	}
+	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/nexa.env\"\n"+check("{{.Path}}")+"}\n"+
+		"set \"both\" {\n  destination = \"out/set\"\n"+check("{{.Path}}/nexa.env")+"  drop \"in\" {\n    secret = \""+r.Path("nexa")+"\"\n    destination = \"nexa.env\"\n  }\n}\n"+
+		"drop \"given\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"own/nexa.env\"\n  user = \"65534\"\n"+check("{{.Path}}")+"}\n")
+	require.NoError(t, os.MkdirAll(r.path("own"), 0o755))
+	swap := exec.Command("sh", "-c", "while :; do for f in .deaddrop-* set/..gen-*/nexa.env ../own/.deaddrop-*; do if [ -e \"$f\" ]; then echo evil >new; mv -f new \"$f\" || echo evil >\"$f\"; fi; done; done 2>/dev/null")
+	swap.Dir = r.path("out")
+	swap.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	require.NoError(t, os.Mkdir(r.path("out/set"), 0o755))
+	require.NoError(t, os.Chown(r.path("out/set"), nobody, nobody))
+	require.NoError(t, swap.Start())
+	t.Cleanup(func() { _ = swap.Process.Kill(); _ = swap.Wait() })
+	for i := range 5 {
+		r.Put("nexa", map[string]any{"KEY": fmt.Sprint(i)})
+		r.once(config, exitFailed)
+	}
+	assert.NoFileExists(t, r.path("owned"))
+	seen := r.read("seen")
+	assert.Contains(t, seen, "/proc/self/fd/3")
+	assert.NotContains(t, seen, r.path("out"))
+	assert.NotContains(t, seen, "own/")
+	left, err := filepath.Glob("/dev/shm/deaddrop-check-*")
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}

@@ -101,7 +101,7 @@ func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
 	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
 	status := p.reloads()
 	assert.Contains(t, status, `"state":"failed"`)
-	assert.Contains(t, status, `"error":"command sh: exit status 1"`)
+	assert.Regexp(t, `"error":"command sh \([^)]*x.hcl:\d+\): exit status 1"`, status)
 	assert.Contains(t, p.log(), `"output":"was [redacted]\n{\n  \"key\": \"[redacted]\"\n}"`)
 	assert.Contains(t, status, `"state":"current"`, "the file is what it should be")
 	assert.Contains(t, r.read("nexa.json"), after)
