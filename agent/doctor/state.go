@@ -15,7 +15,12 @@ func (e *exam) state(places []place) {
 	case err == nil:
 		e.ok("state", dir, "only user %s can write to it", me())
 	case !errors.Is(err, journal.ErrNoDirectory):
-		e.warn("state", "directory", err.Error()+", so certificates, leases and pending reloads are forgotten at a restart", journal.Hint)
+		detail, fix := err.Error(), journal.Hint
+		var untrusted *drop.TrustError
+		if errors.As(err, &untrusted) {
+			detail, fix = untrusted.Path+" "+untrusted.Detail, untrusted.Hint+"\nOr "+journal.Hint
+		}
+		e.warn("state", "directory", detail+", so certificates, leases and pending reloads are forgotten at a restart", fix)
 	default:
 		for _, p := range places {
 			if drop.CheckOwn(p.path) != nil {

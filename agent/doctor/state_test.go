@@ -31,5 +31,5 @@ func TestState_SaysWhereTheAgentKeepsItsState(t *testing.T) {
 	found = look(open)
 	assert.Equal(t, Warning, found.Status)
 	assert.Contains(t, found.Detail, open+" may be written to by every user (mode 0777)")
-	assert.Equal(t, journal.Hint, found.Fix)
+	assert.Equal(t, "chmod go-w "+open+"\nOr "+journal.Hint, found.Fix)
 }

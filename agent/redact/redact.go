@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/smarteros/deaddrop/agent/plural"
@@ -179,11 +181,37 @@ func (s *search) redacted(end int) string {
 // base64, part of a URL, and what the trace of a shell makes of it.
 func Forms(value string) []string {
 	quoted, _ := json.Marshal(value)
-	forms := []string{value, string(quoted), base64.StdEncoding.EncodeToString([]byte(value)), url.QueryEscape(value), url.PathEscape(value), octal(value)}
+	forms := []string{value, string(quoted), asciiJSON(value), octal(value)}
+	for _, escaped := range []string{url.QueryEscape(value), url.PathEscape(value)} {
+		forms = append(forms, escaped, percent.ReplaceAllStringFunc(escaped, strings.ToLower))
+	}
+	// A value within a longer text, as in "user:password", begins at any of three places.
+	for skip := range min(3, len(value)) {
+		for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := encoding.EncodeToString([]byte(value[skip:]))
+			forms = append(forms, text[:len(text)/4*4])
+		}
+	}
 	for line := range strings.Lines(value) {
 		forms = append(forms, strings.TrimSuffix(line, "\n"))
 	}
 	return forms
+}
+
+// percent is an escaped byte of a URL.
+var percent = regexp.MustCompile(`%[0-9A-F]{2}`)
+
+// asciiJSON is what many programs make of a text by default, such as Python's json.dumps.
+func asciiJSON(value string) string {
+	var out strings.Builder
+	for _, unit := range utf16.Encode([]rune(value)) {
+		if unit < 0x80 {
+			out.WriteByte(byte(unit))
+		} else {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	return out.String()
 }
 
 // octal has bytes that are not ASCII as a shell shows them that knows no UTF-8.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os/exec"
 	"strings"
 	"testing"
@@ -151,4 +152,20 @@ func FuzzOutput(f *testing.F) {
 			require.NotContains(t, string(bytes.ReplaceAll(got, []byte("[redacted]"), []byte{' '})), string(chars[:window]))
 		}
 	})
+}
+
+func TestOutput_HidesAValueInCommonEncodings(t *testing.T) {
+	const value = "Grüße/für=Ömär+😀"
+	hidden := Forms(value)
+	for name, text := range map[string]string{
+		"JSON in ASCII":        `{"key": "Gr\u00fc\u00dfe/f\u00fcr=\u00d6m\u00e4r+\ud83d\ude00"}`,
+		"base64":               base64.StdEncoding.EncodeToString([]byte(value)),
+		"base64 behind 1 byte": base64.StdEncoding.EncodeToString([]byte(":" + value)),
+		"base64 behind a name": base64.URLEncoding.EncodeToString([]byte("us:" + value)),
+		"lower-case URL":       strings.ToLower(url.QueryEscape(value)[:2]) + "Gr%c3%bc%c3%9fe%2ff%c3%bcr%3d%c3%96m%c3%a4r%2b%f0%9f%98%80",
+	} {
+		shown := Text([]byte(text), false, hidden)
+		assert.Contains(t, shown, "[redacted]", name)
+		assert.Less(t, len(strings.ReplaceAll(shown, "[redacted]", "")), 20, "%s: %s", name, shown)
+	}
 }

@@ -243,6 +243,12 @@ func (q *Queue) takeBack() {
 // Flush tries everything that is waiting once, without waiting for its time, and
 // returns what failed.
 func (q *Queue) Flush(ctx context.Context) error {
+	q.mu.Lock()
+	isEmpty := len(q.waiting) == 0
+	q.mu.Unlock()
+	if isEmpty {
+		return nil
+	}
 	return q.work(ctx, time.Now().Add(q.splay).Add(time.Hour))
 }
 

@@ -44,18 +44,22 @@ func (s PIDFile) Do(_ context.Context, change Change) error { return s.send(s.Si
 func (s PIDFile) Check(context.Context) error { return s.send(0, Change{}) }
 
 func (s PIDFile) send(sig syscall.Signal, change Change) error {
+	expected := -1
+	if s.ExpectUser != "" { // An unknown user is worth an error before the service is there.
+		uid, err := drop.UserID(s.ExpectUser)
+		if err != nil {
+			return fmt.Errorf("expect_user: %w", err)
+		}
+		expected = uid
+	}
 	f, err := readPID(s.Path)
 	if err != nil {
 		return err
 	}
 	mayName := f.mayName
-	if s.ExpectUser != "" {
-		uid, err := drop.UserID(s.ExpectUser)
-		if err != nil {
-			return fmt.Errorf("expect_user: %w", err)
-		}
+	if expected >= 0 {
 		mayName = func(p process.Process) error {
-			if p.RunsAs(uid) {
+			if p.RunsAs(expected) {
 				return nil
 			}
 			return fmt.Errorf("pid file %s names process %d (%s), which runs as %s, not as expect_user = %q", s.Path, p.PID, p.Name, p.User(), s.ExpectUser)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
@@ -281,7 +282,13 @@ func (ss *Secrets) ask(ctx context.Context, r render.Request, path string, m mou
 		answer, err := ss.vault.Read(ctx, path, query)
 		return answer, withPolicy(err, hint, path)
 	}
-	answer, err := ss.vault.Write(ctx, path, r.Params())
+	params := r.Params()
+	answer, err := ss.vault.Write(ctx, path, params)
+	var values []string
+	for _, value := range params {
+		values = append(values, fmt.Sprint(value))
+	}
+	err = redact.Error(err, values) // Vault quotes parameters, which may be secret.
 	return answer, withPolicy(err, "the login's policies need: path %q { capabilities = [\"create\", \"update\"] }", path)
 }
 

@@ -66,3 +66,23 @@ drop "nexa" {
 	require.Zero(t, code, out)
 	assert.Contains(t, r.read("nexa.env"), "LD_PRELOAD=/tmp/evil.so\n")
 }
+
+// Vault quotes the parameters of a write in its errors.
+func TestRender_ParametersOfAWriteAreInNoError(t *testing.T) {
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	mount := s.PKI(t)
+	r.Grant(mount+"/issue/web", "update")
+	marker := vaulttest.Marker()
+	r.Put("nexa", map[string]any{"KEY": marker})
+	config := r.write("deaddrop.hcl", r.Login(r.dir)+`
+template {
+  contents    = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ with secret \"`+mount+`/issue/web\" (printf \"common_name=a.example\") (printf \"ttl=%s\" .Data.data.KEY) }}{{ .Data }}{{ end }}{{ end }}"
+  destination = "out.txt"
+}
+`)
+	out, code := r.deaddrop("render", "--once", "--timeout", "60s", "--config", config)
+	require.Equal(t, exitFailed, code, out)
+	assert.Contains(t, out, "[redacted]")
+	assert.NotContains(t, out, marker)
+}

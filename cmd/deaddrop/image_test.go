@@ -274,9 +274,8 @@ func keepsJournals(t *testing.T, image string) {
 				}
 			}
 			if tc.folder == "" {
-				assert.Equal(t, 1, strings.Count(log, "no state directory, nothing is kept"), log)
 				assert.Empty(t, journals)
-				return
+				return // A pending reload alone is worth no warning.
 			}
 			assert.NotContains(t, log, "state directory")
 			assert.NotContains(t, log, "journal")

@@ -192,7 +192,7 @@ exec { command = ["sh", "-c", "echo up >>said; trap 'exit 0' TERM; while :; do s
 	assert.Empty(t, r.read("said"))
 	r.Put("later", map[string]any{"KEY": "one"})
 	r.eventually("the command", func() bool { return r.read("said") != "" })
-	assert.Contains(t, p.log(), "started the command")
+	r.eventually("the log", func() bool { return strings.Contains(p.log(), "started the command") })
 	assert.Equal(t, 1, strings.Count(p.log(), "waiting to start the command"))
 	out, _ = r.deaddrop("status", "--address", at)
 	assert.Contains(t, out, "ready:")
