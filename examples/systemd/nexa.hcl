@@ -1,6 +1,9 @@
 # /etc/deaddrop/nexa.hcl: the agent of nexa.service. It holds no secret.
 vault { address = "https://vault.example:8200" }
 
+# That of StateDirectory= in the unit, also for commands that are run by hand.
+state_dir = "/var/lib/deaddrop/nexa"
+
 drop "nexa" {
   secret      = "secret/tenant/demo/nexa"
   destination = "/run/deaddrop/nexa/nexa.env"
