@@ -414,3 +414,29 @@ func TestWriteStrict_RefusesAFolderThatSomebodyElseWasFasterToMake(t *testing.T)
 	require.ErrorContains(t, Write([]File{f})[0].Err, "belongs to user 65534")
 	only(t, filepath.Dir(f.Path))
 }
+
+func TestWrite_MakesNoFolderWhoseUserCanReplaceAFolderBelow(t *testing.T) {
+	asRoot(t)
+	dir := realTempDir(t)
+	victim := filepath.Join(dir, "victim")
+	require.NoError(t, os.Mkdir(victim, 0o755))
+	for name, place := range map[string]string{"drop": "", "tenants": filepath.Join(dir, "tenants")} {
+		t.Run(name, func(t *testing.T) {
+			conf := filepath.Join(dir, name, "app/conf")
+			f := File{Path: filepath.Join(conf, "x.env"), Content: []byte("A=1\n"), Mode: 0o600, UID: ptr(stranger), Place: place, CreateDirs: true}
+			assert.Equal(t, Created, write(t, f).Outcome)
+			asStranger(t, func() error {
+				for folder := conf; folder != dir; folder = filepath.Dir(folder) {
+					if err := os.Rename(folder, folder+".old"); err == nil {
+						return errOfAll(os.Symlink(victim, folder), fs.ErrExist)
+					}
+				}
+				_, err := os.ReadFile(f.Path)
+				return errOfAll(err, os.WriteFile(filepath.Join(conf, "own"), nil, 0o600)) // The last folder is the user's.
+			})
+			f.Content = []byte("A=2\n")
+			assert.Equal(t, Changed, write(t, f).Outcome)
+			only(t, victim)
+		})
+	}
+}

@@ -32,8 +32,10 @@ func DirMode(file fs.FileMode) fs.FileMode {
 // the agent, and everybody may pass it, but not list it (x for others): then the files
 // keep out those whom they are not for.
 //
-// A folder above a [File.Strict] stays the agent's, and only its owner may write to it:
-// the user of the files may pass it.
+// Only a folder that holds files and no folders is given to a user. One that has
+// folders below it stays the agent's, and only its owner may write to it: who owns a
+// folder can put a link in place of a folder in it. The user of the files may pass it.
+// So it is with all folders above a [File.Strict].
 //
 // A folder that is there already is left as it is. The zero Plan knows of no files. A
 // Plan must not be used concurrently.
@@ -52,8 +54,8 @@ type readers struct {
 	mode fs.FileMode
 	// users and groups need the folder to let them in.
 	users, groups ids
-	// strict says that the folder has to stay the agent's.
-	strict bool
+	// keep says that the folder has to stay the agent's.
+	keep bool
 	// otherUsers and otherGroups own files, but need not be let in: the mode of the file
 	// or of its folders does not provide for it.
 	otherUsers, otherGroups ids
@@ -100,7 +102,8 @@ func (p *Plan) add(f File, many bool) {
 	if mode == 0 {
 		mode = DirMode(f.Mode)
 	}
-	for path := absolute(f.Path); path != filepath.Dir(path); {
+	file := absolute(f.Path)
+	for path := file; path != filepath.Dir(path); {
 		path = filepath.Dir(path)
 		r := p.folders[path]
 		if r == nil {
@@ -108,7 +111,7 @@ func (p *Plan) add(f File, many bool) {
 			p.folders[path] = r
 		}
 		r.mode |= mode
-		r.strict = r.strict || f.Strict
+		r.keep = r.keep || f.Strict || path != filepath.Dir(file)
 		r.own(f, many)
 	}
 }
@@ -157,11 +160,11 @@ func (p *Plan) Folder(path string) NewFolder {
 		is.GID = r.otherGroups.only()
 	}
 	passes := r.users.count > 1 || r.groups.count > 1
-	if is.UID != nil && *is.UID != os.Geteuid() && (r.strict || !mayWriteEverywhere()) {
+	if is.UID != nil && *is.UID != os.Geteuid() && (r.keep || !mayWriteEverywhere()) {
 		is.UID = nil // It is to stay the agent's, or the agent could not write to it any more.
-		passes = passes || r.users.count > 0
+		passes = true
 	}
-	if r.strict {
+	if r.keep {
 		is.Mode &^= 0o022
 	}
 	if passes {

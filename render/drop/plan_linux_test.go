@@ -76,8 +76,12 @@ func TestPlan_LetsInWhoMayReadTheFiles(t *testing.T) {
 				f.Path = dir + "/b/f"
 				p.Add(f)
 			}
-			assert.Equal(t, tc.want, p.Folder(dir))
 			assert.Equal(t, tc.want, p.Folder(dir+"/b/"))
+			above := tc.want
+			if above.UID != nil {
+				above.UID, above.Mode = nil, above.Mode|0o011
+			}
+			assert.Equal(t, above, p.Folder(dir), "it stays the agent's")
 			assert.Equal(t, NewFolder{Mode: 0o700}, p.Folder(dir+"/c"), "it knows of no file there")
 		})
 	}
@@ -89,6 +93,29 @@ func TestPlan_LetsEverybodyPassWhereFilesAreForUsersNotKnownYet(t *testing.T) {
 	p.Add(File{Path: "/nowhere/tenants/demo/f", Mode: 0o600, GID: ptr(8)})
 	assert.Equal(t, fs.FileMode(0o711), p.Folder("/nowhere/tenants").Mode)
 	assert.Equal(t, fs.FileMode(0o700), p.Folder("/nowhere/tenants/demo").Mode)
+}
+
+func TestPlan_GivesAUserNoFolderThatHasFoldersBelow(t *testing.T) {
+	needsRoot(t)
+	user := ptr(stranger)
+	var p Plan
+	p.AddMany(File{Path: "/nowhere/flat/any.env", Mode: 0o600, UID: user})
+	p.Add(File{Path: "/nowhere/tenants/demo/conf/x.env", Mode: 0o600, UID: user})
+	p.Add(File{Path: "/nowhere/both/x.env", Mode: 0o600, UID: user, DirMode: 0o770})
+	p.Add(File{Path: "/nowhere/both/conf/x.env", Mode: 0o600, UID: user, DirMode: 0o770})
+	p.Add(File{Path: "/nowhere/one/x.env", Mode: 0o600, UID: user})
+	for path, want := range map[string]NewFolder{
+		"/nowhere":                   {Mode: 0o751},
+		"/nowhere/flat":              {Mode: 0o711},
+		"/nowhere/tenants":           {Mode: 0o711},
+		"/nowhere/tenants/demo":      {Mode: 0o711},
+		"/nowhere/tenants/demo/conf": {Mode: 0o700, UID: user},
+		"/nowhere/both":              {Mode: 0o751},
+		"/nowhere/both/conf":         {Mode: 0o770, UID: user},
+		"/nowhere/one":               {Mode: 0o700, UID: user},
+	} {
+		assert.Equal(t, want, p.Folder(path), path)
+	}
 }
 
 func TestPlan_FindsAFolderByWhicheverPath(t *testing.T) {
@@ -126,8 +153,11 @@ func TestWrite_MakesFoldersForTheReadersOfTheFile(t *testing.T) {
 		for name, want := range map[string]made{
 			"plain": {0o700, 0, 0}, "group": {0o750, 0, 8}, "user": {0o700, 7, 8}, "others": {0o755, 0, 0}, "given": {0o711, 0, 0},
 		} {
-			assert.Equal(t, want, madeLike(t, at(name)), name)
-			assert.Equal(t, want, madeLike(t, at(name+"/x")), "the folders on the way, too")
+			assert.Equal(t, want, madeLike(t, at(name+"/x")), name)
+			if name == "user" {
+				want = made{0o711, 0, 8} // A folder above stays the agent's, and lets the user pass.
+			}
+			assert.Equal(t, want, madeLike(t, at(name)), "the folders on the way, too")
 		}
 		assert.Equal(t, made{0o750, 0, 8}, madeLike(t, at("shared")), "for all of its files")
 		only(t, dir, "plain", "group", "user", "others", "given", "shared")
