@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // location is a folder, and how far its path is trusted.
@@ -38,31 +36,39 @@ func (at location) below() ([]string, error) {
 	return strings.Split(inside, string(filepath.Separator)), nil
 }
 
-// open opens a folder that exists. Links are followed up to the place, and not below it.
-// Errors name the folder that could not be opened.
+// open opens a folder that exists. Errors name the folder, or a symbolic link in its path.
 func (at location) open() (*os.Root, error) {
-	names, err := at.below()
+	below, err := at.below()
 	if err != nil {
 		return nil, err
 	}
-	if len(names) > 0 {
-		return at.parent().openIn(names[len(names)-1])
+	above := at.path
+	if at.place != "" {
+		above = at.place
 	}
-	root, err := safefile.OpenDirectory(at.path)
+	whole, err := filepath.Abs(above)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
 	}
-	return root, nil
-}
-
-// openIn opens a folder of a folder below its place.
-func (at location) openIn(name string) (*os.Root, error) {
-	parent, err := at.open()
-	if err != nil {
-		return nil, err
+	w := &walk{}
+	defer w.close()
+	if err = w.restart(); err == nil {
+		err = w.follow(whole)
 	}
-	defer func() { _ = parent.Close() }()
-	return openReal(parent, name, filepath.Join(at.path, name))
+	if err == nil {
+		err = w.descend(below)
+	}
+	var root *os.Root
+	if err == nil {
+		root, err = w.open()
+	}
+	switch {
+	case errors.Is(err, ErrRefused):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
+	}
+	return root, nil
 }
 
 // parent is the folder above. That of the place has none.
@@ -101,8 +107,8 @@ func openReal(parent *os.Root, name, path string) (*os.Root, error) {
 func Remove(path string) (removed bool, err error) { return RemoveBelow("", path) }
 
 // RemoveBelow is [Remove] for a file below a place, as [File.Place] has it: the
-// folders between them have to be real ones, not links. Where place is "", links in the
-// path of the folder are followed.
+// folders between them have to be real ones, not links. Where place is "", see
+// [OpenFolder].
 func RemoveBelow(place, path string) (removed bool, err error) {
 	folder, base := split(path)
 	root, err := location{path: folder, place: cleanPlace(place)}.open()
@@ -137,7 +143,7 @@ func RemoveEmptyBelow(place, folder string) {
 	if err != nil || len(names) == 0 {
 		return
 	}
-	root, err := safefile.OpenDirectory(at.place)
+	root, err := location{path: at.place}.open()
 	if err != nil {
 		return
 	}

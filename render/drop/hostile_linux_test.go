@@ -215,13 +215,21 @@ func TestWrite_WritesToNoFolderOfOthersWhereOneIsReplaced(t *testing.T) {
 }
 
 func TestWrite_PutsNothingInPlaceWhereAFolderIsReplacedMeanwhile(t *testing.T) {
-	p := newPlatform(t)
-	f := File{Path: filepath.Join(p.conf, "x.env"), Content: []byte("A=2\n"), Mode: 0o600, Place: p.place}
-	batch := Stage([]Unit{{Files: []File{f}}})
-	p.replaceConf(t, func() error { return os.Symlink(filepath.Base(p.conf)+".old", p.conf) })
-	err := batch.Commit()[0][0].Err
-	require.ErrorContains(t, err, "was moved away or replaced meanwhile")
-	only(t, p.conf, "x.env")
+	asRoot(t)
+	for name, hasPlace := range map[string]bool{"below a place": true, "single": false} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlatform(t)
+			f := File{Path: filepath.Join(p.conf, "x.env"), Content: []byte("A=2\n"), Mode: 0o600}
+			if hasPlace {
+				f.Place = p.place
+			}
+			batch := Stage([]Unit{{Files: []File{f}}})
+			p.replaceConf(t, func() error { return os.Symlink(filepath.Base(p.conf)+".old", p.conf) })
+			err := batch.Commit()[0][0].Err
+			require.ErrorContains(t, err, "was moved away or replaced meanwhile")
+			only(t, p.conf, "x.env")
+		})
+	}
 }
 
 func TestWrite_MakesFoldersBelowAPlaceAndThePlace(t *testing.T) {
@@ -246,25 +254,31 @@ func TestWrite_WaitsForNoFIFOThatReplacesAFile(t *testing.T) {
 	asStranger(t, func() error {
 		return errOfAll(os.WriteFile(path, []byte("A=1\n"), 0o600), syscall.Mkfifo(path+".fifo", 0o666))
 	})
+	stop := exchangeAsStranger(t, path, path+".fifo")
+	defer stop()
+	for range 10000 {
+		Write([]File{{Path: path, Content: []byte("A=1\n"), Mode: 0o600}})
+	}
+}
+
+// exchangeAsStranger exchanges two names until it is stopped.
+func exchangeAsStranger(t *testing.T, a, b string) (stop func()) {
+	t.Helper()
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
+	done := make(chan struct{})
 	wg.Go(func() {
 		asStranger(t, func() error {
 			for {
 				select {
-				case <-stop:
+				case <-done:
 					return nil
 				default:
-					_ = unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, path+".fifo", unix.RENAME_EXCHANGE)
+					_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 				}
 			}
 		})
 	})
-	for range 10000 {
-		Write([]File{{Path: path, Content: []byte("A=1\n"), Mode: 0o600}})
-	}
-	close(stop)
-	wg.Wait()
+	return func() { close(done); wg.Wait() }
 }
 
 func TestStage_ReadsNoFIFOAndNoGiantOfASet(t *testing.T) {

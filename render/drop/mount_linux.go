@@ -120,3 +120,6 @@ func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
 	}()
 	return <-done
 }
+
+// passOnly opens a folder that the agent may pass, but perhaps not list.
+const passOnly = unix.O_PATH

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // isMount is not known here.
@@ -31,3 +33,6 @@ func renameNew(in *os.Root, from, to string) error { return renameUnlessThere(in
 func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
 	return in.Mkdir(name, mode.Perm())
 }
+
+// passOnly opens a folder, which the agent has to be allowed to list here.
+const passOnly = unix.O_RDONLY
