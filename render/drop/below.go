@@ -186,17 +186,29 @@ func cleanPlace(place string) string {
 	return filepath.Clean(place)
 }
 
-// eachEntry calls do for the entries of a held folder, some at a time: others may have
-// put any number there.
-func eachEntry(in *os.Root, do func(fs.DirEntry)) error {
+// maxEntries is how many entries of a folder are looked at, and maxInGeneration how many
+// files of a generation are removed. Others may add more of them all the time.
+const (
+	maxEntries      = 100_000
+	maxInGeneration = 10_000
+)
+
+var errTooMany = errors.New("it has too many entries to look at all of them")
+
+// eachEntry calls do for the entries of a held folder, some at a time, and fails with
+// [errTooMany] after max of them.
+func eachEntry(in *os.Root, max int, do func(fs.DirEntry)) error {
 	dir, err := in.Open(".")
 	if err != nil {
 		return Bare(err)
 	}
 	defer func() { _ = dir.Close() }()
-	for {
+	for seen := 0; ; {
 		entries, err := dir.ReadDir(256)
 		for _, e := range entries {
+			if seen++; seen > max {
+				return errTooMany
+			}
 			do(e)
 		}
 		if errors.Is(err, io.EOF) {
@@ -206,4 +218,22 @@ func eachEntry(in *os.Root, do func(fs.DirEntry)) error {
 			return Bare(err)
 		}
 	}
+}
+
+// removeGeneration removes the folder of a generation and the files in it. The package
+// makes no folders in there: where there are any, or too many files, they stay.
+func removeGeneration(in *os.Root, name string) error {
+	folder, err := openReal(in, name, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = eachEntry(folder, maxInGeneration, func(e fs.DirEntry) { _ = unlink(folder, e.Name(), 0) })
+	_ = folder.Close()
+	if err != nil {
+		return err
+	}
+	return unlink(in, name, unix.AT_REMOVEDIR)
 }

@@ -156,7 +156,7 @@ func CleanBelow(place, path string) (removed int, err error) {
 		return 0, fmt.Errorf("cleaning folder %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	err = eachEntry(root, func(e fs.DirEntry) {
+	err = eachEntry(root, maxEntries, func(e fs.DirEntry) {
 		if isLeftover(e) && stale(root, e) && remove(root, e) == nil {
 			removed++
 		}
@@ -170,7 +170,7 @@ func CleanBelow(place, path string) (removed int, err error) {
 // remove removes a leftover. A folder that was to get another name is empty.
 func remove(root *os.Root, e fs.DirEntry) error {
 	if strings.HasPrefix(e.Name(), generationPrefix) {
-		return root.RemoveAll(e.Name())
+		return removeGeneration(root, e.Name())
 	}
 	return root.Remove(e.Name())
 }

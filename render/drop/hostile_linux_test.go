@@ -1,10 +1,12 @@
 package drop
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -452,5 +454,99 @@ func TestWrite_MakesNoFolderWhoseUserCanReplaceAFolderBelow(t *testing.T) {
 			assert.Equal(t, Changed, write(t, f).Outcome)
 			only(t, victim)
 		})
+	}
+}
+
+func TestRemoveSet_EndsWhileTheGenerationIsBeingFilled(t *testing.T) {
+	p := newPlatform(t)
+	require.NoError(t, os.Chown(p.conf, stranger, stranger))
+	generation := filepath.Join(p.conf, generationPrefix+"X")
+	asStranger(t, func() error {
+		return errOfAll(os.Mkdir(generation, 0o777), os.Symlink(filepath.Base(generation), filepath.Join(p.conf, dataLink)))
+	})
+	var wg sync.WaitGroup
+	started, done := make(chan struct{}), make(chan struct{})
+	wg.Go(func() {
+		asStranger(t, func() error {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return nil
+				default:
+					_ = os.WriteFile(filepath.Join(generation, strconv.Itoa(i%50_000)), nil, 0o600)
+				}
+				if i == 1000 {
+					close(started)
+				}
+			}
+		})
+	})
+	<-started
+	_ = RemoveSet(p.conf) // That it ends is the point.
+	close(done)
+	wg.Wait()
+}
+
+func TestRemoveSet_RemovesOneLevelOfFoldersOnly(t *testing.T) {
+	for name, remove := range map[string]func(dir string) error{
+		"RemoveSet": RemoveSet,
+		"Clean":     func(dir string) error { _, err := Clean(dir); return err },
+		"Commit":    func(dir string) error { return errOf(Stage([]Unit{setOf(dir, "a", "2")}).Commit()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			generation := filepath.Join(dir, generationPrefix+"X")
+			require.NoError(t, os.MkdirAll(filepath.Join(generation, "nested/deep"), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(generation, "a"), []byte("1"), 0o600))
+			require.NoError(t, os.Symlink(dir, filepath.Join(generation, "link")))
+			if name == "Clean" {
+				age(t, generation)
+			} else {
+				require.NoError(t, os.Symlink(generationPrefix+"X", filepath.Join(dir, dataLink)))
+			}
+			err := remove(dir)
+			if name == "RemoveSet" {
+				require.ErrorContains(t, err, "directory not empty")
+			} else {
+				require.NoError(t, err)
+			}
+			only(t, generation, "nested")
+			assert.DirExists(t, filepath.Join(generation, "nested/deep"))
+		})
+	}
+}
+
+func TestRemoveGeneration_LeavesWhatIsBeyondTheLimit(t *testing.T) {
+	dir := t.TempDir()
+	parent, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer func() { _ = parent.Close() }()
+	generation := filepath.Join(dir, generationPrefix+"X")
+	require.NoError(t, os.Mkdir(generation, 0o700))
+	for i := range maxInGeneration + 5 {
+		require.NoError(t, os.WriteFile(filepath.Join(generation, strconv.Itoa(i)), nil, 0o600))
+	}
+	require.ErrorIs(t, removeGeneration(parent, generationPrefix+"X"), errTooMany)
+	entries, err := os.ReadDir(generation)
+	require.NoError(t, err)
+	assert.Len(t, entries, 5)
+	require.NoError(t, removeGeneration(parent, generationPrefix+"X"))
+	require.NoError(t, removeGeneration(parent, generationPrefix+"X"), "it is gone")
+	only(t, dir)
+}
+
+func TestEachEntry_EndsAtTheLimit(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 30 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600))
+	}
+	in, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer func() { _ = in.Close() }()
+	for limit, want := range map[int]int{30: 30, 29: 29, 1: 1} {
+		seen := 0
+		err := eachEntry(in, limit, func(fs.DirEntry) { seen++ })
+		assert.Equal(t, want, seen)
+		assert.Equal(t, limit < 30, errors.Is(err, errTooMany))
 	}
 }

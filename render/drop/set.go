@@ -161,7 +161,7 @@ func (s *stagedSet) folder() *folder { return s.dir }
 func (s *stagedSet) path() string { return filepath.Join(s.dir.at.path, s.generation) }
 
 func (s *stagedSet) discard() {
-	_ = s.dir.root.RemoveAll(s.generation)
+	_ = removeGeneration(s.dir.root, s.generation)
 	if s.open != nil {
 		_ = s.open.Close()
 	}
@@ -196,7 +196,7 @@ func (s *stagedSet) commit() ([]Result, error) {
 	}
 	s.dir.unlinkOthers(names)
 	if isGeneration(before) {
-		_ = s.dir.root.RemoveAll(before)
+		_ = removeGeneration(s.dir.root, before)
 	}
 	return s.results, nil
 }
@@ -227,8 +227,8 @@ func (d *folder) link(target, name string) error {
 
 // unlinkOthers removes the links of names that the set has no more.
 func (d *folder) unlinkOthers(names map[string]bool) {
-	_ = eachEntry(d.root, func(e fs.DirEntry) {
-		if !names[e.Name()] && d.isOurs(e.Name()) {
+	_ = eachEntry(d.root, maxEntries, func(e fs.DirEntry) {
+		if e.Type() == fs.ModeSymlink && !names[e.Name()] && d.isOurs(e.Name()) {
 			_ = d.root.Remove(e.Name())
 		}
 	})
@@ -264,7 +264,9 @@ func RemoveSetBelow(place, path string) error {
 	}
 	d.unlinkOthers(nil)
 	if isGeneration(generation) {
-		err = root.RemoveAll(generation)
+		if err := removeGeneration(root, generation); err != nil {
+			return fmt.Errorf("removing %s: %w", filepath.Join(path, generation), Bare(err))
+		}
 	}
-	return Bare(err)
+	return nil
 }
