@@ -94,8 +94,8 @@ func TestDestinations_NameTheFolderThatShutsReadersOut(t *testing.T) {
 				assert.Equal(t, fmt.Sprintf("%s cannot enter it (mode %04o, owner %d:%d), and so not read %s, which is for them (%04o)",
 					tc.who, tc.mode.Perm(), tc.uid, tc.gid, tc.drop.Destination, tc.drop.Mode), found[0].Detail)
 				want := strings.ReplaceAll(tc.fix, "DIR", dir)
-				if below != "" { // It is on the way only.
-					want = strings.NewReplacer("g+rx", "g+x", "o+rx", "o+x", "u+rx", "u+x").Replace(want)
+				if below != "" { // It is on the way only, and given to no user.
+					want = strings.NewReplacer("chown 54321", "chmod o+x", "g+rx", "g+x", "o+rx", "o+x", "u+rx", "u+x").Replace(want)
 				}
 				assert.Equal(t, want, found[0].Fix)
 			}

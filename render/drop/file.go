@@ -97,6 +97,9 @@ func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err e
 	if err != nil || !bytes.Equal(content, f.Content) {
 		return info, false, nil
 	}
+	if f.Strict && f.controlledByOthers(info) != nil {
+		return info, false, nil // Others may have it open for writing.
+	}
 	uid, gid := ownerOf(info)
 	chowns, chmods := f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid, info.Mode().Perm() != f.Mode.Perm()
 	if (chowns || chmods) && d.mayBeAnothers(info) {
@@ -278,6 +281,11 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	if err != nil || !os.SameFile(now, s.old) || !now.Mode().IsRegular() {
 		return errReplaced
 	}
+	if s.file.Strict {
+		if err := s.file.controlledByOthers(now); err != nil {
+			return err
+		}
+	}
 	if s.dir.mayBeAnothers(now) {
 		return fmt.Errorf("it has other names (hard links), which others may have made: %w; remove it, or those", ErrRefused)
 	}
@@ -293,6 +301,24 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	}
 	if err := rewrite(f, s.file.Content); err != nil {
 		return errors.Join(Bare(err), Bare(rewrite(f, before)))
+	}
+	return nil
+}
+
+// controlledByOthers returns an error where somebody else has, or may have, the file that
+// is there: it belongs neither to the agent, nor to root, nor to the user of f, or has
+// another name. It may be from a time when the folder was not trusted, and its owner may
+// have it open, or give it another mode.
+func (f File) controlledByOthers(there fs.FileInfo) error {
+	stat, ok := there.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	if uid := int(stat.Uid); uid != 0 && uid != os.Geteuid() && (f.UID == nil || uid != *f.UID) {
+		return fmt.Errorf("strict: the file that is there belongs to user %d: %w; remove it, and a new one is made", uid, ErrRefused)
+	}
+	if stat.Nlink > 1 {
+		return fmt.Errorf("strict: the file that is there has other names (hard links): %w; remove it, and a new one is made", ErrRefused)
 	}
 	return nil
 }

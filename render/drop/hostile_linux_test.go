@@ -550,3 +550,45 @@ func TestEachEntry_EndsAtTheLimit(t *testing.T) {
 		assert.Equal(t, limit < 30, errors.Is(err, errTooMany))
 	}
 }
+
+// The folder was the stranger's before, and is the agent's now. The file in it, which the
+// stranger has open, is the stranger's still, or has another name.
+func TestWriteStrict_WritesNothingIntoAFileOfOthers(t *testing.T) {
+	asRoot(t)
+	for name, prepare := range map[string]func(path string) error{
+		"owner": func(path string) error { return os.Chown(path, stranger, stranger) },
+		"link":  func(path string) error { return os.Link(path, path+".2") },
+	} {
+		for _, content := range []string{"A=1\n", "A=2\n", "A=longer\n"} {
+			t.Run(name+" "+content, func(t *testing.T) {
+				dir := realTempDir(t)
+				f := File{Path: filepath.Join(dir, "x.env"), Content: []byte(content), Mode: 0o600, Strict: true, InPlace: true}
+				require.NoError(t, os.WriteFile(f.Path, []byte("A=1\n"), 0o600))
+				require.NoError(t, prepare(f.Path))
+				before, err := os.Stat(f.Path)
+				require.NoError(t, err)
+				theirs, err := os.Open(f.Path)
+				require.NoError(t, err)
+				defer func() { _ = theirs.Close() }()
+
+				require.ErrorIs(t, Write([]File{f})[0].Err, ErrRefused)
+				got, err := safefile.ReadOpen(theirs, before, "theirs", 100)
+				require.NoError(t, err)
+				assert.Equal(t, "A=1\n", string(got))
+
+				f.InPlace = false // Replacing is fine.
+				assert.Equal(t, Changed, write(t, f).Outcome)
+				after, err := os.Stat(f.Path)
+				require.NoError(t, err)
+				assert.False(t, os.SameFile(before, after))
+				f.InPlace, f.Content = true, []byte("A=3\n")
+				assert.Equal(t, Changed, write(t, f).Outcome)
+			})
+		}
+	}
+	f := File{Path: filepath.Join(realTempDir(t), "x.env"), Content: []byte("A=1\n"), Mode: 0o600, Strict: true, InPlace: true, UID: ptr(stranger)}
+	assert.Equal(t, Created, write(t, f).Outcome)
+	f.Content = []byte("A=2\n")
+	assert.Equal(t, Changed, write(t, f).Outcome, "it is of the user that it is for")
+	assert.Equal(t, Unchanged, write(t, f).Outcome)
+}
