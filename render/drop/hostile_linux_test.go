@@ -1,6 +1,7 @@
 package drop
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -591,4 +592,38 @@ func TestWriteStrict_WritesNothingIntoAFileOfOthers(t *testing.T) {
 	f.Content = []byte("A=2\n")
 	assert.Equal(t, Changed, write(t, f).Outcome, "it is of the user that it is for")
 	assert.Equal(t, Unchanged, write(t, f).Outcome)
+}
+
+// setDefaultACL lets a user read new files of a folder, as setfacl -d -m u:ID:r does.
+func setDefaultACL(t *testing.T, dir string, uid uint32) {
+	t.Helper()
+	acl := binary.LittleEndian.AppendUint32(nil, 2) // the version
+	entry := func(tag, perm uint16, id uint32) {
+		acl = binary.LittleEndian.AppendUint16(acl, tag)
+		acl = binary.LittleEndian.AppendUint16(acl, perm)
+		acl = binary.LittleEndian.AppendUint32(acl, id)
+	}
+	const none = ^uint32(0)
+	entry(0x01, 7, none) // the owner
+	entry(0x02, 4, uid)  // the user
+	entry(0x04, 0, none) // the group
+	entry(0x10, 4, none) // the mask
+	entry(0x20, 0, none) // others
+	if err := unix.Setxattr(dir, "system.posix_acl_default", acl, 0); err != nil {
+		t.Skipf("no default access control lists here: %v", err)
+	}
+}
+
+func TestWriteStrict_RefusesAFolderWithADefaultACL(t *testing.T) {
+	dir := realTempDir(t)
+	setDefaultACL(t, dir, stranger)
+	for _, folder := range []string{dir, filepath.Join(dir, "new")} { // A new folder inherits it.
+		err := Write([]File{{Path: filepath.Join(folder, "x.env"), Content: []byte("A=1\n"), Mode: 0o640, Strict: true, CreateDirs: true}})[0].Err
+		var trust *TrustError
+		require.ErrorAs(t, err, &trust)
+		assert.Equal(t, TrustError{Folder: folder, Path: folder, Detail: "has a default access control list, which lets others into new files", Hint: "setfacl -k " + folder}, *trust)
+		assert.NoFileExists(t, filepath.Join(folder, "x.env"))
+	}
+	require.NoError(t, unix.Removexattr(filepath.Join(dir, "new"), "system.posix_acl_default"))
+	require.NoError(t, CheckTrusted(filepath.Join(dir, "new")), "that of a parent does no harm")
 }

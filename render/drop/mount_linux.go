@@ -123,3 +123,10 @@ func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
 
 // passOnly opens a folder that the agent may pass, but perhaps not list.
 const passOnly = unix.O_PATH
+
+// hasDefaultACL reports whether a folder gives new files an access control list. Those of
+// NFSv4 cannot be seen.
+func hasDefaultACL(path string) bool {
+	size, err := unix.Lgetxattr(path, "system.posix_acl_default", nil)
+	return err == nil && size > 0
+}

@@ -36,3 +36,6 @@ func mkdirExactly(in *os.Root, name string, mode fs.FileMode) error {
 
 // passOnly opens a folder, which the agent has to be allowed to list here.
 const passOnly = unix.O_RDONLY
+
+// hasDefaultACL is not known here.
+func hasDefaultACL(string) bool { return false }

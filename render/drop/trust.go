@@ -27,7 +27,8 @@ func (e *TrustError) Error() string { return e.Path + " " + e.Detail + "; " + e.
 // folder holds, or which folder its path leads to: it and all its parents belong to one
 // of them, and neither group nor others may write to them. The group bits cover access
 // control lists, too. Others may write to a parent with the sticky bit, such as /tmp: they
-// cannot replace what is not theirs. No element of the path may be a symbolic link.
+// cannot replace what is not theirs. No element of the path may be a symbolic link. The
+// folder may have no default access control list: new files would get that.
 //
 // The folder has to exist; see [CheckTrustedOrNew]. The error is a [*TrustError], or one of
 // package os.
@@ -49,6 +50,9 @@ func checkTrusted(dir string, asParent bool) error {
 		if detail, hint := distrust(path, info, whole, asParent || path != whole); detail != "" {
 			return &TrustError{Folder: whole, Path: path, Detail: detail, Hint: hint}
 		}
+	}
+	if !asParent && hasDefaultACL(whole) {
+		return &TrustError{Folder: whole, Path: whole, Detail: "has a default access control list, which lets others into new files", Hint: "setfacl -k " + printable(whole)}
 	}
 	return nil
 }
