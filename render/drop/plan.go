@@ -251,7 +251,7 @@ var errReplaced = errors.New("it was replaced meanwhile")
 // parent: the kernel takes that from who is not in the group, and systemd
 // (RestrictSUIDSGID=) refuses to set it.
 func dress(parent *os.Root, temp string, is NewFolder) (dir *os.File, keepsGroup bool, err error) {
-	dir, err = openEmpty(parent, temp)
+	dir, err = openEmpty(parent, temp, is)
 	if err != nil {
 		return nil, false, err
 	}
@@ -296,15 +296,22 @@ func give(dir *os.File, uid *int) error {
 }
 
 // openEmpty opens and locks a folder that was just made. One that somebody has put in
-// its place is not empty, or nobody's loss.
-func openEmpty(parent *os.Root, name string) (*os.File, error) {
+// its place is refused where it is theirs or not empty; an empty one of the agent's is as
+// good as the new one. File systems that give what root makes to another user (NFS with
+// root_squash) cannot give it to a third one either: only what is given away has to be the
+// agent's.
+func openEmpty(parent *os.Root, name string, is NewFolder) (*os.File, error) {
 	dir, err := parent.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, Bare(err)
 	}
 	info, err := dir.Stat()
-	if err == nil && !isEmpty(dir, info) {
-		err = errReplaced
+	if err == nil {
+		uid, _ := ownerOf(info)
+		isOthers := uid != os.Geteuid() && (is.UID != nil || is.GID != nil)
+		if isOthers || !isEmpty(dir, info) {
+			err = errReplaced
+		}
 	}
 	if err == nil {
 		err = lock(dir)
@@ -326,7 +333,7 @@ func makeExactly(parent *os.Root, temp string, is NewFolder) (*os.File, error) {
 	if err := mkdirExactly(parent, temp, is.Mode); err != nil {
 		return nil, Bare(err)
 	}
-	dir, err := openEmpty(parent, temp)
+	dir, err := openEmpty(parent, temp, is)
 	if err != nil {
 		return nil, err
 	}

@@ -361,6 +361,16 @@ func TestWrite_DressesNoFolderThatWasPutInPlaceOfTheNewOne(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	assert.Equal(t, fs.FileMode(0o700), mode(t, filepath.Join(dir, "full")))
+
+	needsRoot(t)
+	theirs := filepath.Join(dir, "theirs")
+	require.NoError(t, os.Mkdir(theirs, 0o700))
+	require.NoError(t, os.Chown(theirs, stranger, stranger))
+	for _, is := range []NewFolder{{Mode: 0o755, UID: ptr(7)}, {Mode: 0o755, GID: ptr(7)}} {
+		_, _, err = dress(parent, "theirs", is)
+		require.ErrorIs(t, err, errReplaced)
+	}
+	assert.Equal(t, made{0o700, stranger, stranger}, madeLike(t, theirs))
 }
 
 func TestWrite_FailsWithTheFolderThatCannotBeMade(t *testing.T) {
