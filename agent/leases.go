@@ -11,6 +11,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -249,7 +250,7 @@ const maxReadBack = 32 << 20
 // what that run has written: whoever owns the file or its folder may have put a
 // certificate or a key of their own there, or a link to somebody else's.
 func (s *state) leftByUs() (content []byte, ok bool) {
-	folder, err := safefile.OpenDirectory(filepath.Dir(s.drop.Destination))
+	folder, err := drop.OpenFolder(filepath.Dir(s.drop.Destination))
 	if err != nil {
 		return nil, false
 	}

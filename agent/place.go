@@ -233,7 +233,7 @@ func ReadFile(sandbox, path string) (string, error) {
 	if err != nil || !filepath.IsLocal(inside) {
 		return "", render.ErrOutsideSandbox
 	}
-	root, err := safefile.OpenDirectory(sandbox)
+	root, err := drop.OpenFolder(sandbox)
 	if err != nil {
 		return "", err
 	}

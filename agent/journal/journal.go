@@ -249,7 +249,7 @@ func (s *Store) read(path string) ([]byte, error) {
 		return nil, err // Most often there is none.
 	}
 	dir := filepath.Dir(path)
-	root, err := safefile.OpenDirectory(dir)
+	root, err := drop.OpenFolder(dir)
 	if err != nil {
 		return nil, err
 	}

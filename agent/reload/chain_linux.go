@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"
 )
 
@@ -16,15 +17,15 @@ const mostLinks = 40
 
 // openChain opens a regular file for reading. It returns what led to the file: the links
 // one after the other, and the file last. Each is held while it is looked at and read, so
-// that nobody can put another one there in between.
+// that nobody can put another one there in between. A link in place of a folder on the way
+// is followed only if nobody but root and the agent's user can have made it.
 func openChain(path string) (*os.File, []fs.FileInfo, error) {
 	var chain []fs.FileInfo
 	for target := path; len(chain) <= mostLinks; {
-		fd, err := unix.Open(target, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		held, err := hold(target)
 		if err != nil {
-			return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+			return nil, nil, &fs.PathError{Op: "open", Path: path, Err: drop.Bare(err)}
 		}
-		held := os.NewFile(uintptr(fd), target)
 		file, next, err := follow(held, &chain)
 		_ = held.Close()
 		if err != nil || file != nil {
@@ -36,6 +37,25 @@ func openChain(path string) (*os.File, []fs.FileInfo, error) {
 		target = next
 	}
 	return nil, nil, &fs.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+}
+
+// hold opens what a path names, without following a link and without reading.
+func hold(path string) (*os.File, error) {
+	folder, err := drop.OpenFolder(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = folder.Close() }()
+	dir, err := folder.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	fd, err := unix.Openat(int(dir.Fd()), filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // follow opens what is held, or returns where it leads if it is a link.

@@ -14,9 +14,8 @@ import (
 	"github.com/hashicorp/vault/api/auth/approle"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/secret"
-
-	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // method is a way to get a token. The client it is given carries none.
@@ -302,7 +301,7 @@ func hold(path string, remove bool) *heldFile {
 	if !remove || path == "" {
 		return h
 	}
-	if h.folder, h.err = safefile.OpenDirectory(filepath.Dir(path)); h.err == nil {
+	if h.folder, h.err = drop.OpenFolder(filepath.Dir(path)); h.err == nil {
 		h.info, h.err = h.folder.Lstat(filepath.Base(path))
 	}
 	return h

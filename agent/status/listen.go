@@ -17,8 +17,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/textfile"
-
-	"github.com/smarteros/deaddrop/render/safefile"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // mostConnections is how many of a listener are served at a time.
@@ -77,9 +76,9 @@ func (s *socket) Close() error {
 // directory, and mode and owner are set where nobody else can put a link in the way.
 func bindSocket(ctx context.Context, at config.Listener) (net.Listener, error) {
 	path, name := filepath.Split(at.Address)
-	folder, err := safefile.OpenDirectory(path)
+	folder, err := drop.OpenFolder(path)
 	if err != nil {
-		return nil, fmt.Errorf("the folder %s: %w", filepath.Clean(path), bare(err))
+		return nil, fmt.Errorf("folder %w", err)
 	}
 	s := &socket{folder: folder, name: name}
 	if err := s.bind(ctx, at); err != nil {

@@ -286,3 +286,24 @@ func TestHostileFolder_ShowsACheckNothingOfTheAttacker(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
+
+func TestHostileFolder_LeadsWritesAndSignalsNowhereElse(t *testing.T) {
+	t.Parallel()
+	r := attacked(t, newRig(t, vaulttest.Shared(t)))
+	r.Put("nexa", map[string]any{"KEY": "x"})
+	r.service()
+	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/conf/nexa.conf\"\n  format = \"dotenv\"\n  user = \"65534\"\n}\n"+
+		"drop \"other\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"own/nexa.env\"\n  reload {\n    pid_file = \"out/run/service.pid\"\n    signal = \"HUP\"\n    on_start = true\n  }\n}\n")
+	require.NoError(t, os.MkdirAll(r.path("etc"), 0o700))
+	r.write("etc/nexa.conf", "root's")
+	r.attack("mkdir conf; mv conf old; ln -s %s conf; ln -s %s run", r.path("etc"), r.dir)
+	out, code := r.deaddrop("render", "--config", config, "--timeout", "3s")
+	assert.Equal(t, exitFailed, code, out)
+	assert.Contains(t, out, "symbolic link that others may have made")
+	assert.Equal(t, "root's", r.read("etc/nexa.conf"))
+	info, err := os.Stat(r.path("etc/nexa.conf"))
+	require.NoError(t, err)
+	assert.Zero(t, info.Sys().(*syscall.Stat_t).Uid)
+	assert.Equal(t, "KEY=x\n", r.read("own/nexa.env"))
+	assert.Empty(t, r.read("hups"))
+}
