@@ -163,6 +163,9 @@ type backupSummary struct {
 	Tenants    []string  `json:"tenants,omitempty"`
 	Latest     bool      `json:"latest_only,omitempty"`
 	archive.Counts
+	// Engines are the settings of KV that a verified backup holds.
+	Engines []*archive.Engine `json:"engines,omitempty"`
+
 	Bytes  int64  `json:"bytes,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 	// Signature is the file of the signature, and SignedBy the fingerprint of its key.
@@ -183,6 +186,10 @@ func (s *backupSummary) rows() output.Rows {
 		{"Roles", s.Roles}, {"Entities", s.Entities}, {"Aliases", s.Aliases},
 	} {
 		rows.Body = append(rows.Body, []string{count.name, strconv.Itoa(count.n)})
+	}
+	for _, e := range s.Engines {
+		rows.Body = append(rows.Body, []string{"Engine", fmt.Sprintf("%s: max_versions %d, cas_required %t, delete_version_after %s",
+			visible(e.Mount), e.MaxVersions, e.CASRequired, visible(e.DeleteVersionAfter))})
 	}
 	if s.SHA256 != "" {
 		rows.Body = append(rows.Body, []string{"Bytes", strconv.FormatInt(s.Bytes, 10)}, []string{"SHA-256", s.SHA256})

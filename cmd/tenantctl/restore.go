@@ -51,8 +51,9 @@ to its end and verified; nothing is written from one that is damaged, or that ch
 after that. "-" is standard input, which is kept in memory, encrypted as it is.
 
 Anybody who knows a public key can encrypt a backup to it, and put a login into that
-which may do everything. So restore shows the policies, logins, roles and entities that
-it would create or change, and asks before it writes anything. Scripts give --yes;
+which may do everything, or settings that make Vault delete later versions. So restore
+shows the policies, logins, roles, entities and settings (of the engine and of secrets)
+that it would create or change, and asks before it writes anything. Scripts give --yes;
 without it, and without a terminal, nothing is restored (exit code 2). --verify-key
 restores only what that key of SSH has signed (see "tenantctl backup --sign-key"), and
 --sha256 only the file that "tenantctl backup" has printed the SHA-256 of. Both are
@@ -87,7 +88,7 @@ backup needs them. Secret ids and passwords have to be issued anew.`,
 	f.StringArrayVar(&r.verifyKeys, "verify-key", nil, "public `key` of SSH, or file with such keys: restore only what one of them has signed; may be given several times")
 	f.StringVar(&r.signature, "signature", "", "`file` of the signature (default: FILE.sig)")
 	f.StringVar(&r.sha256, "sha256", "", "restore only the file with this SHA-256, in `hex`")
-	f.BoolVarP(&r.yes, "yes", "y", false, "do not ask before rights are created or changed")
+	f.BoolVarP(&r.yes, "yes", "y", false, "do not ask before rights or settings are created or changed")
 	f.BoolVarP(&r.DryRun, "dry-run", "n", false, "show what would be done")
 	f.StringArrayVar(&r.tenants, "tenant", nil, "restore this tenant `id` only; may be given several times")
 	f.BoolVar(&r.SecretsOnly, "secrets-only", false, "no policies, roles, entities and settings of the engine")
@@ -134,12 +135,18 @@ func (r *restoreCommand) run(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
 	r.Part = backup.NewPart(r.tenants)
-	head, counts, err := source.Verify(r.Part.See)
+	var engines []*archive.Engine
+	head, counts, err := source.Verify(func(record archive.Record) {
+		if record.Engine != nil {
+			engines = append(engines, record.Engine)
+		}
+		r.Part.See(record)
+	})
 	if err != nil {
 		return &runError{fmt.Errorf("%s: %w; nothing was restored", args[0], err)}
 	}
 	if r.verify {
-		return asWork(r.showVerified(cmd, args[0], source, head, counts))
+		return asWork(r.showVerified(cmd, args[0], source, head, counts, engines))
 	}
 	if missing := r.Part.Missing(); len(missing) > 0 {
 		return &runError{fmt.Errorf("%s: the tenant %s is not in the backup: %w", args[0], strings.Join(missing, ", "), vault.ErrMissing)}
@@ -220,10 +227,10 @@ func inMemory(r io.Reader) (io.ReadSeekCloser, error) {
 	return memory{bytes.NewReader(content)}, err
 }
 
-func (r *restoreCommand) showVerified(cmd *cobra.Command, path string, source *archive.Source, head archive.Header, counts archive.Counts) error {
+func (r *restoreCommand) showVerified(cmd *cobra.Command, path string, source *archive.Source, head archive.Header, counts archive.Counts, engines []*archive.Engine) error {
 	s := &backupSummary{
 		File: path, Created: head.Created, Vault: head.Vault, Encryption: string(source.Encryption()),
-		Tenants: head.Tenants, Latest: head.Latest, Counts: counts,
+		Tenants: head.Tenants, Latest: head.Latest, Counts: counts, Engines: engines,
 	}
 	return r.show(cmd.OutOrStdout(), s, s.rows)
 }
@@ -268,16 +275,18 @@ func (r *restoreCommand) pass(ctx context.Context, v *vault.Client, source *arch
 	return summary, stopped(ctx, err)
 }
 
-// restore puts the backup back, after what it does to rights is confirmed.
+// restore puts the backup back, after what it does to rights and settings is confirmed.
 func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vault.Client, source *archive.Source) error {
-	if !r.DryRun && !r.SecretsOnly {
+	if !r.DryRun && !(r.SecretsOnly && r.yes) {
 		o := r.RestoreOptions
-		o.DryRun, o.RightsOnly = true, r.yes // The secrets are counted for the question.
+		// The question counts the secrets, and shows which get other settings. With --yes
+		// there is none, and reading all secrets twice would be for nothing.
+		o.DryRun, o.RightsOnly = true, r.yes
 		plan, err := r.pass(ctx, v, source, o)
 		if err != nil {
 			return fmt.Errorf("nothing was restored: %w", err)
 		}
-		if err := r.confirmRights(cmd, plan); err != nil {
+		if err := r.confirm(cmd, plan); err != nil {
 			return err
 		}
 	}
@@ -299,8 +308,8 @@ func (r *restoreCommand) restore(ctx context.Context, cmd *cobra.Command, v *vau
 
 func (r *restoreCommand) showSummary(w io.Writer, s *restoreSummary) error {
 	s.sort()
-	if rights := s.rights(); r.DryRun && r.format == string(output.Table) && len(rights) > 0 {
-		fmt.Fprintln(w, rightsText(rights))
+	if actions := s.consented(); r.DryRun && r.format == string(output.Table) && len(actions) > 0 {
+		fmt.Fprintln(w, changesText(actions))
 	}
 	if rows := s.actionRows(); r.format == string(output.Table) && len(rows.Body) > 0 {
 		if err := r.show(w, s, func() output.Rows { return rows }); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -24,13 +25,8 @@ const allRights = `path "*" { capabilities = ["create", "read", "update", "delet
 // anybody can log in to who knows its role id, and who may do everything then.
 func forgery(t *testing.T, recipient string) (file, roleID string) {
 	t.Helper()
-	r, err := age.ParseX25519Recipient(recipient)
-	require.NoError(t, err)
-	var content bytes.Buffer
-	w, err := archive.NewWriter(&content, archive.Header{}, r)
-	require.NoError(t, err)
 	roleID = "forged-" + vaulttest.Marker()
-	for _, record := range []archive.Record{
+	return forge(t, recipient, []archive.Record{
 		{Policy: &archive.Policy{Name: "all-rights", Text: allRights + "\n# \x1b[2J"}},
 		{Secret: &archive.Secret{Path: "tenant/demo/nexa", Settings: archive.Settings{DeleteVersionAfter: "0s"}, Current: 1, Versions: []archive.Version{{Number: 1, Data: archive.Content(`{"key":"forged value"}`)}}}},
 		{Role: &archive.Role{Mount: "approle", Name: "forged", RoleID: roleID, Settings: map[string]json.RawMessage{
@@ -39,13 +35,24 @@ func forgery(t *testing.T, recipient string) (file, roleID string) {
 		}}},
 		{Entity: &archive.Entity{Name: "forged", Policies: []string{"all-rights"}, Metadata: map[string]string{"tenant_id": "demo"},
 			Aliases: []archive.Alias{{Name: roleID, Mount: "approle", Type: "approle"}}}},
-	} {
+	}), roleID
+}
+
+// forge makes a backup of these records by somebody who knows nothing but the public key.
+func forge(t *testing.T, recipient string, records []archive.Record) (file string) {
+	t.Helper()
+	r, err := age.ParseX25519Recipient(recipient)
+	require.NoError(t, err)
+	var content bytes.Buffer
+	w, err := archive.NewWriter(&content, archive.Header{}, r)
+	require.NoError(t, err)
+	for _, record := range records {
 		require.NoError(t, w.Write(record))
 	}
 	require.NoError(t, w.Close())
 	file = filepath.Join(t.TempDir(), "forged.age")
 	require.NoError(t, os.WriteFile(file, content.Bytes(), 0o600))
-	return file, roleID
+	return file
 }
 
 // untouched makes sure that nothing of a forgery is in Vault.
@@ -99,6 +106,114 @@ func TestRestore_ShowsAForgedRoleAndRefusesItWithoutConsent(t *testing.T) {
 	assert.Contains(t, errs, "token_policies: [\"all-rights\"]")
 	_, err := s.Client.Logical().Write("auth/approle/login", map[string]any{"role_id": roleID})
 	require.NoError(t, err) // So bad it is.
+}
+
+// deleting are settings with which Vault deletes each version a second after it is written.
+var deleting = archive.Settings{MaxVersions: 1, CASRequired: true, DeleteVersionAfter: "1s"}
+
+// readKV reads settings as text.
+func readKV(t *testing.T, s *vaulttest.Server, path string) string {
+	t.Helper()
+	answer, err := s.Client.Logical().Read(path)
+	require.NoError(t, err)
+	require.NotNil(t, answer, path)
+	return fmt.Sprintf("%v %v %v", answer.Data["max_versions"], answer.Data["cas_required"], answer.Data["delete_version_after"])
+}
+
+func TestRestore_ShowsForgedSettingsOfTheEngineAndRefusesThemWithoutConsent(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Own(t)
+	writeSecret(t, s, "demo", "nexa")
+	recipient, identity := newAgeKey(t)
+	file := forge(t, recipient, []archive.Record{{Engine: &archive.Engine{Mount: "secret", Settings: deleting}}})
+	before := readKV(t, s, "secret/config")
+	const change = "engine secret: update\n    max_versions: 0 → 1\n    cas_required: false → true\n    delete_version_after: 0s → 1s\n"
+
+	for _, args := range [][]string{nil, {"--overwrite"}} {
+		out, errs, code := run(t, vaultOf(s), append([]string{"restore", file, "-i", identity}, args...)...)
+		assert.Equal(t, exitUsage, code, errs)
+		assert.Empty(t, out)
+		assert.Contains(t, errs, change)
+		assert.Contains(t, errs, "add --yes, or restore secrets only with --secrets-only")
+		assert.Equal(t, before, readKV(t, s, "secret/config"))
+	}
+	shown, code := atTerminal(t, vaultOf(s), []string{"restore", file, "-i", identity}, "y")
+	assert.Equal(t, exitFailed, code, shown)
+	assert.Equal(t, before, readKV(t, s, "secret/config"))
+
+	plan, errs, code := run(t, vaultOf(s), "restore", file, "-i", identity, "--dry-run")
+	require.Zero(t, code, errs)
+	assert.Contains(t, plan, change)
+	plan, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--dry-run", "-o", "json")
+	require.Zero(t, code, errs)
+	var summary restoreSummary
+	require.NoError(t, json.Unmarshal([]byte(plan), &summary))
+	require.Len(t, summary.Actions, 1)
+	assert.Equal(t, []backup.Change{
+		{Field: "max_versions", Old: "0", New: "1"}, {Field: "cas_required", Old: "false", New: "true"}, {Field: "delete_version_after", Old: "0s", New: "1s"},
+	}, summary.Actions[0].Changes)
+	verified, errs, code := run(t, nil, "restore", file, "-i", identity, "--verify")
+	require.Zero(t, code, errs)
+	assert.Contains(t, verified, "secret: max_versions 1, cas_required true, delete_version_after 1s")
+	assert.Equal(t, before, readKV(t, s, "secret/config"))
+
+	_, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--yes")
+	require.Zero(t, code, errs)
+	assert.Contains(t, errs, change)
+	assert.Equal(t, "1 true 1s", readKV(t, s, "secret/config"))
+}
+
+func TestRestore_ShowsForgedSettingsOfSecretsAndRefusesThemWithoutConsent(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Own(t)
+	writeSecret(t, s, "demo", "nexa")
+	before := readKV(t, s, "secret/metadata/tenant/demo/nexa")
+	recipient, identity := newAgeKey(t)
+	var records []archive.Record
+	content := archive.Content(`{"key":"forged value"}`)
+	add := func(path string, settings archive.Settings, versions ...archive.Version) {
+		records = append(records, archive.Record{Secret: &archive.Secret{Path: path, Settings: settings, Current: versions[len(versions)-1].Number, Versions: versions}})
+	}
+	// It goes on from what is in Vault, which only its readers know.
+	answer, err := s.Client.Logical().Read("secret/data/tenant/demo/nexa")
+	require.NoError(t, err)
+	is, err := json.Marshal(answer.Data["data"])
+	require.NoError(t, err)
+	add("tenant/demo/nexa", deleting, archive.Version{Number: 1, Data: is}, archive.Version{Number: 2, Data: content})
+	for n := range maxNames + 2 {
+		add(fmt.Sprintf("tenant/demo/new%d", n), archive.Settings{MaxVersions: 3, DeleteVersionAfter: "0s"}, archive.Version{Number: 1, Data: content})
+	}
+	add("tenant/demo/plain", archive.Settings{DeleteVersionAfter: "0s"}, archive.Version{Number: 1, Data: content})
+	file := forge(t, recipient, records)
+	shows := []string{
+		"settings of 1 secret:\n    max_versions: 0 → 1\n    cas_required: false → true\n    delete_version_after: 0s → 1s\n    in secret/tenant/demo/nexa\n",
+		"settings of 7 secrets:\n    max_versions: 3\n    in secret/tenant/demo/new0\n",
+		"    in secret/tenant/demo/new4\n    in 2 more\n",
+	}
+	for _, args := range [][]string{nil, {"--secrets-only"}, {"--tenant", "demo"}} {
+		out, errs, code := run(t, vaultOf(s), append([]string{"restore", file, "-i", identity}, args...)...)
+		assert.Equal(t, exitUsage, code, "%v: %s", args, errs)
+		assert.Empty(t, out)
+		for _, say := range append(shows, "Besides, it creates 8 secrets and changes 1.", "look at them, and add --yes\n") {
+			assert.Contains(t, errs, say)
+		}
+		assert.NotContains(t, errs, "plain")
+		assert.Equal(t, before, readKV(t, s, "secret/metadata/tenant/demo/nexa"))
+	}
+	plan, errs, code := run(t, vaultOf(s), "restore", file, "-i", identity, "--dry-run")
+	require.Zero(t, code, errs)
+	for _, say := range shows {
+		assert.Contains(t, plan, say)
+	}
+	_, errs, code = run(t, vaultOf(s), "restore", file, "-i", identity, "--yes")
+	require.Zero(t, code, errs)
+	assert.Equal(t, "1 true 1s", readKV(t, s, "secret/metadata/tenant/demo/nexa"))
+
+	// The second could only be compared with what is in Vault before the first.
+	twice := forge(t, recipient, append(records, records[0]))
+	_, errs, code = run(t, vaultOf(s), "restore", twice, "-i", identity, "--yes")
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, errs, `the secret "tenant/demo/nexa" is in it twice`)
 }
 
 func TestRestore_AsksOnATerminalBeforeRightsChange(t *testing.T) {

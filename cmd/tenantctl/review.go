@@ -14,29 +14,38 @@ import (
 )
 
 // errUnconfirmed is the error where nobody can be asked and --yes is missing.
-var errUnconfirmed = errors.New("rights change, and there is no terminal to ask on")
+var errUnconfirmed = errors.New("rights or settings change, and there is no terminal to ask on")
 
-// rights are the actions that create or change what gives rights, in order.
-func (s *restoreSummary) rights() []backup.Action {
+// maxNames is how many secrets are named that get the same settings.
+const maxNames = 5
+
+// consented are the actions that need consent, since they create or change rights or
+// settings, in order.
+func (s *restoreSummary) consented() []backup.Action {
 	return slices.DeleteFunc(slices.Clone(s.Actions), func(a backup.Action) bool { return len(a.Changes) == 0 })
 }
 
-// confirmRights shows the rights that a restore would create or change, and asks. Whoever
-// knows the public key of a backup can make one that gives rights to others.
-func (r *restoreCommand) confirmRights(cmd *cobra.Command, plan *restoreSummary) error {
+// confirm shows the rights and settings that a restore would create or change, and asks.
+// Whoever knows the public key of a backup can make one that gives rights to others, or
+// that makes Vault delete what is written later.
+func (r *restoreCommand) confirm(cmd *cobra.Command, plan *restoreSummary) error {
 	plan.sort()
-	rights := plan.rights()
-	if len(rights) == 0 {
+	actions := plan.consented()
+	if len(actions) == 0 {
 		return nil
 	}
-	note(cmd, "The backup creates or changes what gives rights:\n\n%s", rightsText(rights))
+	note(cmd, "The backup creates or changes rights or settings:\n\n%s", changesText(actions))
 	if r.yes {
 		return nil
 	}
 	counts := plan.Counts["secret"]
 	note(cmd, "Besides, it creates %s and changes %d.", plural.Of(counts[backup.Create], "secret"), counts[backup.Append]+counts[backup.Update]+counts[backup.Overwrite])
 	if !onTerminal(cmd.InOrStdin()) {
-		return fmt.Errorf("nothing was restored: %w: look at them, and add --yes, or leave them out with --secrets-only", errUnconfirmed)
+		hint := "look at them, and add --yes"
+		if slices.ContainsFunc(actions, func(a backup.Action) bool { return a.Kind != "secret" }) {
+			hint += ", or restore secrets only with --secrets-only"
+		}
+		return fmt.Errorf("nothing was restored: %w: %s", errUnconfirmed, hint)
 	}
 	answer, err := askLine(cmd, "Type yes to go on: ")
 	if err != nil {
@@ -48,20 +57,47 @@ func (r *restoreCommand) confirmRights(cmd *cobra.Command, plan *restoreSummary)
 	return nil
 }
 
-// rightsText shows rights and their changes, each with what it was and what it becomes.
-func rightsText(rights []backup.Action) string {
+// changesText shows rights and settings with what they were and what they become.
+func changesText(actions []backup.Action) string {
 	var text strings.Builder
-	for _, a := range rights {
-		fmt.Fprintf(&text, "%s %s: %s\n", a.Kind, visible(a.Name), verb(a))
-		for _, c := range a.Changes {
-			switch {
-			case a.Kind == "policy":
-				writeDiff(&text, c.Old, c.New)
-			case c.Old == "":
-				fmt.Fprintf(&text, "    %s: %s\n", visible(c.Field), value(c))
-			default:
-				fmt.Fprintf(&text, "    %s: %s → %s\n", visible(c.Field), visible(c.Old), value(c))
+	var order []string // of the changes of secrets, with the secrets that have them
+	secrets := map[string][]string{}
+	for _, a := range actions {
+		if a.Kind == "secret" {
+			change := fieldsText(a)
+			if secrets[change] == nil {
+				order = append(order, change)
 			}
+			secrets[change] = append(secrets[change], a.Name)
+			continue
+		}
+		fmt.Fprintf(&text, "%s %s: %s\n%s", a.Kind, visible(a.Name), verb(a), fieldsText(a))
+	}
+	// Thousands of secrets may get the same settings. Each other change is shown, so that
+	// none hides among them.
+	for _, change := range order {
+		names := secrets[change]
+		fmt.Fprintf(&text, "settings of %s:\n%s", plural.Of(len(names), "secret"), change)
+		for _, name := range names[:min(maxNames, len(names))] {
+			fmt.Fprintf(&text, "    in %s\n", visible(name))
+		}
+		if more := len(names) - maxNames; more > 0 {
+			fmt.Fprintf(&text, "    in %d more\n", more)
+		}
+	}
+	return text.String()
+}
+
+func fieldsText(a backup.Action) string {
+	var text strings.Builder
+	for _, c := range a.Changes {
+		switch {
+		case a.Kind == "policy":
+			writeDiff(&text, c.Old, c.New)
+		case c.Old == "":
+			fmt.Fprintf(&text, "    %s: %s\n", visible(c.Field), value(c))
+		default:
+			fmt.Fprintf(&text, "    %s: %s → %s\n", visible(c.Field), visible(c.Old), value(c))
 		}
 	}
 	return text.String()

@@ -143,14 +143,23 @@ func (s *Source) Open() (*Reader, error) {
 }
 
 // Verify reads a backup to its end, and tells what is in it. see, if it is not
-// nil, is given every record; they may yet turn out to be damaged.
+// nil, is given every record; they may yet turn out to be damaged. A secret that is in it
+// twice is damage: what a dry run shows of the second would not be what a restore does
+// after the first.
 func (s *Source) Verify(see func(Record)) (Header, Counts, error) {
 	r, err := s.Open()
 	if err != nil {
 		return Header{}, Counts{}, err
 	}
+	secrets := map[string]bool{}
 	for {
 		record, err := r.Next()
+		if err == nil && record.Secret != nil {
+			if secrets[record.Secret.Path] {
+				return r.Header, r.counts, fmt.Errorf("%w: line %d: the secret %q is in it twice", ErrDamaged, r.number, record.Secret.Path)
+			}
+			secrets[record.Secret.Path] = true
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			return r.Header, r.counts, nil

@@ -2,11 +2,13 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +27,7 @@ type RestoreOptions struct {
 	DryRun bool
 	// SecretsOnly leaves out policies, roles, entities and the engine's settings.
 	SecretsOnly bool
-	// RightsOnly leaves out secrets and the engine's settings.
+	// RightsOnly leaves out secrets.
 	RightsOnly bool
 	// Overwrite writes the backup's newest content as a new version where Vault has
 	// something newer or something else, and makes policies, roles, entities and the
@@ -48,12 +50,13 @@ type Action struct {
 	Name string `json:"name"`
 	Do   string `json:"action"`
 	Why  string `json:"detail,omitempty"`
-	// Changes are those of rights, where something is written.
+	// Changes are those of rights and settings, where something is written.
 	Changes []Change `json:"changes,omitempty"`
 }
 
-// Change is one in what gives rights: a policy, a login, a role or an entity. It holds no
-// secret, and no role id.
+// Change is one field that needs consent: of a policy, a login, a role or an entity, which
+// give rights, or of the settings of the engine or a secret, which can make Vault delete
+// later versions. It holds no secret, and no role id.
 type Change struct {
 	Field string `json:"field"`
 	Old   string `json:"old,omitempty"`
@@ -153,7 +156,7 @@ func (re *restorer) wants(r archive.Record) bool {
 	case r.Secret != nil:
 		return !re.RightsOnly
 	case r.Engine != nil:
-		return !re.RightsOnly && !re.SecretsOnly
+		return !re.SecretsOnly
 	}
 	return !re.SecretsOnly
 }
@@ -211,7 +214,32 @@ func (re *restorer) engine(ctx context.Context, e *archive.Engine) (Action, erro
 	if a.Do != Update {
 		return a, nil
 	}
+	a.Changes = kvChanges(e.Settings, is)
 	return a, re.write(ctx, e.Mount+"/config", settings(e.Settings))
+}
+
+// kvChanges are the settings that become others than in Vault, or than the defaults for a
+// new secret, for which is is nil.
+func kvChanges(want archive.Settings, is *archive.Settings) []Change {
+	was := archive.Settings{}
+	if is != nil {
+		was = *is
+	}
+	var changes []Change
+	add := func(field, before, after string) {
+		if before == after {
+			return
+		}
+		if is == nil {
+			before = ""
+		}
+		changes = append(changes, Change{field, before, after})
+	}
+	add("max_versions", strconv.Itoa(was.MaxVersions), strconv.Itoa(want.MaxVersions))
+	add("cas_required", strconv.FormatBool(was.CASRequired), strconv.FormatBool(want.CASRequired))
+	// Vault answers "0s" for what was never set.
+	add("delete_version_after", cmp.Or(was.DeleteVersionAfter, "0s"), cmp.Or(want.DeleteVersionAfter, "0s"))
+	return changes
 }
 
 // differing says what is done with something that is in Vault.
@@ -271,6 +299,13 @@ func (re *restorer) secret(ctx context.Context, s *archive.Secret) (Action, erro
 			"its version %d needs %s, more than --max-placeholders %d; --renumber needs none", s.Current, plural.Of(n, "placeholder"), re.MaxPlaceholders)}
 	}
 	a.Do, a.Why = st.do, st.why
+	if st.meta {
+		var is *archive.Settings
+		if f != nil {
+			is = &f.Settings
+		}
+		a.Changes = kvChanges(s.Settings, is)
+	}
 	if re.DryRun {
 		return a, nil
 	}
