@@ -175,7 +175,7 @@ func (i *issue) writable() error {
 		}
 	}
 	if i.envFile != "" {
-		_, err := otherLines(i.envFile)
+		_, _, err := otherLines(i.envFile)
 		return err
 	}
 	return nil
@@ -224,38 +224,39 @@ func (i *issue) write(issued *credentials.Issued) ([]string, error) {
 // maxEnv is the size of the largest .env file, in bytes.
 const maxEnv = 1 << 20
 
-// otherLines returns what is in a .env file besides ids, "" for a file that is not there.
-func otherLines(file string) (string, error) {
+// otherLines returns what is in a .env file besides ids, "" for a file that is not there,
+// and its line break.
+func otherLines(file string) (text, lineBreak string, err error) {
 	// The folder may be somebody else's, who could put a link to another file there.
 	folder, err := os.OpenRoot(filepath.Dir(file))
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
+		return "", "\n", nil
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { _ = folder.Close() }()
 	old, err := safefile.ReadNoFollowIn(folder, filepath.Base(file), maxEnv)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
+		return "", "", err
 	}
-	text, err := envfile.Remove(string(old), "VAULT_ROLE_ID", "VAULT_SECRET_ID")
+	text, err = envfile.Remove(string(old), "VAULT_ROLE_ID", "VAULT_SECRET_ID")
 	if err != nil {
-		return "", fmt.Errorf("%s, %w", file, err)
+		return "", "", fmt.Errorf("%s, %w", file, err)
 	}
-	return text, nil
+	return text, envfile.LineBreak(string(old)), nil
 }
 
 // withCredentials is what is in a .env file, with these ids in the place of others.
 func withCredentials(file string, issued *credentials.Issued) ([]byte, error) {
-	text, err := otherLines(file)
+	text, lineBreak, err := otherLines(file)
 	if err != nil {
 		return nil, err
 	}
-	if text != "" && !strings.HasSuffix(text, "\n") {
-		text += "\n"
+	if text != "" && text != envfile.ByteOrderMark && !strings.HasSuffix(text, "\n") {
+		text += lineBreak
 	}
-	return fmt.Appendf(nil, "%sVAULT_ROLE_ID=%s\nVAULT_SECRET_ID=%s\n", text, issued.RoleID, issued.SecretID), nil
+	return fmt.Appendf(nil, "%sVAULT_ROLE_ID=%s%sVAULT_SECRET_ID=%s%s", text, issued.RoleID, lineBreak, issued.SecretID, lineBreak), nil
 }
 
 // noteModes tells which files have another mode than before.

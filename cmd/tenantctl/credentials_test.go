@@ -241,6 +241,24 @@ func TestAnEnvFileKeepsItsOtherLines(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
 }
 
+func TestIssue_KeepsLineBreaksAndByteOrderMarkOfAnEnvFile(t *testing.T) {
+	t.Parallel()
+	o, _ := newIssuer(t)
+	for before, want := range map[string]string{
+		"\ufeffVAULT_ROLE_ID=old\r\nA=1\r\n":           `^\x{feff}A=1\r\nVAULT_ROLE_ID=\S+\r\nVAULT_SECRET_ID=\S+\r\n$`,
+		"A=1\r\nB=2":                                   `^A=1\r\nB=2\r\nVAULT_ROLE_ID=\S+\r\nVAULT_SECRET_ID=\S+\r\n$`,
+		"VAULT_ROLE_ID=old\r\nVAULT_SECRET_ID=old\r\n": `^VAULT_ROLE_ID=\S+\r\nVAULT_SECRET_ID=\S+\r\n$`,
+		"\ufeff": `^\x{feff}VAULT_ROLE_ID=\S+\nVAULT_SECRET_ID=\S+\n$`,
+	} {
+		o.file("x.env", before)
+		o.does("credentials", "issue", o.id, "--env", "x.env")
+		content, err := os.ReadFile(filepath.Join(o.dir, "x.env"))
+		require.NoError(t, err)
+		assert.Regexp(t, want, string(content))
+		assert.NotContains(t, string(content), "old")
+	}
+}
+
 func TestIssue_KeepsLinesWithinAValueOfAnEnvFile(t *testing.T) {
 	t.Parallel()
 	o, _ := newIssuer(t)

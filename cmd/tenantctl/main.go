@@ -65,7 +65,7 @@ func execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitOK
 	case !errors.As(err, &failed):
-		_, _ = fmt.Fprintf(stderr, "tenantctl: %s\nSee \"tenantctl --help\".\n", printable.Error(err))
+		_, _ = fmt.Fprintf(stderr, "tenantctl: %s\nSee \"%s --help\".\n", printable.Error(err), cmd.CommandPath())
 		return exitUsage
 	case !errors.Is(err, errSaid):
 		_, _ = fmt.Fprintf(stderr, "tenantctl: %s\n", printable.Error(err))

@@ -209,6 +209,9 @@ func (r *restoreCommand) checkOrigin(path string, file *archive.Pinned, trusted 
 		return nil
 	}
 	signature, err := archive.ReadSignature(r.signature)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: there is no signature %s: name its file with --signature", archive.ErrSignature, r.signature)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", archive.ErrSignature, err)
 	}

@@ -298,7 +298,16 @@ func TestRestore_DemandsASignatureByAKeyThatIsTrusted(t *testing.T) {
 		assert.NotContains(t, errs, "all-rights", "it was decrypted")
 		untouched(t, s)
 	}
-	refused("the backup is not signed by a key that is trusted: stat "+file+".sig: no such file", "--verify-key", public)
+	refused("the backup is not signed by a key that is trusted: there is no signature "+file+".sig: name its file with --signature", "--verify-key", public)
+
+	signers := filepath.Join(t.TempDir(), "allowed_signers")
+	for _, before := range []string{"ops@example.org ", `ops@example.org namespaces="tenantctl-backup" `} {
+		require.NoError(t, os.WriteFile(signers, append([]byte("# who signs\n"+before), text...), 0o600))
+		_, errs, code := run(t, vaultOf(s), "restore", file, "-i", identity, "--verify-key", signers)
+		assert.Equal(t, exitUsage, code, errs)
+		assert.Contains(t, errs, "allowed_signers, line 2: there is something before the key, such as a principal of an allowed_signers file: leave it out")
+		assert.Contains(t, errs, `See "tenantctl restore --help".`)
+	}
 
 	sign := func(key, namespace string) {
 		t.Helper()

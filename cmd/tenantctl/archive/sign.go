@@ -53,7 +53,9 @@ func ReadSigner(path string, passphrase []byte) (ssh.Signer, error) {
 	return signer, nil
 }
 
-// ReadSignKeys takes public keys of SSH: one as text, or a file with one a line.
+// ReadSignKeys takes public keys of SSH: one as text, or a file with one a line. Lines of an
+// allowed_signers file are refused with a hint: its principals, namespaces and dates of
+// validity would have no effect.
 func ReadSignKeys(text string) ([]ssh.PublicKey, error) {
 	isKey := strings.Contains(text, " ") && slices.ContainsFunc([]string{"ssh-", "ecdsa-", "sk-"}, func(prefix string) bool { return strings.HasPrefix(text, prefix) })
 	if !isKey {
@@ -77,6 +79,9 @@ func parseSignKeys(text string) ([]ssh.PublicKey, error) {
 			continue
 		}
 		key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err == nil && len(options) > 0 || err != nil && isAllowedSigner(line) {
+			return nil, fmt.Errorf("line %d: there is something before the key, such as a principal of an allowed_signers file: leave it out, and begin with the type, such as ssh-ed25519", i+1)
+		}
 		if _, isCertificate := key.(*ssh.Certificate); err != nil || len(options) > 0 || isCertificate {
 			return nil, fmt.Errorf("line %d: this is no public key of SSH, such as ssh-ed25519 …, without options", i+1)
 		}
@@ -86,6 +91,13 @@ func parseSignKeys(text string) ([]ssh.PublicKey, error) {
 		return nil, errors.New("line 1: there is no public key of SSH")
 	}
 	return keys, nil
+}
+
+// isAllowedSigner reports whether a line is a key after a principal and options.
+func isAllowedSigner(line string) bool {
+	_, rest, _ := strings.Cut(line, " ")
+	_, _, _, _, err := ssh.ParseAuthorizedKey([]byte(rest))
+	return err == nil
 }
 
 // Signing signs what is written to it. It keeps a checksum of that, not the bytes.

@@ -9,11 +9,27 @@ import (
 	"strings"
 )
 
+// ByteOrderMark is what editors on Windows write before the first line.
+const ByteOrderMark = "\ufeff"
+
+// LineBreak returns what ends the last line of the text: CRLF, or LF, which is also that of
+// a text without line breaks.
+func LineBreak(text string) string {
+	if last := strings.LastIndex(text, "\n"); last > 0 && text[last-1] == '\r' {
+		return "\r\n"
+	}
+	return "\n"
+}
+
 // Remove removes the assignments of these variables. A line within the quoted value of
 // another variable is no assignment, whatever it looks like. Where readers of .env files
 // disagree on where a value ends, Remove returns an error with the number of its line.
 func Remove(text string, names ...string) (string, error) {
 	var kept strings.Builder
+	if rest, found := strings.CutPrefix(text, ByteOrderMark); found {
+		kept.WriteString(ByteOrderMark)
+		text = rest
+	}
 	number, continued := 1, 0
 	for text != "" {
 		line, _, _ := strings.Cut(text, "\n")

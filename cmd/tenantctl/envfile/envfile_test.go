@@ -16,6 +16,7 @@ func TestRemove_KeepsEveryOtherByte(t *testing.T) {
 		"in the middle":      {"A=1\nX=2\nB=3", "A=1\nB=3"},
 		"exported":           {" export \t X = 'old' # why\nB=3\n", "B=3\n"},
 		"CRLF":               {"A=1\r\nX=2\r\n\r\nB=3\r\n", "A=1\r\n\r\nB=3\r\n"},
+		"byte order mark":    {"\ufeffX=1\r\nA=2\r\n", "\ufeffA=2\r\n"},
 		"comment":            {"# X=1\n  #X=2\nX=3\n", "# X=1\n  #X=2\n"},
 		"other names":        {"XX=1\nexportX=2\nx=3\nX Y=4\nX\n", "XX=1\nexportX=2\nx=3\nX Y=4\nX\n"},
 		"within a value":     {"A=\"one\nX=two\nexport X=three\"\nX=4\nB='\nX=5\n'\n", "A=\"one\nX=two\nexport X=three\"\nB='\nX=5\n'\n"},
