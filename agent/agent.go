@@ -82,7 +82,7 @@ func warn(cfg *config.Config, log *slog.Logger) {
 	}
 	if len(open) > 0 {
 		log.Warn("other users may change the configuration", "files", strings.Join(open, "; "),
-			"hint", `whoever changes it runs programs as this user; "deaddrop doctor" shows how to keep them out`)
+			"hint", `run "deaddrop doctor" for the commands that keep them out`)
 	}
 }
 

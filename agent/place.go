@@ -40,8 +40,7 @@ func (d *dropper) tidy(s *state) {
 		d.placed[s.of.of.Place] = true
 	}
 	if is.OthersMayWrite && !s.drop.Strict {
-		d.log.Warn("every user may write to the folder", "folder", folder,
-			"hint", "others can put their files in place of these; chmod o-w "+folder)
+		d.log.Warn("folder is writable by every user", "folder", folder, "hint", "chmod o-w "+folder)
 	}
 	if is.OnDisk && !s.drop.RequireTmpfs {
 		d.log.Warn("the folder is on a disk, where secrets stay after the file is gone",

@@ -6,8 +6,8 @@ import (
 	"github.com/smarteros/deaddrop/agent/redact"
 )
 
-// OutputError is the failure of a program or of a request. Its text holds nothing that the
-// program has printed or the URL has answered, which is for the log alone.
+// OutputError is a failed program or request. Its text never contains the output, which is
+// for the log alone.
 type OutputError struct {
 	Err error
 	// Size is how much output there was, or "".

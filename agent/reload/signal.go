@@ -34,9 +34,9 @@ func (s PIDFile) String() string {
 	return fmt.Sprintf("%s to the process in %s", SignalName(s.Signal), s.Path)
 }
 
-// Do never signals process groups, process 1, the agent itself, a process that is younger
-// than the file (it was given the id of another that has ended), or a process of a user
-// that the file does not vouch for.
+// Do signals the process. It refuses process groups, process 1, the agent itself, a process
+// that is younger than the file (the id has belonged to one that has ended), and a process
+// of another user than could have written the file.
 func (s PIDFile) Do(_ context.Context, change Change) error { return s.send(s.Signal, change) }
 
 // Check tells of a file that names no process of the service, and of one that may
@@ -167,8 +167,8 @@ func readPID(path string) (pidEntry, error) {
 
 // send sends a signal, or only looks whether it could be sent where that is 0.
 // The process is held on to (by a pidfd, where the kernel has them) before
-// stranger looks at it, so that it cannot become another one in between.
-func send(pid int, sig syscall.Signal, change Change, stranger func(process.Process) error) error {
+// verify looks at it, so that it cannot become another one in between.
+func send(pid int, sig syscall.Signal, change Change, verify func(process.Process) error) error {
 	held, err := os.FindProcess(pid)
 	if err != nil {
 		return fmt.Errorf("process %d: %w", pid, err)
@@ -179,13 +179,13 @@ func send(pid int, sig syscall.Signal, change Change, stranger func(process.Proc
 		if _, err := process.Read(os.Getpid()); err == nil {
 			return absent("there is no process %d; %s", pid, whether())
 		} // Else there is no /proc, and the kernel tells.
-		if err := stranger(process.Process{PID: pid}); err != nil {
+		if err := verify(process.Process{PID: pid}); err != nil {
 			return err
 		}
 	case err != nil:
 		return fmt.Errorf("process %d: %w", pid, err)
 	default:
-		if err := stranger(p); err != nil {
+		if err := verify(p); err != nil {
 			return err
 		}
 		if sig != 0 && change.precedes(p.Age()) {

@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
+
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // TrustError says why a folder is not the agent's alone.
@@ -52,7 +53,7 @@ func checkTrusted(dir string, asParent bool) error {
 		}
 	}
 	if !asParent && hasDefaultACL(whole) {
-		return &TrustError{Folder: whole, Path: whole, Detail: "has a default access control list, which lets others into new files", Hint: "setfacl -k " + printable(whole)}
+		return &TrustError{Folder: whole, Path: whole, Detail: "has a default access control list, which lets others into new files", Hint: "setfacl -k " + printable.Text(whole)}
 	}
 	return nil
 }
@@ -94,7 +95,7 @@ func distrust(path string, info fs.FileInfo, folder string, isParent bool) (deta
 		if err != nil {
 			return "is a symbolic link that leads nowhere", "use the path of a real folder"
 		}
-		return "is a symbolic link to " + printable(to), "use the path without it: " + printable(filepath.Join(to, strings.TrimPrefix(folder, path)))
+		return "is a symbolic link to " + printable.Text(to), "use the path without it: " + printable.Text(filepath.Join(to, strings.TrimPrefix(folder, path)))
 	case !info.IsDir():
 		return "is not a folder", "use the path of a folder"
 	case uid != 0 && uid != agent:
@@ -142,12 +143,4 @@ func modeText(info fs.FileInfo) string {
 		}
 	}
 	return fmt.Sprintf("%04o", mode)
-}
-
-// printable quotes a path that others chose where it would do something to a terminal.
-func printable(path string) string {
-	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
-		return quoted
-	}
-	return path
 }

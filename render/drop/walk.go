@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smarteros/deaddrop/render/printable"
 )
 
 // maxLinks is how many symbolic links a path may have, as in the kernel.
@@ -102,7 +104,7 @@ func (w *walk) follow(path string) error {
 		name := names[0]
 		names = names[1:]
 		if name == ".." && !w.isTrusted { // Of a link: others may have moved the folder.
-			return fmt.Errorf("a symbolic link leads to %s and back up: %w; write the path that it leads to", printable(w.path), ErrRefused)
+			return fmt.Errorf("a symbolic link leads to %s and back up: %w; write the path that it leads to", printable.Text(w.path), ErrRefused)
 		}
 		isLink, err := w.enter(name)
 		switch {
@@ -134,7 +136,7 @@ func (w *walk) readLink(name string) (string, error) {
 		return "", err
 	}
 	if !w.isTrusted || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
-		return "", fmt.Errorf("%s is a symbolic link that others may have made: %w; write the path that it leads to", printable(path), ErrRefused)
+		return "", fmt.Errorf("%s is a symbolic link that others may have made: %w; write the path that it leads to", printable.Text(path), ErrRefused)
 	}
 	if w.links++; w.links > maxLinks {
 		return "", unix.ELOOP
@@ -152,7 +154,7 @@ func (w *walk) descend(names []string) error {
 	for _, name := range names {
 		isLink, err := w.enter(name)
 		if isLink {
-			return fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", printable(filepath.Join(w.path, name)), ErrRefused)
+			return fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", printable.Text(filepath.Join(w.path, name)), ErrRefused)
 		}
 		if err != nil {
 			return err

@@ -1,5 +1,5 @@
-// Package printable shows texts of others on terminals, in logs and in answers without
-// letting them act there.
+// Package printable escapes untrusted text, so that it cannot control a terminal or forge a
+// line of a log.
 //
 // Names of secrets, errors of Vault and output of programs may hold escape sequences,
 // line breaks that fake a line, and characters that turn or hide the text around them.
