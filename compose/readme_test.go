@@ -78,7 +78,7 @@ func newReader(t *testing.T) *reader {
 		require.NoError(t, os.Rename(dockertest.Build(t, "../cmd/"+command), filepath.Join(bin, command)))
 	}
 	r.env = []string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "DOCKER_HOST=" + os.Getenv("DOCKER_HOST"),
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "STATE_DIRECTORY=" + filepath.Join(t.TempDir(), "state"), "DOCKER_HOST=" + os.Getenv("DOCKER_HOST"),
 		"COMPOSE_PROJECT_NAME=" + name, "VAULT_IMAGE=" + vaultImage.load(t), "VAULT_TAG=latest", "VAULT_PORT=" + r.port,
 		"VAULT_CONTAINER_NAME=" + name, "VAULT_VOLUMES=" + name, "SMARTER_NET=" + name,
 	}

@@ -81,6 +81,7 @@ drop "each" {
 `, address, tenant.Path("nexa"), dir, tenant.ID)), 0o600))
 	cfg, err := config.Load(file)
 	require.NoError(t, err)
+	cfg.StateDir = filepath.Join(dir, "state")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, cfg, nil, "1.2.3", slog.New(slog.DiscardHandler)) }()
