@@ -32,6 +32,9 @@ const (
 	mostSteps = 200_000_000
 	// largestExpression is how many instructions a regular expression may have.
 	largestExpression = 20_000
+	// maxYAMLNodes is how many keys, values and lists YAML is written of. The library keeps
+	// every event of a document until its end, which is about 1 KiB of memory for each.
+	maxYAMLNodes = 50_000
 	// mostDigits is the length of the numbers that are counted with and compared by value.
 	mostDigits = 1_000
 )
@@ -42,6 +45,7 @@ const (
 	errLongText  problem = "the text is longer than 1 MiB, the most that is parsed"
 	errTooDeep   problem = "the value is nested deeper than 100 levels"
 	errLongList  problem = "the list is too long to compare its elements"
+	errManyNodes problem = "the value has more than 50000 keys and elements, the most that are written as YAML"
 	errLargeExpr problem = "the regular expression is too large, or too large for a text of this length"
 )
 
@@ -106,6 +110,32 @@ func spend(left *int, depth, path int, v any) error {
 		}
 	}
 	return nil
+}
+
+// checkNodes fails where a value has more parts than YAML is written of.
+func checkNodes(v any) error {
+	left := maxYAMLNodes
+	if chargeNodes(&left, v); left < 0 {
+		return errManyNodes
+	}
+	return nil
+}
+
+func chargeNodes(left *int, v any) {
+	if *left--; *left < 0 {
+		return
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Map:
+		*left -= r.Len() // its keys
+		for each := r.MapRange(); *left >= 0 && each.Next(); {
+			chargeNodes(left, each.Value().Interface())
+		}
+	case reflect.Slice, reflect.Array:
+		for i := 0; *left >= 0 && i < r.Len(); i++ {
+			chargeNodes(left, r.Index(i).Interface())
+		}
+	}
 }
 
 const errCycle problem = "a map cannot hold itself"

@@ -3,7 +3,6 @@ package render
 import (
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,21 +14,14 @@ import (
 	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
-// What one execution may allocate in sum for a value of 1 MiB. The emitter of YAML makes
-// 3 KiB of garbage for each empty map, which is collected as it goes.
+// The bounds for one execution with a value of 1 MiB.
 const (
-	mostAllocated     = poolLoss * 300 << 20
-	mostAllocatedYAML = poolLoss * 1300 << 20
+	// maxAllocated is how many bytes it may allocate in sum.
+	maxAllocated = poolLoss * 300 << 20
+	// maxLive is how many bytes it may hold at one time. A parsed document of YAML, which has
+	// a node for each bracket, comes nearest to it.
+	maxLive = 128 << 20
 )
-
-// allocated is how many bytes f allocates.
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
 
 // fill repeats a text up to the size of a hostile value.
 func fill(s string) string { return strings.Repeat(s, hostileSize/len(s)) }
@@ -61,6 +53,7 @@ func hostileTexts() map[string]string {
 		"long key of an inline table": long + " = {" + strings.TrimSuffix(numbered("k%d=1,")[:half], ",") + "}", "many keys": numbered("k%d=1\n"), "many tables": numbered("[a%d]\n"), "array tables": fill("[[a]]\n"),
 		"TOML arrays": "a = " + deep("[", "", "]", half), "TOML text": `a = """` + fill("x"), "TOML elements": "a = [" + fill("1,") + "]", "TOML comment": fill("#"), "TOML comments": fill("#\n"),
 		"TOML escapes": `a = "` + fill(`\u0041`) + `"`, "TOML quotes": "a = " + fill(`"`), "TOML dates": numbered("k%d=2001-01-01T00:00:00Z\n"), "super tables": numbered("[a.b.c.d.e.f.g.h.i.j.k%d]\n"),
+		"nested lists": "[" + fill("[[[[[[]]]]]],")[:hostileSize/13*13-13] + "1]", "lists": "[" + fill("[],")[:hostileSize/3*3-3] + "1]", "TOML lists": "x=[" + fill("[[1]],")[:hostileSize/6*6-6] + "1]",
 		"unclosed brackets": fill("["), "unclosed braces": fill("{"), "brackets": deep("[", "", "]", half), "objects": deep(`{"a":`, "1", "}", hostileSize/6), "elements": "[" + strings.TrimSuffix(fill("1,"), ",") + "]",
 		"texts": "[" + strings.TrimSuffix(fill(`"",`), ",") + "]", "maps": "[" + strings.TrimSuffix(fill(`{},`), ",") + "]", "small maps": "[" + strings.TrimSuffix(fill(`{"a":1},`), ",") + "]",
 		"duplicate keys": "{" + strings.TrimSuffix(fill(`"a":1,`), ",") + "}", "keys": "{" + strings.TrimSuffix(numbered(`"k%d":1,`), ",") + "}", "digits": strings.Repeat("9", hostileSize), "minus digits": "-" + strings.Repeat("9", hostileSize-1),
@@ -110,7 +103,7 @@ func assertBounded(t *testing.T, text string, v any, context string) {
 	t.Helper()
 	tmpl, err := Parse("x", text, Options{})
 	require.NoError(t, err, text)
-	sum := allocated(func() {
+	peak, sum := memory(func() {
 		res, err := tmpl.Execute(Input{
 			Secret: func(Request) *Secret { return nil }, Env: func(string) (string, bool) { return "", false }, Dialect: dotenv.Compose,
 			File: func(string) (string, error) { return "", nil }, Dot: kv2("x/y", 1, map[string]any{"v": v}),
@@ -121,11 +114,8 @@ func assertBounded(t *testing.T, text string, v any, context string) {
 			assert.Less(t, len(err.Error()), 10_000, context)
 		}
 	})
-	most := uint64(mostAllocated)
-	if strings.Contains(text, "toYAML") {
-		most = mostAllocatedYAML
-	}
-	assert.Less(t, sum, most, "%s with %s: %d MiB", text, context, sum>>20)
+	assert.Less(t, sum, uint64(maxAllocated), "%s with %s: %d MiB allocated", text, context, sum>>20)
+	assert.Less(t, peak, uint64(maxLive), "%s with %s: %d MiB live", text, context, peak>>20)
 }
 
 func TestParsers_AreBoundedForHostileValues(t *testing.T) {
@@ -139,6 +129,24 @@ func TestParsers_AreBoundedForHostileValues(t *testing.T) {
 			assertBounded(t, parser, value, name)
 		}
 	}
+}
+
+func TestToYAML_HoldsAtMost100MiB(t *testing.T) {
+	written := 0
+	for _, part := range []string{"[[[[[[]]]]]],", "[],", "{},", "1,", `"a",`, `"=",`, `{"a":1},`, `{"a b":1},`, `{" ":[]},`, `{"` + strings.Repeat("é", 20) + `":1},`} {
+		for _, n := range []int{5_000, 16_600, 49_000, hostileSize / len(part)} {
+			value, err := parseJSON("[" + strings.Repeat(part, min(n, hostileSize/len(part)-2)) + "1]")
+			require.NoError(t, err)
+			peak, _ := memory(func() { _, err = toYAML(value) })
+			if err == nil {
+				written++
+			} else {
+				assert.Equal(t, errManyNodes, err, part)
+			}
+			assert.Less(t, peak, uint64(100<<20), "%d of %s: %d MiB", n, part, peak>>20)
+		}
+	}
+	assert.Greater(t, written, 10)
 }
 
 func TestFunctions_AreBoundedForHostileValues(t *testing.T) {
@@ -209,18 +217,15 @@ func TestEncode_IsBoundedForHostileSecrets(t *testing.T) {
 			if testing.Short() && !strings.HasPrefix(name, "JSON") {
 				continue
 			}
-			sum := allocated(func() {
+			peak, sum := memory(func() {
 				out, err := Encoding{Format: Format(format), Keys: Keys{Except: []string{"x*y"}}}.Encode(kv2("x/y", 1, pairs.(map[string]any)))
 				assert.True(t, err != nil || len(out) <= 2*largest, name)
 				if err == nil && len(out) < largestText {
 					Entries(Format(format), out)
 				}
 			})
-			most := uint64(mostAllocated)
-			if format == string(FormatYAML) {
-				most = mostAllocatedYAML
-			}
-			assert.Less(t, sum, most, "%s as %s: %d MiB", name, format, sum>>20)
+			assert.Less(t, sum, uint64(maxAllocated), "%s as %s: %d MiB allocated", name, format, sum>>20)
+			assert.Less(t, peak, uint64(maxLive), "%s as %s: %d MiB live", name, format, peak>>20)
 		}
 	}
 }

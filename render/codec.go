@@ -184,6 +184,9 @@ func toYAML(v any) (text string, err error) {
 	if err := unwritable(v, "YAML", tooLarge); err != nil {
 		return "", err
 	}
+	if err := checkNodes(v); err != nil {
+		return "", err
+	}
 	failed := problemf("%s of this kind cannot be written as YAML", kindName(v))
 	defer func() {
 		if recover() != nil { // The library panics on what it cannot write.
