@@ -621,13 +621,13 @@ func (d *dropper) fail(s *state, err error) {
 		if d.process != nil && d.process.HasEnviron() {
 			what = "variable failed, command keeps its environment"
 		}
-		d.log.Error(what, "name", s.env, "error", err)
+		d.log.Error(what, append([]any{"name", s.env, "error", err}, ifAny("hint", render.HintOf(err))...)...)
 	default:
 		what := "drop failed, no file written yet"
 		if s.hasFile() {
 			what = "drop failed, keeping last good file"
 		}
-		d.log.Error(what, append([]any{"drop", s.drop.Name, "destination", s.drop.Destination, "error", err}, reload.OutputOf(err)...)...)
+		d.log.Error(what, slices.Concat([]any{"drop", s.drop.Name, "destination", s.drop.Destination, "error", err}, ifAny("hint", render.HintOf(err)), reload.OutputOf(err))...)
 	}
 }
 

@@ -230,8 +230,8 @@ func (e *execution) dotenv(args ...any) (string, error) {
 		return "", err
 	}
 	const hint = "name it in the template, as in sprig_dict \"PATH\" .path, or leave it out with sprig_omit"
-	if err := dotenv.CheckLoaders(flat, func(name string) bool { return e.named[name] }, hint); err != nil {
-		return "", err
+	if err := dotenv.CheckLoaders(flat, func(name string) bool { return e.named[name] }); err != nil {
+		return "", &HintedError{err, hint}
 	}
 	out, err := dotenv.Encode(dialect, flat)
 	return strings.TrimSuffix(string(out), "\n"), err

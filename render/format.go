@@ -84,6 +84,9 @@ func (e Encoding) encode(pairs map[string]any) ([]byte, error) {
 	return nil, fmt.Errorf("format %q does not write a secret by itself", e.Format)
 }
 
+// loaderHint names a pattern for the other keys, too: only = ["PATH"] writes nothing else.
+const loaderHint = `write the key besides all others by keys { only = ["*", "PATH"] }, with its name for PATH, or all such keys by keys { allow_loader = true }`
+
 func (e Encoding) environment(flat map[string]any) ([]byte, error) {
 	if e.Keys.MapInvalid {
 		mapped, err := Keys{MapInvalid: true}.apply(flat) // Names that come of flattening, too.
@@ -93,9 +96,8 @@ func (e Encoding) environment(flat map[string]any) ([]byte, error) {
 		flat = mapped
 	}
 	if !e.Keys.AllowLoader {
-		const hint = "list the key in keys.only, or set keys.allow_loader = true"
-		if err := dotenv.CheckLoaders(flat, e.Keys.names, hint); err != nil {
-			return nil, err
+		if err := dotenv.CheckLoaders(flat, e.Keys.names); err != nil {
+			return nil, &HintedError{oneLine(err), loaderHint}
 		}
 	}
 	if e.Format == FormatShell {

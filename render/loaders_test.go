@@ -20,7 +20,7 @@ func TestEncode_RefusesKeysThatBecomeLoaderVariables(t *testing.T) {
 		"by a prefix":                 {map[string]any{"OPTIONS": "-r x"}, Keys{Prefix: "NODE_"}, "NODE_OPTIONS"},
 		"by the mapping":              {map[string]any{"LD-PRELOAD": "/x.so"}, Keys{MapInvalid: true}, "LD_PRELOAD"},
 		"by flattening":               {map[string]any{"LD": map[string]any{"PRELOAD": "/x.so"}}, Keys{}, "LD_PRELOAD"},
-		"by flattening and mapping":   {map[string]any{"LD": map[string]any{"AU-DIT": "/x.so"}}, Keys{MapInvalid: true}, "LD_AU_DIT"},
+		"by flattening and mapping":   {map[string]any{"LD": map[string]any{"PRELOAD-X": "/x.so"}}, Keys{MapInvalid: true}, "LD_PRELOAD_X"},
 		"a pattern that matches":      {map[string]any{"PATH": "/x"}, Keys{Only: []string{"P*", "????"}}, "PATH"},
 		"a list of another key":       {map[string]any{"LD": map[string]any{"PRELOAD": "/x.so"}}, Keys{Only: []string{"LD"}}, "LD_PRELOAD"},
 		"renamed away":                {map[string]any{"PATH": "/x"}, Keys{Rename: map[string]string{"PATH": "SEARCH"}}, ""},
@@ -38,7 +38,7 @@ func TestEncode_RefusesKeysThatBecomeLoaderVariables(t *testing.T) {
 				continue
 			}
 			if assert.ErrorContains(t, err, `variable "`+tc.want+`" `, "%s as %s", name, format) {
-				assert.ErrorContains(t, err, "list the key in keys.only, or set keys.allow_loader = true")
+				assert.Equal(t, loaderHint, HintOf(err))
 				assert.ErrorContains(t, err, `secret "x/y"`)
 			}
 		}
@@ -46,7 +46,7 @@ func TestEncode_RefusesKeysThatBecomeLoaderVariables(t *testing.T) {
 }
 
 func TestDotenvFunction_RefusesLoaderVariablesThatTheTemplateDoesNotName(t *testing.T) {
-	const refused = `variable "LD_PRELOAD" loads code into every program, so a key of a secret may not set it unasked; name it in the template`
+	const refused = `variable "LD_PRELOAD" refused: loads code into every program`
 	pairs := map[string]any{"LD_PRELOAD": "/x.so", "K": "v", "nested": map[string]any{"PATH": "/x"}}
 	for text, want := range map[string]string{
 		`{{ dotenv . }}`:         refused,
@@ -54,7 +54,7 @@ func TestDotenvFunction_RefusesLoaderVariablesThatTheTemplateDoesNotName(t *test
 		`{{ range $k, $v := . }}{{ scratch.MapSet "e" $k $v }}{{ end }}{{ scratch.Get "e" | dotenv }}`:             refused,
 		`{{ range $k, $v := . }}{{ scratch.MapSet "e" ($k | toUpper) $v }}{{ end }}{{ scratch.Get "e" | dotenv }}`: refused,
 		`{{ if eq "LD_PRELOAD" .K }}{{ end }}{{ env "LD_PRELOAD" }}{{ dotenv . }}`:                                 refused,
-		`{{ dotenv .nested }}`:                                                   `variable "PATH" decides which programs are run`,
+		`{{ dotenv .nested }}`:                                                   `variable "PATH" refused: decides which programs are run`,
 		`{{ dotenv (sprig_dict "LD_PRELOAD" .LD_PRELOAD) }}`:                     "",
 		`{{ dotenv (sprig_pick . "K" "LD_PRELOAD") }}`:                           "",
 		`{{ dotenv (sprig_omit . "LD_PRELOAD") }}`:                               "",
@@ -71,6 +71,20 @@ func TestDotenvFunction_RefusesLoaderVariablesThatTheTemplateDoesNotName(t *test
 			assert.NoError(t, err, text)
 		} else {
 			assert.ErrorContains(t, err, want, text)
+			assert.Contains(t, HintOf(err), "name it in the template", text)
 		}
+	}
+}
+
+func TestEncode_HintsOnceAtSettingsThatWriteTheOtherKeysToo(t *testing.T) {
+	secret := kv2("x/y", 1, map[string]any{"PATH": "/x", "LD_PRELOAD": "/x.so", "K": "v"})
+	_, err := Encoding{Format: FormatDotenv}.Encode(secret)
+	require.EqualError(t, err, `secret "x/y" cannot be written as dotenv: variable "LD_PRELOAD" refused: loads code into every program, variable "PATH" refused: decides which programs are run`)
+	require.Equal(t, loaderHint, HintOf(err))
+
+	for _, keys := range []Keys{{Only: []string{"*", "PATH", "LD_PRELOAD"}}, {AllowLoader: true}} {
+		out, err := Encoding{Format: FormatDotenv, Keys: keys}.Encode(secret)
+		require.NoError(t, err)
+		assert.Equal(t, "K=v\nLD_PRELOAD=/x.so\nPATH=/x\n", string(out))
 	}
 }

@@ -32,6 +32,27 @@ func (e *clashError) Error() string {
 	return fmt.Sprintf("has two values that would both be written as %q", e.name)
 }
 
+// HintedError is an error about which the user can do something.
+type HintedError struct {
+	Err error
+	// Hint is what the user can do. It holds no value.
+	Hint string
+}
+
+func (e *HintedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error without the hint.
+func (e *HintedError) Unwrap() error { return e.Err }
+
+// HintOf returns the hint of an error, or "".
+func HintOf(err error) string {
+	var hinted *HintedError
+	if errors.As(err, &hinted) {
+		return hinted.Hint
+	}
+	return ""
+}
+
 // reasonOf says why a function failed, as far as that holds no value; "" is unknown. It
 // names only keys that isKnown reports to be names: a template can make a key of a value.
 func reasonOf(err error, isKnown func(name string) bool) string {

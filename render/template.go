@@ -244,7 +244,16 @@ func lazily(pattern string) func() *regexp.Regexp {
 // problem is text of the template.
 var execLocation = lazily(`(?s)^template: (.*?:\d+:\d+): executing .*? at <(.*?)>: (.*)$`)
 
+// execError returns what an error may show, and its hint.
 func (t *Template) execError(err error, in Input, uses []Request) error {
+	shown := t.shownError(err, in, uses)
+	if hint := HintOf(err); hint != "" {
+		return &HintedError{shown, hint}
+	}
+	return shown
+}
+
+func (t *Template) shownError(err error, in Input, uses []Request) error {
 	known := t.names(in, uses)
 	m := execLocation().FindStringSubmatch(innermost(err).Error())
 	if m == nil {

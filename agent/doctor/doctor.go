@@ -22,6 +22,7 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
+	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/printable"
 )
@@ -187,6 +188,9 @@ func explain(err error) (detail, fix string) {
 			detail += " (" + fault.Detail + ")"
 		}
 		return detail, fault.Hint
+	}
+	if hint := render.HintOf(err); hint != "" {
+		return err.Error(), hint
 	}
 	detail, fix = cutFix(err.Error())
 	return detail, printable.Text(fix) // A line of a fix is a line of ours.

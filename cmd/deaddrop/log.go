@@ -115,7 +115,11 @@ func failure(log *slog.Logger, err error) error {
 // log writes a line for each of the joined errors.
 func (e *runError) log() {
 	for _, each := range flatten(e.error) {
-		e.to.Error("failed", "error", each)
+		attributes := []any{"error", each}
+		if hint := render.HintOf(each); hint != "" {
+			attributes = append(attributes, "hint", hint)
+		}
+		e.to.Error("failed", attributes...)
 	}
 }
 
