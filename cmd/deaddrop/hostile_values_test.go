@@ -58,7 +58,7 @@ drop "nexa" {
 	require.Equal(t, 1, code, out)
 	assert.Contains(t, out, `LD_PRELOAD`)
 	assert.Contains(t, out, "loads code into every program")
-	assert.Contains(t, out, "keys.allow_loader")
+	assert.Contains(t, out, "allow_loader = true", "the hint is logged beside the error")
 	assert.NotContains(t, out, "evil")
 	assert.Equal(t, "KEY=1\n", r.read("nexa.env"))
 	r.write("deaddrop.hcl", strings.Replace(r.read("deaddrop.hcl"), "upper = true", "\n    upper = true\n    except = [\"x\"]\n    allow_loader = true\n ", 1))
