@@ -129,8 +129,12 @@ func TestRead_KeepsTheBeginningOfLongArguments(t *testing.T) {
 	long := exec.Command("sleep", append([]string{"60"}, slices.Repeat([]string{"0"}, 50_000)...)...)
 	require.NoError(t, long.Start())
 	t.Cleanup(func() { _ = long.Process.Kill(); _ = long.Wait() })
-	p, err := Read(long.Process.Pid)
-	require.NoError(t, err)
+	var p Process
+	require.Eventually(t, func() bool { // A process that has just begun has no arguments yet.
+		var err error
+		p, err = Read(long.Process.Pid)
+		return err == nil && len(p.Args) > 0
+	}, time.Minute, time.Millisecond)
 	assert.Equal(t, []string{"sleep", "60", "0"}, p.Args[:3])
 	assert.LessOrEqual(t, len(strings.Join(p.Args, " ")), maxArgBytes)
 	assert.LessOrEqual(t, len(p.Args), maxArgs)
