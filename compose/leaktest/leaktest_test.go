@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,8 +47,11 @@ func TestProcessesAndLeftoversAreSearched(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
 		s := &seen{TB: t}
-		Process(s, cmd.Process.Pid)
-		assert.True(t, s.failed, name)
+		found := func() bool { // A process that has just begun shows nothing yet.
+			Process(s, cmd.Process.Pid)
+			return s.failed
+		}
+		assert.Eventually(t, found, time.Minute, time.Millisecond, name)
 		_ = in.Close()
 		_ = cmd.Wait()
 	}
