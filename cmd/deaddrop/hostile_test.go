@@ -252,6 +252,7 @@ func TestHostileFolder_CannotHoldTheAgentUp(t *testing.T) {
 		r.once(config)
 		assert.NotEmpty(t, r.read("out/nexa.env"), name)
 	}
+	r.attack("rm -f .nexa.env.deaddrop")
 }
 
 // A check runs as root, and may obey what it reads.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -17,13 +18,13 @@ const hostile = "x\x1b[2J\x07\u009b31m\u202e\u2066\u200b\ufeff\u2028\u0085\u00a0
 
 func TestNothingThatIsShownActsOnATerminal(t *testing.T) {
 	t.Parallel()
-	refuses := false
+	var refuses atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		answer := map[string]any{"request_id": "x", "errors": []string{hostile, "FAKE: all is well"}}
 		code := http.StatusBadRequest
 		switch list := r.Method == "LIST" || r.URL.Query().Get("list") == "true"; {
-		case refuses:
+		case refuses.Load():
 		case list && strings.TrimSuffix(r.URL.Path, "/") == "/v1/secret/metadata/tenant":
 			code, answer = http.StatusOK, map[string]any{"request_id": "x", "data": map[string]any{"keys": []string{hostile + "/"}}}
 		case list:
@@ -43,7 +44,8 @@ func TestNothingThatIsShownActsOnATerminal(t *testing.T) {
 	}))
 	defer server.Close()
 	env := []string{"VAULT_ADDR=" + server.URL, "VAULT_TOKEN=x", "VAULT_MAX_RETRIES=0"}
-	for _, refuses = range []bool{false, true} {
+	for _, refused := range []bool{false, true} {
+		refuses.Store(refused)
 		for _, args := range []string{"tenant list", "tenant show demo nexa", "tenant show demo nexa --reveal", "tenant versions demo nexa", "credentials list", "status", "tenant list -o json", "status -o json"} {
 			out, complaints, _ := run(t, env, strings.Fields(args)...)
 			for _, text := range []string{out, complaints} {
@@ -51,7 +53,7 @@ func TestNothingThatIsShownActsOnATerminal(t *testing.T) {
 				assert.False(t, strings.ContainsFunc(text, func(c rune) bool { return c != '\n' && !unicode.IsPrint(c) || c == '\u3164' }), "%s: %q", args, text)
 				assert.NotContains(t, "\n"+text, "\nFAKE", args)
 			}
-			if refuses || strings.HasPrefix(args, "tenant list") {
+			if refused || strings.HasPrefix(args, "tenant list") {
 				assert.Contains(t, out+complaints, `\u202e`, args)
 			}
 		}

@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // marker is what vaulttest.Marker makes. That all of it is asked for keeps programs
@@ -100,7 +102,7 @@ func Leftovers(t testing.TB, dir string) {
 		if err != nil || !entry.Type().IsRegular() || !isOwn(entry.Name()) {
 			return nil
 		}
-		if content, err := os.ReadFile(path); err == nil {
+		if content, err := safefile.Read(path, 64<<20); err == nil { // A test may leave a giant.
 			Output(t, path, string(content))
 		}
 		return nil
