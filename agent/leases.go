@@ -37,16 +37,21 @@ func (d *dropper) keepIssued(ready []rendered) {
 	for _, r := range ready {
 		for i, s := range r.states {
 			s.sum = ""
-			if len(d.issuedTo(s).Certificates) > 0 {
+			issued := d.issuedTo(s)
+			if len(issued.Certificates) > 0 {
 				s.sum = journal.Sum(r.contents[i])
+				issued.Contents = []string{s.sum}
 			}
-			if !s.saved.Covers(d.issuedTo(s)) {
+			if !s.saved.Covers(issued) {
 				changed = append(changed, s)
 			}
 		}
 	}
-	d.save(changed, func(s *state) journal.Output { return d.issuedTo(s).Union(s.kept()) })
+	d.save(changed, d.toKeep)
 }
+
+// toKeep is what the journal of the output has to hold before the file changes.
+func (d *dropper) toKeep(s *state) journal.Output { return d.issuedTo(s).Union(s.kept()) }
 
 // save writes the journals of outputs. What fails is tried again when it is saved the next
 // time.
@@ -73,6 +78,9 @@ func (s *state) kept() journal.Output {
 // isOutdated reports whether the journal lacks something, or holds what is over. A lease
 // that is over does not count: revoking it once more does no harm.
 func (s *state) isOutdated() bool {
+	if s.filed.IsEmpty() && s.orphaned.IsEmpty() && s.saved.IsEmpty() && !s.untold {
+		return false // As of most outputs, which are asked each time that anything happens.
+	}
 	kept := s.kept()
 	current := s.saved
 	current.Leases = kept.Leases

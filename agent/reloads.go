@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/journal"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -89,7 +88,7 @@ func (d *dropper) noteUntold(batch *drop.Batch, ready []rendered, unit []int) {
 			}
 		}
 	}
-	d.save(pending, func(s *state) journal.Output { return d.issuedTo(s).Union(s.kept()) })
+	d.save(pending, d.toKeep)
 }
 
 // noteTold brings the journals of current files up to date, without the reloads that have

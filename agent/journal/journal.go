@@ -168,12 +168,6 @@ func absolute(path string) string {
 	return path
 }
 
-// IsIn reports whether the journals of outputs in a folder are in the folder itself, which
-// must exist before they are saved.
-func (s *Store) IsIn(folder string) bool {
-	return s.dir == "" && drop.CheckOwn(absolute(folder)) == nil
-}
-
 // Output returns the journal of an output. It is empty if there is none that can be
 // believed: a lease then ends by itself, and a certificate is issued anew.
 func (s *Store) Output(destination string) Output {
