@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -87,11 +85,7 @@ func readStream(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	content, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err == nil && len(content) > MaxSize {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: at most %d bytes are read", safefile.ErrTooLarge, MaxSize)}
-	}
-	return content, err
+	return safefile.ReadStream(f, path, MaxSize)
 }
 
 // Clean takes the byte order mark away.

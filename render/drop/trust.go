@@ -87,9 +87,8 @@ func withParents(path string) []string {
 
 // distrust says what is wrong with one element of the path of folder, and what to do.
 func distrust(path string, info fs.FileInfo, folder string, isParent bool) (detail, hint string) {
-	uid, _ := ownerOf(info)
 	isSticky := info.Mode()&fs.ModeSticky != 0
-	switch agent := os.Geteuid(); {
+	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		to, err := filepath.EvalSymlinks(path)
 		if err != nil {
@@ -98,11 +97,12 @@ func distrust(path string, info fs.FileInfo, folder string, isParent bool) (deta
 		return "is a symbolic link to " + printable.Text(to), "use the path without it: " + printable.Text(filepath.Join(to, strings.TrimPrefix(folder, path)))
 	case !info.IsDir():
 		return "is not a folder", "use the path of a folder"
-	case uid != 0 && uid != agent:
+	case !isAgentsOrRoots(info):
 		owners := "root"
-		if agent != 0 {
+		if agent := os.Geteuid(); agent != 0 {
 			owners = fmt.Sprintf("root or user %d", agent)
 		}
+		uid, _ := ownerOf(info)
 		return fmt.Sprintf("belongs to user %d, not to %s", uid, owners), takeOver(path, info, isParent)
 	case info.Mode().Perm()&0o022 == 0 || isSticky && isParent:
 		return "", ""

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/smarteros/deaddrop/render/printable"
+	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 // maxLinks is how many symbolic links a path may have, as in the kernel.
@@ -166,7 +167,7 @@ func (w *walk) descend(names []string) error {
 // open returns the present folder. It is opened by its path, because an [os.Root] cannot
 // be made of an open file, and has to be the same one.
 func (w *walk) open() (*os.Root, error) {
-	root, err := os.OpenRoot(w.path + "/.") // The dot is as in [safefile.OpenDirectory].
+	root, err := safefile.OpenDirectory(w.path)
 	if err != nil {
 		return nil, err
 	}

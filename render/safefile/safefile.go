@@ -120,9 +120,8 @@ func readAll(name string, limit int64) func(*os.File, fs.FileInfo, error) ([]byt
 // ReadOpen reads an open regular file of at most limit bytes from its beginning. Errors
 // name it as name.
 func ReadOpen(f *os.File, info fs.FileInfo, name string, limit int64) ([]byte, error) {
-	tooLarge := &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("%w: at most %d bytes are read", ErrTooLarge, limit)}
 	if info.Size() > limit {
-		return nil, tooLarge
+		return nil, tooLarge(name, limit)
 	}
 	// Files of /proc and /sys have no size, and others may grow meanwhile.
 	content := make([]byte, 0, info.Size()+1)
@@ -132,7 +131,7 @@ func ReadOpen(f *os.File, info fs.FileInfo, name string, limit int64) ([]byte, e
 		content = content[:len(content)+n]
 		switch {
 		case int64(len(content)) > limit:
-			return nil, tooLarge
+			return nil, tooLarge(name, limit)
 		case errors.Is(err, io.EOF):
 			return content, nil
 		case err != nil:
@@ -141,4 +140,18 @@ func ReadOpen(f *os.File, info fs.FileInfo, name string, limit int64) ([]byte, e
 			content = append(content, 0)[:len(content)]
 		}
 	}
+}
+
+// ReadStream reads a pipe, or another stream that the process owns, to its end: at most
+// limit bytes. Unlike the other functions it waits. Errors name it as name.
+func ReadStream(from io.Reader, name string, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(from, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = tooLarge(name, limit)
+	}
+	return content, err
+}
+
+func tooLarge(name string, limit int64) error {
+	return &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("%w: at most %d bytes are read", ErrTooLarge, limit)}
 }

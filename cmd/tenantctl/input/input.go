@@ -7,8 +7,6 @@ package input
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,11 +44,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	if info.Mode().IsRegular() {
 		return safefile.ReadOpen(f, info, path, limit)
 	}
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(content)) > limit {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: at most %d bytes are read", safefile.ErrTooLarge, limit)}
-	}
-	return content, err
+	return safefile.ReadStream(f, path, limit)
 }
 
 // Check reports what keeps a file from being read, for those that a library reads by
