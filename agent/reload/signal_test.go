@@ -32,6 +32,12 @@ func another(t *testing.T, program string, args ...string) (pid int, said *bufio
 	t.Helper()
 	shell := exec.Command("sh", append([]string{"-c", `"$@" & echo $!; wait`, "sh", program}, args...)...)
 	shell.Env = append(os.Environ(), "BE_A_SERVICE=1")
+	return startService(t, shell)
+}
+
+// startService starts a shell that tells the process id of a service and then what it says.
+func startService(t *testing.T, shell *exec.Cmd) (pid int, said *bufio.Reader) {
+	t.Helper()
 	out, err := shell.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, shell.Start())

@@ -39,22 +39,7 @@ func serviceOf(t *testing.T, uid int, program string) (pid int, said *bufio.Read
 	shell.Env = []string{"BE_A_SERVICE=1", "PATH=" + os.Getenv("PATH")}
 	shell.Dir = "/"
 	shell.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
-	out, err := shell.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, shell.Start())
-	said = bufio.NewReader(out)
-	line, err := said.ReadString('\n')
-	require.NoError(t, err)
-	pid, err = strconv.Atoi(line[:len(line)-1])
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-		_ = shell.Wait()
-	})
-	line, err = said.ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "ready\n", line)
-	return pid, said
+	return startService(t, shell)
 }
 
 // pidFileOf is a pid file of a user.
