@@ -4,6 +4,8 @@ package harden
 
 import (
 	"errors"
+	"io"
+	"log"
 )
 
 // Process takes care that nothing of the process gets into core dumps, and that no
@@ -20,8 +22,12 @@ import (
 // for the other. As process 1 of a container it ends with 2 still, as Linux drops the
 // signal. What a panic prints are the stacks of all goroutines: addresses, no texts.
 //
+// Package log prints nothing from then on: net/http logs up to 4 kB of an answer that a
+// server sends without being asked, and, with GODEBUG=http2debug=1, all headers.
+//
 // What fails does not keep the rest from being done.
 func Process(variables ...string) error {
+	log.SetOutput(io.Discard)
 	// In this order: who is not root may not write to its memory afterwards.
 	hidden, undumpable := hideEnviron(variables), errors.Join(noCoreFiles(), notDumpable())
 	if undumpable == nil {

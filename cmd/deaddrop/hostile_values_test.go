@@ -1,14 +1,21 @@
 package main
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
@@ -85,4 +92,55 @@ template {
 	require.Equal(t, exitFailed, code, out)
 	assert.Contains(t, out, "[redacted]")
 	assert.NotContains(t, out, marker)
+}
+
+// TestRun_LogsNothingOfAnAnswerThatIsSentTwice has a gateway repeat an answer on a
+// connection that waits for the next request: net/http logs what it finds there.
+func TestRun_LogsNothingOfAnAnswerThatIsSentTwice(t *testing.T) {
+	t.Parallel()
+	s := vaulttest.Shared(t)
+	r := newRig(t, s)
+	r.Put("nexa", map[string]any{"KEY": "one"})
+	var once sync.Once
+	dropped := make(chan struct{}) // the connection, by the agent
+	r.env = append(r.env, "VAULT_ADDR="+through(t, s, func(proxy *httputil.ReverseProxy) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if !strings.HasSuffix(req.URL.Path, "/data/"+strings.TrimPrefix(r.Path("nexa"), "secret/")) {
+				proxy.ServeHTTP(w, req)
+				return
+			}
+			answer := httptest.NewRecorder()
+			proxy.ServeHTTP(answer, req)
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer conn.Close()
+			var text bytes.Buffer
+			_ = answer.Result().Write(&text)
+			_, _ = conn.Write(text.Bytes())
+			once.Do(func() {
+				// The file shows that the first answer has been read.
+				for t.Context().Err() == nil {
+					if _, err := os.Stat(r.path("nexa.json")); err == nil {
+						break
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				_, _ = conn.Write(text.Bytes())
+				_, _ = conn.Read(make([]byte, 1))
+				close(dropped)
+			})
+		})
+	}))
+	r.write("deaddrop.hcl", r.drop("nexa", ""))
+	p := r.start("run", "--config", "deaddrop.hcl")
+	select {
+	case <-dropped:
+	case <-time.After(time.Minute):
+		t.Fatal("the agent does not notice the second answer:\n" + p.log())
+	}
+	p.stop()
+	assert.Empty(t, leaktest.Find(p.log()))
+	assert.NotContains(t, p.log(), "HTTP/1.1")
 }
