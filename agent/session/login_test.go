@@ -278,7 +278,7 @@ func TestAFileThatCannotBeRemovedIsNoReasonNotToLogIn(t *testing.T) {
 
 func TestANewSecretIDInTheFileIsUsedAtTheNextLogin(t *testing.T) {
 	t.Parallel()
-	r := newRole(t, shared(t), map[string]any{"token_type": "batch", "token_ttl": "3s"})
+	r := newRole(t, shared(t), map[string]any{"token_type": "batch", "token_ttl": "8s"})
 	auth := r.authFile(r.secretID)
 	next := r.newSecretID()
 	s, log := r.session(auth)
@@ -390,12 +390,12 @@ func TestAGivenTokenIsRenewedAndNeverRevoked(t *testing.T) {
 	server := shared(t)
 	at := name()
 	policy(t, server, at)
-	given := token(t, server, map[string]any{"policies": at, "period": "3s"})
+	given := token(t, server, map[string]any{"policies": at, "period": "9s"})
 	p := newProxy(t, server)
 	s, log := newSession(t, p.through(), config.Auth{Method: config.MethodToken, Token: secret.Of(given)})
 	stop := run(t, s)
 	loggedIn(t, s)
-	eventually(t, func() bool { return p.count("auth/token/renew-self") >= 3 }, "renewed")
+	eventually(t, func() bool { return p.count("auth/token/renew-self") >= 2 }, "renewed")
 	ends, loggedIn := s.TokenEnds()
 	assert.True(t, loggedIn)
 	assert.True(t, ends.After(time.Now()))

@@ -13,7 +13,7 @@ func TestSession_TellsAValidTokenFromOneThatHasEnded(t *testing.T) {
 	server := shared(t)
 	for name, settings := range map[string]map[string]any{
 		"service token": {"token_no_default_policy": true},
-		"batch token":   {"token_no_default_policy": true, "token_type": "batch", "token_ttl": "2s"},
+		"batch token":   {"token_no_default_policy": true, "token_type": "batch", "token_ttl": "6s"},
 		"few uses":      {"token_no_default_policy": true, "token_num_uses": 1},
 	} {
 		t.Run(name, func(t *testing.T) {
