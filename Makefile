@@ -38,6 +38,7 @@ build: ## build bin/deaddrop and bin/tenantctl
 
 test: ## run all tests, on a real Vault that is built once
 	.ci/leaks go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
+	go test $(TESTFLAGS) -run ThousandsOfValues ./render/dotenv # with -race, a tenth of the values
 	cd compose/devvault && go test ./...
 
 e2e: ## run the examples on a Docker engine (EXAMPLES="nexa n8n" for these alone)

@@ -86,6 +86,7 @@ func (r *rig) becomes(id, health string) {
 }
 
 func TestTheImage(t *testing.T) {
+	t.Parallel()
 	image := makeImage(t, runtime.GOARCH)
 	for name, test := range map[string]func(*testing.T, string){
 		"says what it is and is small":               saysWhatItIs,
@@ -321,6 +322,7 @@ func filesIn(t *testing.T, id, dir string) map[string]*tar.Header {
 }
 
 func TestTheImageForArm64RunsThere(t *testing.T) {
+	t.Parallel()
 	image := makeImage(t, "arm64")
 	assert.Equal(t, "arm64", inspect(t, "{{.Architecture}}", image))
 	r := newRig(t, vaulttest.Shared(t))

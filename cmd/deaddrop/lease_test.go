@@ -78,6 +78,7 @@ func TestLeasesOfFiveSecondsShowNoGapForTwoMinutes(t *testing.T) {
 					now, _ := d.credentials()
 					require.NotEqual(t, user, now, "the credentials in the file have ended:\n%s", p.log())
 				}
+				time.Sleep(100 * time.Millisecond) // Others use the machine, too.
 			}
 			assert.Greater(t, tries, 100)
 			assert.Greater(t, len(seen), 5, "they were issued anew many times")
