@@ -314,7 +314,7 @@ func (f File) controlledByOthers(there fs.FileInfo) error {
 	if !ok {
 		return nil
 	}
-	if uid := int(stat.Uid); uid != 0 && uid != os.Geteuid() && (f.UID == nil || uid != *f.UID) {
+	if uid := int(stat.Uid); !isAgentsOrRoots(uid) && (f.UID == nil || uid != *f.UID) {
 		return fmt.Errorf("strict: the file that is there belongs to user %d: %w; remove it, and a new one is made", uid, ErrRefused)
 	}
 	if stat.Nlink > 1 {

@@ -110,11 +110,7 @@ func (d *folder) mayBeAnothers(file fs.FileInfo) bool {
 		return false
 	}
 	info, err := d.root.Stat(".")
-	if err != nil {
-		return true
-	}
-	detail, _ := distrust(d.at.path, info, d.at.path, false)
-	return detail != ""
+	return err != nil || !isTrustedFolder(info, false)
 }
 
 func (d *folder) sync() error { return syncFolder(d.root) }

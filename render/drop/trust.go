@@ -48,7 +48,8 @@ func checkTrusted(dir string, asParent bool) error {
 		if err != nil {
 			return fmt.Errorf("checking folder %s: %w", path, Bare(err))
 		}
-		if detail, hint := distrust(path, info, whole, asParent || path != whole); detail != "" {
+		if isParent := asParent || path != whole; !isTrustedFolder(info, isParent) {
+			detail, hint := distrust(path, info, whole, isParent)
 			return &TrustError{Folder: whole, Path: path, Detail: detail, Hint: hint}
 		}
 	}
@@ -85,9 +86,22 @@ func withParents(path string) []string {
 	return append([]string{string(filepath.Separator)}, all...)
 }
 
-// distrust says what is wrong with one element of the path of folder, and what to do.
-func distrust(path string, info fs.FileInfo, folder string, isParent bool) (detail, hint string) {
+// isAgentsOrRoots reports whether a user is the agent's or root.
+func isAgentsOrRoots(uid int) bool { return uid == 0 || uid == os.Geteuid() }
+
+// isTrustedFolder reports whether nobody but the agent's user and root can change what a
+// folder holds. As a parent it may have the sticky bit: others can then add to it, but not
+// replace what is not theirs.
+func isTrustedFolder(info fs.FileInfo, asParent bool) bool {
+	uid, _ := ownerOf(info)
+	othersMayWrite := info.Mode().Perm()&0o022 != 0
 	isSticky := info.Mode()&fs.ModeSticky != 0
+	return info.IsDir() && isAgentsOrRoots(uid) && (!othersMayWrite || asParent && isSticky)
+}
+
+// distrust says why one element of the path of folder is not trusted, and what to do.
+func distrust(path string, info fs.FileInfo, folder string, isParent bool) (detail, hint string) {
+	uid, _ := ownerOf(info)
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		to, err := filepath.EvalSymlinks(path)
@@ -97,16 +111,13 @@ func distrust(path string, info fs.FileInfo, folder string, isParent bool) (deta
 		return "is a symbolic link to " + printable.Text(to), "use the path without it: " + printable.Text(filepath.Join(to, strings.TrimPrefix(folder, path)))
 	case !info.IsDir():
 		return "is not a folder", "use the path of a folder"
-	case !isAgentsOrRoots(info):
+	case !isAgentsOrRoots(uid):
 		owners := "root"
 		if agent := os.Geteuid(); agent != 0 {
 			owners = fmt.Sprintf("root or user %d", agent)
 		}
-		uid, _ := ownerOf(info)
 		return fmt.Sprintf("belongs to user %d, not to %s", uid, owners), takeOver(path, info, isParent)
-	case info.Mode().Perm()&0o022 == 0 || isSticky && isParent:
-		return "", ""
-	case isSticky:
+	case info.Mode()&fs.ModeSticky != 0:
 		return fmt.Sprintf("is for everyone to write to (mode %s)", modeText(info)), "use a folder in it: " + filepath.Join(path, "deaddrop")
 	case info.Mode().Perm()&0o002 == 0:
 		return fmt.Sprintf("may be written to by its group (mode %s)", modeText(info)), "chmod go-w " + path

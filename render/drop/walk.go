@@ -60,8 +60,7 @@ func (w *walk) move(in int, name string) error {
 	if err != nil {
 		return err
 	}
-	othersMayWrite := info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0
-	w.isTrusted = w.isTrusted && isAgentsOrRoots(info) && !othersMayWrite
+	w.isTrusted = w.isTrusted && isTrustedFolder(info, true)
 	return nil
 }
 
@@ -78,12 +77,6 @@ func (w *walk) close() {
 	if w.at != nil {
 		_ = w.at.Close()
 	}
-}
-
-// isAgentsOrRoots reports whether a file belongs to the agent's user or root.
-func isAgentsOrRoots(info fs.FileInfo) bool {
-	uid, _ := ownerOf(info)
-	return uid == 0 || uid == os.Geteuid()
 }
 
 // enter goes to a folder in the present one. isLink is true where it is a symbolic link.
@@ -136,7 +129,7 @@ func (w *walk) readLink(name string) (string, error) {
 	if err := unix.Fstatat(in, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return "", err
 	}
-	if !w.isTrusted || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+	if !w.isTrusted || !isAgentsOrRoots(int(stat.Uid)) {
 		return "", fmt.Errorf("%s is a symbolic link that others may have made: %w; write the path that it leads to", printable.Text(path), ErrRefused)
 	}
 	if w.links++; w.links > maxLinks {
