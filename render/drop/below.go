@@ -20,6 +20,15 @@ type location struct {
 	strict bool
 }
 
+// locationBelow is a folder below a place, or anywhere where place is "".
+func locationBelow(place, folder string) location {
+	at := location{path: filepath.Clean(folder)}
+	if place != "" {
+		at.place = filepath.Clean(place)
+	}
+	return at
+}
+
 // below returns the names that lead from the place to the folder. There are none where
 // the folder has no place, or is it.
 func (at location) below() ([]string, error) {
@@ -111,7 +120,7 @@ func Remove(path string) (removed bool, err error) { return RemoveBelow("", path
 // [OpenFolder].
 func RemoveBelow(place, path string) (removed bool, err error) {
 	folder, base := split(path)
-	root, err := location{path: folder, place: cleanPlace(place)}.open()
+	root, err := locationBelow(place, folder).open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -176,14 +185,6 @@ func unlink(in *os.Root, name string, flags int) error {
 	}
 	defer func() { _ = dir.Close() }()
 	return unix.Unlinkat(int(dir.Fd()), name, flags)
-}
-
-// cleanPlace leaves an empty place empty.
-func cleanPlace(place string) string {
-	if place == "" {
-		return ""
-	}
-	return filepath.Clean(place)
 }
 
 // maxEntries is how many entries of a folder are looked at, and maxInGeneration how many

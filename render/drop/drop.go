@@ -8,6 +8,7 @@
 package drop
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,13 +54,12 @@ type File struct {
 
 // locationOf is the folder of files.
 func locationOf(folder string, files ...File) location {
-	at := location{path: filepath.Clean(folder)}
+	place, strict := "", false
 	for _, f := range files {
-		at.strict = at.strict || f.Strict
-		if at.place == "" {
-			at.place = cleanPlace(f.Place)
-		}
+		place, strict = cmp.Or(place, f.Place), strict || f.Strict
 	}
+	at := locationBelow(place, folder)
+	at.strict = strict
 	return at
 }
 

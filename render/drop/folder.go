@@ -144,7 +144,7 @@ func Clean(path string) (removed int, err error) { return CleanBelow("", path) }
 
 // CleanBelow is [Clean] for a folder below a place, as [File.Place] has it.
 func CleanBelow(place, path string) (removed int, err error) {
-	root, err := location{path: filepath.Clean(path), place: cleanPlace(place)}.open()
+	root, err := locationBelow(place, path).open()
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}

@@ -245,7 +245,7 @@ func RemoveSet(path string) error { return RemoveSetBelow("", path) }
 
 // RemoveSetBelow is [RemoveSet] for a folder below a place, as [File.Place] has it.
 func RemoveSetBelow(place, path string) error {
-	at := location{path: filepath.Clean(path), place: cleanPlace(place)}
+	at := locationBelow(place, path)
 	root, err := at.open()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
