@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/smarteros/deaddrop/render/printable"
@@ -72,18 +73,15 @@ func CheckTrustedOrNew(dir string) error {
 	return err
 }
 
-// withParents returns a path and all above it, the root first.
+// withParents returns an absolute path and all above it, the root first.
 func withParents(path string) []string {
-	var all []string
-	for end := range path {
-		if path[end] == filepath.Separator && end > 0 {
-			all = append(all, path[:end])
-		}
-	}
-	if path != string(filepath.Separator) {
+	all := []string{path}
+	for path != filepath.Dir(path) {
+		path = filepath.Dir(path)
 		all = append(all, path)
 	}
-	return append([]string{string(filepath.Separator)}, all...)
+	slices.Reverse(all)
+	return all
 }
 
 // isAgentsOrRoots reports whether a user is the agent's or root.
