@@ -43,8 +43,8 @@ func PrivateCopy(files map[string][]byte) (folder string, remove func(), err err
 }
 
 func privateCopyIn(parent string, files map[string][]byte) (folder string, remove func(), err error) {
-	if is, err := Inspect(parent); err != nil || is.OnDisk {
-		return "", nil, errors.Join(err, fmt.Errorf("%s is not in memory", parent))
+	if onDisk(parent) {
+		return "", nil, fmt.Errorf("%s is not in memory", parent)
 	}
 	if folder, err = os.MkdirTemp(parent, "deaddrop-check-"); err != nil {
 		return "", nil, err
