@@ -25,6 +25,7 @@ type Exposure struct {
 // each file or folder that is open to them. What is mounted read-only is not.
 func Exposed(paths []string) []Exposure {
 	var all []Exposure
+	process := thisProcess()
 	seen := map[string]bool{}
 	for _, path := range paths {
 		if IsStream(path) {
@@ -35,7 +36,7 @@ func Exposed(paths []string) []Exposure {
 				continue
 			}
 			seen[each] = true
-			if e := thisProcess().exposure(each); e != nil && !isReadOnly(each) {
+			if e := process.exposure(each); e != nil && !isReadOnly(each) {
 				all = append(all, *e)
 			}
 		}

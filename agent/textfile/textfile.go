@@ -73,8 +73,11 @@ func IsStream(path string) bool {
 		matches, _ := filepath.Match(pattern, path)
 		isOwn = isOwn || matches
 	}
+	if !isOwn {
+		return false
+	}
 	info, err := os.Stat(path)
-	return isOwn && err == nil && !info.Mode().IsRegular() && !info.IsDir()
+	return err == nil && !info.Mode().IsRegular() && !info.IsDir()
 }
 
 // readStream opens without blocking, so that the read ends when a named pipe has lost its
