@@ -149,7 +149,7 @@ func makePrivate(in *os.Root) (*privateFolder, error) {
 		return nil, err
 	}
 	var err error
-	if p.Root, err = in.OpenRoot(p.name + "/."); err != nil { // See bindSocket.
+	if p.Root, err = in.OpenRoot(p.name + "/."); err != nil { // Without the dot it would wait for a FIFO.
 		_ = in.Remove(p.name)
 		return nil, err
 	}
