@@ -228,7 +228,7 @@ const maxEnv = 1 << 20
 // and its line break.
 func otherLines(file string) (text, lineBreak string, err error) {
 	// The folder may be somebody else's, who could put a link to another file there.
-	folder, err := os.OpenRoot(filepath.Dir(file))
+	folder, err := safefile.OpenDirectory(filepath.Dir(file))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", "\n", nil
 	}

@@ -281,6 +281,7 @@ func TestIssue_IssuesNothingWhereTheEnvFileIsUnclear(t *testing.T) {
 	assert.Equal(t, strings.TrimSpace(bad), o.readFile("x.env"))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(o.dir, "fifo"), 0o600))
 	o.fails(exitUsage, "credentials", "issue", o.id, "--env", "fifo")
+	o.fails(exitUsage, "credentials", "issue", o.id, "--env", "fifo/x.env")
 	var found []credentials.Role
 	o.json(&found, "credentials", "list", o.id)
 	for _, role := range found {
