@@ -44,6 +44,16 @@ func (o *operator) issued(args ...string) credentials.Issued {
 	return answer
 }
 
+// hasNoSecretID makes sure that no login of the tenant has a secret id.
+func (o *operator) hasNoSecretID() {
+	o.t.Helper()
+	var found []credentials.Role
+	o.json(&found, "credentials", "list", o.id)
+	for _, role := range found {
+		assert.Empty(o.t, role.SecretIDs)
+	}
+}
+
 // login logs in to Vault as a service does.
 func (o *operator) login(roleID, secretID string) (*api.Client, error) {
 	o.t.Helper()
@@ -282,11 +292,7 @@ func TestIssue_IssuesNothingWhereTheEnvFileIsUnclear(t *testing.T) {
 	require.NoError(t, syscall.Mkfifo(filepath.Join(o.dir, "fifo"), 0o600))
 	o.fails(exitUsage, "credentials", "issue", o.id, "--env", "fifo")
 	o.fails(exitUsage, "credentials", "issue", o.id, "--env", "fifo/x.env")
-	var found []credentials.Role
-	o.json(&found, "credentials", "list", o.id)
-	for _, role := range found {
-		assert.Empty(t, role.SecretIDs)
-	}
+	o.hasNoSecretID()
 }
 
 func TestIssue_TellsThatAFileHasAnotherMode(t *testing.T) {
@@ -312,11 +318,7 @@ func TestWhereNoFileCanBeWrittenNoSecretIDIsIssued(t *testing.T) {
 	out, _, code := run(t, o.env, "credentials", "issue", o.id, "--out-dir", "file/below")
 	assert.NotZero(t, code)
 	assert.Empty(t, out)
-	var found []credentials.Role
-	o.json(&found, "credentials", "list", o.id)
-	for _, role := range found {
-		assert.Empty(t, role.SecretIDs)
-	}
+	o.hasNoSecretID()
 }
 
 func TestASecretIDIsBoundToNetworksUsesAndTime(t *testing.T) {
