@@ -152,11 +152,8 @@ func (re *restorer) record(ctx context.Context, r archive.Record) error {
 }
 
 func (re *restorer) wants(r archive.Record) bool {
-	switch {
-	case r.Secret != nil:
+	if r.Secret != nil {
 		return !re.RightsOnly
-	case r.Engine != nil:
-		return !re.SecretsOnly
 	}
 	return !re.SecretsOnly
 }
