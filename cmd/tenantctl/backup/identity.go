@@ -53,11 +53,9 @@ func (re *restorer) role(ctx context.Context, r *archive.Role) (Action, error) {
 	if a.Do != Update {
 		return a, nil
 	}
-	if delete(data, "role_id"); is.RoleID != r.RoleID {
-		a.Changes = []Change{{"role_id", "the one in Vault", "the one in the backup"}}
-	}
-	a.Changes = append(a.Changes, settingChanges(data, is.Settings)...)
+	a.Changes = settingChanges(data, is.Settings)
 	if is.RoleID != r.RoleID {
+		a.Changes = slices.Insert(a.Changes, 0, Change{"role_id", "the one in Vault", "the one in the backup"})
 		data["role_id"] = r.RoleID
 	}
 	return a, re.write(ctx, path, data)
