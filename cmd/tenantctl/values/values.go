@@ -28,8 +28,6 @@ const Max = 1<<20 - 4<<10
 // maxInput is how much is read at most, in bytes. It may have comments.
 const maxInput = 1 << 20
 
-var errTooLarge = fmt.Errorf("there is more than %d bytes to read, which is too large for a secret", maxInput)
-
 // CheckSize tells whether all values of a secret together are too large for Vault.
 func CheckSize(values map[string]any) error {
 	text, err := json.Marshal(values) // As Vault does.
@@ -119,22 +117,15 @@ func (in *Input) stdin() (string, error) {
 		return "", errors.New("standard input is read for something else already")
 	}
 	in.taken = true
-	return read(in.Stdin)
+	return asText(safefile.ReadStream(in.Stdin, "standard input", maxInput))
 }
 
-func file(path string) (string, error) {
-	content, err := input.Read(path, maxInput)
+func file(path string) (string, error) { return asText(input.Read(path, maxInput)) }
+
+// asText takes what was read, unless it is too much.
+func asText(content []byte, err error) (string, error) {
 	if errors.Is(err, safefile.ErrTooLarge) {
-		err = errTooLarge
-	}
-	return string(content), err
-}
-
-// read reads to the end, unless that is too far away.
-func read(r io.Reader) (string, error) {
-	content, err := io.ReadAll(io.LimitReader(r, maxInput+1))
-	if err == nil && len(content) > maxInput {
-		err = errTooLarge
+		err = fmt.Errorf("there is more than %d bytes to read, which is too large for a secret", maxInput)
 	}
 	if err != nil {
 		return "", err
