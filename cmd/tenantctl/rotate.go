@@ -25,7 +25,6 @@ import (
 	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/render/drop"
-	"github.com/smarteros/deaddrop/render/safefile"
 )
 
 type rotateCommand struct {
@@ -401,11 +400,9 @@ func (r *rotateCommand) notes(old []*rotate.Token) (all []string) {
 	if len(old) == 0 {
 		all = append(all, "no old root token was at hand to be revoked")
 	}
-	if path, err := vault.TokenFile(); err == nil {
-		text, _ := safefile.Read(path, vault.MaxToken) // Most often it is not there.
-		if slices.ContainsFunc(old, func(t *rotate.Token) bool { return t.Value == strings.TrimSpace(string(text)) }) {
-			all = append(all, path+` holds the old root token, which ends: log in with "tenantctl login"`)
-		}
+	token, path := vault.SavedToken()
+	if slices.ContainsFunc(old, func(t *rotate.Token) bool { return t.Value == token }) {
+		all = append(all, path+` holds the old root token, which ends: log in with "tenantctl login"`)
 	}
 	return all
 }

@@ -26,8 +26,8 @@ var (
 	ErrConflict = errors.New("changed by someone else meanwhile")
 )
 
-// MaxToken is the size of the largest file with a token, in bytes.
-const MaxToken = 64 << 10
+// maxToken is the size of the largest file with a token, in bytes.
+const maxToken = 64 << 10
 
 // maxCertificates is the size of the largest file of certificates, in bytes.
 const maxCertificates = 16 << 20
@@ -36,6 +36,17 @@ const maxCertificates = 16 << 20
 func TokenFile() (string, error) {
 	home, err := os.UserHomeDir()
 	return filepath.Join(home, ".vault-token"), err
+}
+
+// SavedToken returns the token of [TokenFile], and its path. The token is "" where there is
+// no file that can be read.
+func SavedToken() (token, path string) {
+	path, err := TokenFile()
+	if err != nil {
+		return "", ""
+	}
+	content, _ := safefile.Read(path, maxToken) // Most often it is not there.
+	return strings.TrimSpace(string(content)), path
 }
 
 // Client asks Vault. Its methods may be called concurrently.
@@ -73,11 +84,8 @@ func Connect() (*Client, error) {
 	// VAULT_WRAP_TTL would have every answer wrapped, which nobody here unwraps.
 	client.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if client.Token() == "" {
-		if path, err := TokenFile(); err == nil {
-			if content, err := safefile.Read(path, MaxToken); err == nil {
-				client.SetToken(strings.TrimSpace(string(content)))
-			}
-		}
+		token, _ := SavedToken()
+		client.SetToken(token)
 	}
 	return &Client{client}, nil
 }
