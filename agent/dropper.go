@@ -46,7 +46,6 @@ type dropper struct {
 	released        []string          // leases of an earlier run, of files that are removed
 	plan            *drop.Plan        // of the folders that are made
 	journal         *journal.Store
-	journalMoved    bool // the journals are in another directory than before
 }
 
 // state is a drop and what became of it.
@@ -145,10 +144,7 @@ func (d *dropper) add(s *state, instead ...*state) {
 	case before != nil:
 		s.found, s.wrote, s.err, s.stale, s.since = before.found, before.wrote, before.err, before.stale, before.since
 		s.inFile, s.leases, s.filed, s.orphaned = before.inFile, before.leases, before.filed, before.orphaned
-		s.written, s.sum = before.written, before.sum
-		if !d.journalMoved {
-			s.saved = before.saved
-		}
+		s.written, s.sum, s.saved = before.written, before.sum, before.saved
 		s.sides, s.said, s.untold, s.late = before.sides, before.said, before.untold, before.late
 	case s.env == "":
 		_, missing := os.Stat(s.drop.Destination)

@@ -76,10 +76,7 @@ func (d *dropper) setFollowed(blocks []*config.ForEach) {
 		f := &following{of: of, members: map[string]*member{}, odd: map[string]bool{}, untold: map[string]bool{}}
 		if i := slices.IndexFunc(old, func(o *following) bool { return o.of.Pattern == of.Pattern }); i >= 0 {
 			before := old[i]
-			f.resumed, f.untold = true, before.untold
-			if !d.journalMoved {
-				f.written = before.written
-			}
+			f.resumed, f.written, f.untold = true, before.written, before.untold
 			f.began = before.began && before.of.Folder == of.Folder
 			for j := range d.farewells {
 				if d.farewells[j].of == before {

@@ -63,6 +63,20 @@ func TestDropper_TakesItsJournalsToAnotherStateDirectory(t *testing.T) {
 	assert.Equal(t, second, d.journal.Dir())
 }
 
+func TestDropper_TakesTheTenantsToAnotherStateDirectory(t *testing.T) {
+	d, dir := followingDropper(t, "1h")
+	d.tenantsAre("demo")
+	d.step(t.Context())
+	cfg, err := config.Load(filepath.Join(dir, "deaddrop.hcl"))
+	require.NoError(t, err)
+	cfg.StateDir = filepath.Join(t.TempDir(), "state")
+	d.setDrops(cfg)
+	d.step(t.Context())
+	kept, ok := d.journal.Tenants(dir+"/out/*.env", dir+"/out")
+	assert.True(t, ok)
+	assert.Equal(t, []string{"demo"}, kept.Present)
+}
+
 func TestAsked_AcceptsLeasesOfPathsThatTheOutputAsksFor(t *testing.T) {
 	d, _ := leasedDropper(t, "")
 	s := d.states[0]

@@ -19,13 +19,21 @@ import (
 // This file is what a dropper knows of leases and certificates: what was issued
 // for which file, what an earlier run has left there, and what may go.
 
-// openJournal opens the store of what earlier runs have left.
+// openJournal opens the store of what earlier runs have left. One in another directory than
+// before holds nothing of this run yet.
 func (d *dropper) openJournal(stateDir string) {
 	dir, err := journal.Directory(stateDir)
 	if err != nil && !errors.Is(err, journal.ErrNoDirectory) {
 		d.log.Warn("state directory cannot be used", "error", err, "hint", journal.Hint)
 	}
-	d.journalMoved = d.journal != nil && d.journal.Dir() != dir
+	if d.journal != nil && d.journal.Dir() != dir {
+		for _, s := range d.states {
+			s.saved = journal.Output{}
+		}
+		for _, f := range d.followed {
+			f.written = ""
+		}
+	}
 	d.journal = journal.Open(dir, err, d.log)
 	d.journal.ReadOnly = d.dry
 }
