@@ -54,18 +54,16 @@ func (c Command) String() string {
 // credentials, but what has changed: the paths in DEADDROP_CHANGED_FILES, a line
 // each, and their number in DEADDROP_CHANGED_COUNT.
 func (c Command) Do(ctx context.Context, change Change) error {
-	hidden := change.Hidden
-	if hidden != nil {
-		for _, pair := range c.Env {
-			_, value, _ := strings.Cut(pair, "=")
-			hidden = append(hidden[:len(hidden):len(hidden)], redact.Forms(value)...)
-		}
+	var values []string
+	for _, pair := range c.Env {
+		_, value, _ := strings.Cut(pair, "=")
+		values = append(values, value)
 	}
 	c.Env = append(changedFiles(change.Files), c.Env...)
 	output := &redact.Output{Keep: c.ShowOutput}
 	if err := c.Run(ctx, output); err != nil {
 		err = fmt.Errorf("%s: %w", c, err)
-		return WithOutput(err, output, hidden, "set show_output = true in the reload block to log the output, or run the command by hand")
+		return WithOutput(err, output, change.hiddenWith(values), "set show_output = true in the reload block to log the output, or run the command by hand")
 	}
 	return nil
 }

@@ -92,11 +92,7 @@ func (h HTTP) try(ctx context.Context, client *http.Client, change Change) error
 	output := &redact.Output{Keep: h.ShowOutput}
 	_, _ = io.Copy(output, io.LimitReader(answer.Body, maxAnswer))
 	err = fmt.Errorf("%s: the answer is %d %s, not %s", h, answer.StatusCode, http.StatusText(answer.StatusCode), h.expected())
-	hidden := change.Hidden
-	if hidden != nil {
-		hidden = slices.Concat(hidden, sent(request))
-	}
-	err = WithOutput(err, output, hidden, "set show_output = true in the reload block to log the answer")
+	err = WithOutput(err, output, change.hiddenWith(sent(request)), "set show_output = true in the reload block to log the answer")
 	if answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests {
 		return err
 	}
@@ -141,11 +137,7 @@ func sent(request *http.Request) []string {
 			values = append(values, strings.Fields(value)...)
 		}
 	}
-	var all []string
-	for _, value := range values {
-		all = append(all, redact.Forms(value)...)
-	}
-	return all
+	return values
 }
 
 func (h HTTP) expects(status int) bool {

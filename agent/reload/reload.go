@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -40,6 +42,19 @@ type Change struct {
 	// Hidden are the values that no output may show. Where it is nil they are not known,
 	// and no output is shown.
 	Hidden []string
+}
+
+// hiddenWith returns the hidden values and the forms of others. It returns nil where the
+// former are not known: then the others alone are not enough to show an output.
+func (c Change) hiddenWith(values []string) []string {
+	if c.Hidden == nil {
+		return nil
+	}
+	hidden := slices.Clone(c.Hidden)
+	for _, value := range values {
+		hidden = append(hidden, redact.Forms(value)...)
+	}
+	return hidden
 }
 
 // precedes tells whether something that is there for so long has come after the
