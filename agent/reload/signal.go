@@ -44,33 +44,39 @@ func (s PIDFile) Do(_ context.Context, change Change) error { return s.send(s.Si
 func (s PIDFile) Check(context.Context) error { return s.send(0, Change{}) }
 
 func (s PIDFile) send(sig syscall.Signal, change Change) error {
-	expected := -1
-	if s.ExpectUser != "" { // An unknown user is worth an error before the service is there.
-		uid, err := drop.UserID(s.ExpectUser)
-		if err != nil {
-			return fmt.Errorf("expect_user: %w", err)
-		}
-		expected = uid
+	// An unknown user is worth an error before the service is there.
+	isExpected, err := runsAs(s.ExpectUser)
+	if err != nil {
+		return err
 	}
 	f, err := readPID(s.Path)
 	if err != nil {
 		return err
 	}
-	mayName := f.mayName
-	if expected >= 0 {
-		mayName = func(p process.Process) error {
-			if p.RunsAs(expected) {
-				return nil
-			}
+	return send(f.pid, sig, change, func(p process.Process) error {
+		switch err := f.isStale(p); {
+		case err != nil:
+			return err
+		case s.ExpectUser == "":
+			return f.mayName(p)
+		case !isExpected(p):
 			return fmt.Errorf("pid file %s names process %d (%s), which runs as %s, not as expect_user = %q", s.Path, p.PID, p.Name, p.User(), s.ExpectUser)
 		}
-	}
-	return send(f.pid, sig, change, func(p process.Process) error {
-		if err := f.isStale(p); err != nil {
-			return err
-		}
-		return mayName(p)
+		return nil
 	})
+}
+
+// runsAs returns what reports whether a process runs as the expected user, by name or id.
+// Where that is "", every process does.
+func runsAs(expectUser string) (func(process.Process) bool, error) {
+	if expectUser == "" {
+		return func(process.Process) bool { return true }, nil
+	}
+	uid, err := drop.UserID(expectUser)
+	if err != nil {
+		return nil, fmt.Errorf("expect_user: %w", err)
+	}
+	return func(p process.Process) bool { return p.RunsAs(uid) }, nil
 }
 
 // youth is how much younger than its file a process must be to count as another
@@ -312,11 +318,9 @@ func (s Process) matcher() (func(process.Process) bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command_line: %w", err)
 	}
-	uid := 0
-	if s.ExpectUser != "" {
-		if uid, err = drop.UserID(s.ExpectUser); err != nil {
-			return nil, fmt.Errorf("expect_user: %w", err)
-		}
+	isExpected, err := runsAs(s.ExpectUser)
+	if err != nil {
+		return nil, err
 	}
 	self, inHost := os.Getpid(), process.InHostNamespace()
 	return func(p process.Process) bool {
@@ -325,7 +329,7 @@ func (s Process) matcher() (func(process.Process) bool, error) {
 			return false
 		case p.PID == 1 && inHost:
 			return false
-		case s.ExpectUser != "" && !p.RunsAs(uid):
+		case !isExpected(p):
 			return false
 		case s.Name != "" && !isNamed(p, s.Name):
 			return false
