@@ -76,7 +76,7 @@ func (l *loader) auth(b *autoAuthBlock, file string) {
 		return
 	case 1:
 	default:
-		l.at(b.Methods[1].DefRange, "there is a method already, at %s:%d", b.Methods[0].DefRange.Filename, b.Methods[0].DefRange.Start.Line)
+		l.at(b.Methods[1].DefRange, "there is a method already, at %s", placeOf(b.Methods[0].DefRange))
 		return
 	}
 	block := b.Methods[0]

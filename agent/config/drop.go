@@ -216,7 +216,7 @@ func (l *loader) claim(file string, at hcl.Range) {
 		first, taken = l.taken[path]
 	}
 	if taken {
-		l.at(at, "destination %s is written already, by the block at %s:%d", file, first.Filename, first.Start.Line)
+		l.at(at, "destination %s is written already, by the block at %s", file, placeOf(first))
 		return
 	}
 	l.destinations[path] = at

@@ -47,6 +47,15 @@ func Invalid(format string, args ...any) *Error {
 	return &Error{[]Problem{{Text: fmt.Sprintf(format, args...)}}}
 }
 
+// placeOf returns the file and line of a block, for users. It returns "" for flags and
+// environment variables.
+func placeOf(at hcl.Range) string {
+	if at.Filename == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", at.Filename, at.Start.Line)
+}
+
 // problems collects what is wrong while a configuration is read.
 type problems []Problem
 

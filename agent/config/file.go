@@ -203,8 +203,7 @@ func once[T any](l *loader, name string, into **T, more *T, at func(*T) hcl.Rang
 	switch {
 	case more == nil:
 	case *into != nil:
-		first := at(*into)
-		l.at(at(more), "%s is there already, at %s:%d", name, first.Filename, first.Start.Line)
+		l.at(at(more), "%s is there already, at %s", name, placeOf(at(*into)))
 	default:
 		*into = more
 	}

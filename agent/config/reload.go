@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"net/url"
 	"regexp"
@@ -270,14 +269,6 @@ func (r *reloadReader) unit() reload.Action {
 		u.Name += ".service"
 	}
 	return u
-}
-
-// placeOf is a place in the configuration, for users.
-func placeOf(at hcl.Range) string {
-	if at.Filename == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s:%d", at.Filename, at.Start.Line)
 }
 
 func (r *reloadReader) command() reload.Action {

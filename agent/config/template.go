@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -61,7 +60,7 @@ func (l *loader) template(b templateBody, def hcl.Range) (*render.Template, Temp
 	if l.key == "" || l.standIn { // A thousand tenants need no copy each.
 		text.Contents = contents
 	}
-	return l.parse(at.Filename+":"+strconv.Itoa(at.Start.Line), contents, text.options(), at), text
+	return l.parse(placeOf(at), contents, text.options(), at), text
 }
 
 // text is what a block says of its template, but for the contents.
