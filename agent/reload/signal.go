@@ -144,12 +144,10 @@ func readPID(path string) (pidEntry, error) {
 	}
 	defer func() { _ = file.Close() }()
 	// Reading at an offset never waits, as reading a link to /proc/kmsg would.
-	content := make([]byte, mostPID)
-	n, err := file.ReadAt(content, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	content, err := io.ReadAll(io.NewSectionReader(file, 0, mostPID))
+	if err != nil {
 		return pidEntry{}, fmt.Errorf("reading pid file: %w", err)
 	}
-	content = content[:n]
 	info := chain[len(chain)-1]
 	f := pidEntry{path: path, written: info.ModTime(), mode: info.Mode().Perm()}
 	for _, each := range chain {
