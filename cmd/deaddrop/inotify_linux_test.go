@@ -43,17 +43,9 @@ func TestRun_WorksWhereInotifyIsExhausted(t *testing.T) {
 			r := newRig(t, vaulttest.Shared(t))
 			r.Put("nexa", map[string]any{"KEY": "one"})
 			r.write("deaddrop.hcl", interval+r.drop("nexa", "  on_exit = \"remove\"\n"))
-			p := &running{r: r, cmd: r.command("run", "--config", "deaddrop.hcl")}
-			test.exhaust(r, p.cmd)
-			p.cmd.Stdout, p.cmd.Stderr = p, p
-			require.NoError(t, p.cmd.Start())
-			t.Cleanup(func() {
-				_ = p.cmd.Process.Kill()
-				_ = p.cmd.Wait()
-				if t.Failed() {
-					t.Log(p.log())
-				}
-			})
+			cmd := r.command("run", "--config", "deaddrop.hcl")
+			test.exhaust(r, cmd)
+			p := r.startCommand(cmd)
 			r.eventually("the file", func() bool { return strings.Contains(r.read("nexa.json"), "one") })
 			assert.Equal(t, 1, strings.Count(p.log(), "cannot watch configuration files, polling them"))
 			assert.Contains(t, p.log(), test.hint)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/smarteros/deaddrop/agent/doctor"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
@@ -112,10 +111,7 @@ func TestConfiguration_MayComeFromAPipe(t *testing.T) {
 	}
 	assert.Contains(t, r.read("nexa.json"), "one")
 
-	p := &running{r: r, cmd: r.command("run", "--config", "/dev/stdin", "--config", r.write("more.hcl", "splay = \"1ms\"\n"))}
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(config), p, p
-	require.NoError(t, p.cmd.Start())
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p := r.startFrom(strings.NewReader(config), "run", "--config", "/dev/stdin", "--config", r.write("more.hcl", "splay = \"1ms\"\n"))
 	r.Put("nexa", map[string]any{"KEY": "two"})
 	r.eventually("it is current", func() bool { return strings.Contains(r.read("nexa.json"), "two") })
 	assert.Contains(t, p.log(), "configuration was read from a pipe, ignoring changed files")
@@ -131,22 +127,11 @@ func TestConfiguration_MayComeFromAPipe(t *testing.T) {
 func TestValidate_EndsWhileItReadsAPipe(t *testing.T) {
 	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir()}
-	out, in, err := os.Pipe()
-	require.NoError(t, err)
-	defer func() { _, _ = out.Close(), in.Close() }()
-	_, err = in.WriteString("splay = \"1ms\"\n")
-	require.NoError(t, err)
-	cmd := r.command("validate", "/dev/stdin")
-	cmd.Stdin = out
-	require.NoError(t, cmd.Start())
-	r.eventually("it reads", func() bool {
-		left, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
-		return err == nil && left == 0
-	})
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	_ = cmd.Wait()
-	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	assert.Equal(t, syscall.SIGTERM, status.Signal(), "%s", cmd.ProcessState)
+	p, _ := r.queued("validate", "/dev/stdin")
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	_ = p.cmd.Wait()
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	assert.Equal(t, syscall.SIGTERM, status.Signal(), "%s", p.cmd.ProcessState)
 }
 
 func TestDoctor_WarnsOfAConfigurationThatOthersMayChange(t *testing.T) {

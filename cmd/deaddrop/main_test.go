@@ -201,9 +201,17 @@ func (r *rig) start(args ...string) *running {
 // startFrom starts deaddrop with a standard input.
 func (r *rig) startFrom(in io.Reader, args ...string) *running {
 	r.t.Helper()
-	p := &running{r: r, cmd: r.command(args...)}
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = in, p, p
-	require.NoError(r.t, p.cmd.Start())
+	cmd := r.command(args...)
+	cmd.Stdin = in
+	return r.startCommand(cmd)
+}
+
+// startCommand starts a command of the rig that the test has changed.
+func (r *rig) startCommand(cmd *exec.Cmd) *running {
+	r.t.Helper()
+	p := &running{r: r, cmd: cmd}
+	cmd.Stdout, cmd.Stderr = p, p
+	require.NoError(r.t, cmd.Start())
 	r.t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
 			leaktest.Process(r.t, p.cmd.Process.Pid, r.secretIDs()...)

@@ -14,14 +14,14 @@ import (
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
-// queued starts deaddrop with a configuration that comes through a pipe, and returns
-// when it waits for that.
+// queued starts deaddrop with arguments that have it read its configuration from standard
+// input, a pipe. It returns when deaddrop has begun to read, and waits for the rest.
 func (r *rig) queued(args ...string) (p *running, send func(config string)) {
 	r.t.Helper()
 	in, out, err := os.Pipe()
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { _, _ = in.Close(), out.Close() })
-	p = r.startFrom(in, append(args, "--config", "/dev/stdin")...)
+	p = r.startFrom(in, args...)
 	_, err = out.WriteString("\n")
 	require.NoError(r.t, err)
 	r.eventually("it wants its configuration", func() bool {
@@ -39,7 +39,7 @@ func TestSignalsThatComeBeforeTheConfigurationDoNotEndIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
-	p, send := r.queued("run")
+	p, send := r.queued("run", "--config", "/dev/stdin")
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1} {
 		require.NoError(t, p.cmd.Process.Signal(sig))
 	}
@@ -54,7 +54,7 @@ func TestSignalsThatComeBeforeTheConfigurationDoNotEndIt(t *testing.T) {
 func TestTermEndsWhatNothingElseEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
-	p, _ := r.queued("run")
+	p, _ := r.queued("run", "--config", "/dev/stdin")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.Error(t, p.cmd.Wait())
 	assert.Equal(t, exitFailed, p.cmd.ProcessState.ExitCode())
@@ -64,7 +64,7 @@ func TestTermEndsWhatNothingElseEnds(t *testing.T) {
 func TestASecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
-	p, _ := r.queued("run")
+	p, _ := r.queued("run", "--config", "/dev/stdin")
 	require.Eventually(t, func() bool {
 		_ = p.cmd.Process.Signal(os.Interrupt)
 		var status syscall.WaitStatus
