@@ -94,7 +94,7 @@ func TestTheUmaskIsClosedButNotForAService(t *testing.T) {
 // asNobody lets the rig run deaddrop as a user who is not root.
 func (r *rig) asNobody(cmd *exec.Cmd) {
 	r.t.Helper()
-	r.asUser(cmd, 65534)
+	r.asUser(cmd, nobody)
 }
 
 // asUser lets the rig run deaddrop as another user, to whom everything in its folder goes.

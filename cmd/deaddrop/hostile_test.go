@@ -32,25 +32,39 @@ import (
 // attacked returns a rig with a folder of the attacker.
 func attacked(t *testing.T, r *rig) *rig {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can write for another user, and be attacked by one")
-	}
-	require.NoError(t, os.MkdirAll(r.path("out"), 0o755))
-	require.NoError(t, os.Chown(r.path("out"), nobody, nobody))
-	for _, folder := range []string{filepath.Dir(r.dir), r.dir, r.path("out")} {
-		require.NoError(t, os.Chmod(folder, 0o755))
-	}
+	r.folderOfNobody("out")
 	return r
+}
+
+// folderOfNobody makes a folder of the rig that another user owns and can reach.
+func (r *rig) folderOfNobody(name string) string {
+	r.t.Helper()
+	if os.Geteuid() != 0 {
+		r.t.Skip("only root can write for another user, and be attacked by one")
+	}
+	dir := r.path(name)
+	require.NoError(r.t, os.Mkdir(dir, 0o755))
+	require.NoError(r.t, os.Chown(dir, nobody, nobody))
+	for _, folder := range []string{filepath.Dir(r.dir), r.dir, dir} {
+		require.NoError(r.t, os.Chmod(folder, 0o755))
+	}
+	return dir
 }
 
 // attack runs a shell script as the attacker, in the folder of the attacker.
 func (r *rig) attack(script string, args ...any) {
 	r.t.Helper()
-	cmd := exec.Command("sh", "-ec", fmt.Sprintf(script, args...))
-	cmd.Dir = r.path("out")
+	runAsNobody(r.t, r.path("out"), fmt.Sprintf(script, args...))
+}
+
+// runAsNobody runs a shell script as the other user.
+func runAsNobody(t *testing.T, dir, script string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
-	require.NoError(r.t, err, string(out))
+	require.NoError(t, err, "%s", out)
 }
 
 // plant writes a file of the attacker.
@@ -172,7 +186,7 @@ func TestHostileFolder_RevokesNoLeaseOfOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, leases.Data["keys"])
 
-	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/nexa.env\"\n}\n")
+	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "out/nexa.env", ""))
 	r.once(config)
 	var ids []string
 	for _, id := range leases.Data["keys"].([]any) {
@@ -189,7 +203,7 @@ func TestHostileFolder_RunsNoReload(t *testing.T) {
 	t.Parallel()
 	r := attacked(t, newRig(t, vaulttest.Shared(t)))
 	r.Put("nexa", map[string]any{"KEY": "x"})
-	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/nexa.env\"\n  reload { command = [\"sh\", \"-c\", \"echo reloaded >>notes\"] }\n}\n")
+	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "out/nexa.env", "  reload { command = [\"sh\", \"-c\", \"echo reloaded >>notes\"] }\n"))
 	r.once(config)
 	for range 2 {
 		r.plant(".nexa.env.deaddrop", `{"untold": true, "pending_reload": true}`)
@@ -241,7 +255,7 @@ func TestHostileFolder_CannotHoldTheAgentUp(t *testing.T) {
 	t.Parallel()
 	r := attacked(t, newRig(t, vaulttest.Shared(t)))
 	r.Put("nexa", map[string]any{"KEY": "x"})
-	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/nexa.env\"\n}\n")
+	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "out/nexa.env", ""))
 	for name, plant := range map[string]string{
 		"a FIFO":              "mkfifo .nexa.env.deaddrop",
 		"a device":            "ln -s /dev/zero .nexa.env.deaddrop",
@@ -263,9 +277,9 @@ func TestHostileFolder_ShowsACheckNothingOfTheAttacker(t *testing.T) {
 		return `  check { command = ["sh", "-c", "sleep 0.05; ls -l ` + path + ` >>seen; if grep -q evil ` + path + `; then touch owned; fi; grep -q KEY ` + path + `"] }
 `
 	}
-	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/nexa.env\"\n"+check("{{.Path}}")+"}\n"+
+	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "out/nexa.env", check("{{.Path}}"))+
 		"set \"both\" {\n  destination = \"out/set\"\n"+check("{{.Path}}/nexa.env")+"  drop \"in\" {\n    secret = \""+r.Path("nexa")+"\"\n    destination = \"nexa.env\"\n  }\n}\n"+
-		"drop \"given\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"own/nexa.env\"\n  user = \"65534\"\n"+check("{{.Path}}")+"}\n")
+		r.plainDrop("given", "own/nexa.env", "  user = \"65534\"\n"+check("{{.Path}}")))
 	require.NoError(t, os.MkdirAll(r.path("own"), 0o755))
 	swap := exec.Command("sh", "-c", "while :; do for f in .deaddrop-* set/..gen-*/nexa.env ../own/.deaddrop-*; do if [ -e \"$f\" ]; then echo evil >new; mv -f new \"$f\" || echo evil >\"$f\"; fi; done; done 2>/dev/null")
 	swap.Dir = r.path("out")
@@ -293,8 +307,8 @@ func TestHostileFolder_LeadsWritesAndSignalsNowhereElse(t *testing.T) {
 	r := attacked(t, newRig(t, vaulttest.Shared(t)))
 	r.Put("nexa", map[string]any{"KEY": "x"})
 	r.service()
-	config := r.write("x.hcl", r.Login(r.dir)+"drop \"nexa\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"out/conf/nexa.conf\"\n  format = \"dotenv\"\n  user = \"65534\"\n}\n"+
-		"drop \"other\" {\n  secret = \""+r.Path("nexa")+"\"\n  destination = \"own/nexa.env\"\n  reload {\n    pid_file = \"out/run/service.pid\"\n    signal = \"HUP\"\n    on_start = true\n  }\n}\n")
+	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "out/conf/nexa.conf", "  format = \"dotenv\"\n  user = \"65534\"\n")+
+		r.plainDrop("other", "own/nexa.env", "  reload {\n    pid_file = \"out/run/service.pid\"\n    signal = \"HUP\"\n    on_start = true\n  }\n"))
 	require.NoError(t, os.MkdirAll(r.path("etc"), 0o700))
 	r.write("etc/nexa.conf", "root's")
 	r.attack("mkdir conf; mv conf old; ln -s %s conf; ln -s %s run", r.path("etc"), r.dir)

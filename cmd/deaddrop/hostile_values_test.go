@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,21 +19,16 @@ import (
 )
 
 func TestRender_AFIFOInTheSandboxDoesNotHang(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("another user's folder needs root")
-	}
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"KEY": marker})
-	require.NoError(t, os.Mkdir(r.path("box"), 0o755))
-	require.NoError(t, syscall.Mkfifo(r.path("box/extra"), 0o666))
-	require.NoError(t, os.Lchown(r.path("box/extra"), 65532, 65532))
-	require.NoError(t, os.Lchown(r.path("box"), 65532, 65532))
+	box := r.folderOfNobody("box")
+	runAsNobody(t, box, "mkfifo extra")
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+`
 template {
-  contents     = "{{ file \"`+r.path("box/extra")+`\" }}"
+  contents     = "{{ file \"`+box+`/extra\" }}"
   destination  = "out.txt"
-  sandbox_path = "`+r.path("box")+`"
+  sandbox_path = "`+box+`"
 }
 template {
   contents    = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ file .Data.data.KEY }}{{ end }}"

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,31 +15,6 @@ import (
 	"github.com/smarteros/deaddrop/agent/doctor"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
-
-// folderOfNobody makes a folder of the rig that another user owns.
-func (r *rig) folderOfNobody(name string) string {
-	r.t.Helper()
-	if os.Geteuid() != 0 {
-		r.t.Skip("only root gives folders to others")
-	}
-	dir := r.path(name)
-	require.NoError(r.t, os.Mkdir(dir, 0o755))
-	require.NoError(r.t, os.Chown(dir, nobody, nobody))
-	for above := r.dir; above != os.TempDir() && above != "/"; above = filepath.Dir(above) {
-		require.NoError(r.t, os.Chmod(above, 0o755))
-	}
-	return dir
-}
-
-// shellAsNobody runs a shell command as the other user.
-func shellAsNobody(t *testing.T, dir, command string) {
-	t.Helper()
-	cmd := exec.Command("sh", "-ec", command)
-	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-}
 
 // unreachable is a configuration that reads a secret id of a folder, and a Vault that is
 // not there.
@@ -73,7 +45,7 @@ func TestRender_DoesNotWaitForASecretIDThatIsNoFile(t *testing.T) {
 		"ln -s /dev/stdin secret_id":        "not a regular file",
 		"mkfifo pipe; ln -s pipe secret_id": "not a regular file",
 	} {
-		shellAsNobody(t, folder, "rm -f secret_id pipe; "+command)
+		runAsNobody(t, folder, "rm -f secret_id pipe; "+command)
 		cmd := r.command("render", "--once", "--timeout", "2s", "--config", config)
 		_, err := cmd.StdinPipe() // Nobody writes to it, or closes it.
 		require.NoError(t, err)
@@ -88,10 +60,10 @@ func TestRun_EndsWhileASecretIDIsAFIFO(t *testing.T) {
 	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir()}
 	folder := r.folderOfNobody("drop")
-	shellAsNobody(t, folder, "echo s > secret_id")
+	runAsNobody(t, folder, "echo s > secret_id")
 	p := r.start("run", "--config", r.write("x.hcl", r.unreachable(folder)))
 	r.eventually("it tries to log in", func() bool { return strings.Contains(p.log(), "trying again until it works") })
-	shellAsNobody(t, folder, "rm secret_id; mkfifo secret_id")
+	runAsNobody(t, folder, "rm secret_id; mkfifo secret_id")
 	r.eventually("it says so", func() bool {
 		return strings.Contains(p.log(), "the secret id cannot be read: open "+folder+"/secret_id: not a regular file")
 	})
@@ -139,7 +111,7 @@ func TestDoctor_WarnsOfAConfigurationThatOthersMayChange(t *testing.T) {
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	folder := r.folderOfNobody("etc")
-	shellAsNobody(t, folder, "echo x > x.ctmpl")
+	runAsNobody(t, folder, "echo x > x.ctmpl")
 	config := r.write("x.hcl", r.Login(r.dir)+r.plainDrop("nexa", "nexa.env", "")+"template {\n  source = \""+folder+"/x.ctmpl\"\n  destination = \"x\"\n}\n")
 	found := r.doctor("--config", config)
 	assert.Equal(t, "chown 0 "+folder+"/x.ctmpl", found.has("config", doctor.Warning, folder+"/x.ctmpl: it belongs to user ").Fix)
