@@ -3,6 +3,7 @@ package render
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"math"
 	"reflect"
 	"regexp"
@@ -91,25 +92,37 @@ func spend(left *int, depth, path int, v any) error {
 	case *left < 0:
 		return errTooLarge
 	}
-	switch r.Kind() {
-	case reflect.Map:
-		for each := r.MapRange(); each.Next(); {
-			key := 1
-			if each.Key().Kind() == reflect.String {
-				key += each.Key().Len()
-			}
-			if err := spend(left, depth+1, path+key, each.Value().Interface()); err != nil {
-				return err
-			}
+	for key, part := range parts(v) {
+		length := 1
+		if key.Kind() == reflect.String {
+			length += key.Len()
 		}
-	case reflect.Slice, reflect.Array:
-		for i := range r.Len() {
-			if err := spend(left, depth+1, path+1, r.Index(i).Interface()); err != nil {
-				return err
-			}
+		if err := spend(left, depth+1, path+length, part); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// parts returns the elements of a map with their keys, or those of a list with the zero
+// [reflect.Value]. Any other value has none.
+func parts(v any) iter.Seq2[reflect.Value, any] {
+	return func(yield func(reflect.Value, any) bool) {
+		switch r := reflect.ValueOf(v); r.Kind() {
+		case reflect.Map:
+			for each := r.MapRange(); each.Next(); {
+				if !yield(each.Key(), each.Value().Interface()) {
+					return
+				}
+			}
+		case reflect.Slice, reflect.Array:
+			for i := range r.Len() {
+				if !yield(reflect.Value{}, r.Index(i).Interface()) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // checkNodes fails where a value has more parts than YAML is written of.
@@ -122,19 +135,15 @@ func checkNodes(v any) error {
 }
 
 func chargeNodes(left *int, v any) {
-	if *left--; *left < 0 {
-		return
-	}
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Map:
-		*left -= r.Len() // its keys
-		for each := r.MapRange(); *left >= 0 && each.Next(); {
-			chargeNodes(left, each.Value().Interface())
+	*left--
+	for key, part := range parts(v) {
+		if *left < 0 {
+			return
 		}
-	case reflect.Slice, reflect.Array:
-		for i := 0; *left >= 0 && i < r.Len(); i++ {
-			chargeNodes(left, r.Index(i).Interface())
+		if key.IsValid() {
+			*left--
 		}
+		chargeNodes(left, part)
 	}
 }
 
@@ -143,22 +152,12 @@ const errCycle problem = "a map cannot hold itself"
 // checkCycle fails where a map is to hold a value that holds the map: all that walks over
 // it would have no end.
 func checkCycle(of, value any) error {
-	v := reflect.ValueOf(value)
-	switch v.Kind() {
-	case reflect.Map:
-		if v.Pointer() == reflect.ValueOf(of).Pointer() {
-			return errCycle
-		}
-		for each := v.MapRange(); each.Next(); {
-			if err := checkCycle(of, each.Value().Interface()); err != nil {
-				return err
-			}
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			if err := checkCycle(of, v.Index(i).Interface()); err != nil {
-				return err
-			}
+	if v := reflect.ValueOf(value); v.Kind() == reflect.Map && v.Pointer() == reflect.ValueOf(of).Pointer() {
+		return errCycle
+	}
+	for _, part := range parts(value) {
+		if err := checkCycle(of, part); err != nil {
+			return err
 		}
 	}
 	return nil

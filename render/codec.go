@@ -215,19 +215,13 @@ var simpleKey = lazily(`^[A-Za-z0-9_.-]{1,100}$`)
 // oddlyKeyed adds maps with the keys of a value that are not simple, one by one. The
 // library needs time by the square of a map's size to read it.
 func oddlyKeyed(odd []map[string]int, v any) []map[string]int {
-	r := reflect.ValueOf(v)
-	switch r.Kind() {
-	case reflect.Map:
-		for each := r.MapRange(); each.Next(); {
-			if key, ok := each.Key().Interface().(string); ok && !simpleKey().MatchString(key) {
-				odd = append(odd, map[string]int{key: 0})
+	for key, part := range parts(v) {
+		if key.IsValid() {
+			if text, ok := key.Interface().(string); ok && !simpleKey().MatchString(text) {
+				odd = append(odd, map[string]int{text: 0})
 			}
-			odd = oddlyKeyed(odd, each.Value().Interface())
 		}
-	case reflect.Slice, reflect.Array:
-		for i := range r.Len() {
-			odd = oddlyKeyed(odd, r.Index(i).Interface())
-		}
+		odd = oddlyKeyed(odd, part)
 	}
 	return odd
 }
