@@ -47,6 +47,7 @@ const (
 	errTooDeep   problem = "the value is nested deeper than 100 levels"
 	errLongList  problem = "the list is too long to compare its elements"
 	errManyNodes problem = "the value has more than 50000 keys and elements, the most that are written as YAML"
+	errNoExpr    problem = "the expression is not a regular expression of Go's kind (RE2)"
 	errLargeExpr problem = "the regular expression is too large, or too large for a text of this length"
 )
 
@@ -321,22 +322,30 @@ func endOfQuoted(s string) int {
 	return -1
 }
 
-// expression compiles a regular expression, which may be a value, for a text.
-func expression(expr, text string) (*regexp.Regexp, error) {
-	const wrong problem = "the expression is not a regular expression of Go's kind (RE2)"
+// checkExpression fails on a regular expression, which may be a value, that is none or would
+// search a text for too long.
+func checkExpression(expr, text string) error {
 	if len(expr) > largestExpression {
-		return nil, errLargeExpr
+		return errLargeExpr
 	}
 	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
-		return nil, wrong
+		return errNoExpr
 	}
 	if n := instructions(parsed); n > largestExpression || n*(len(text)+1) > mostSteps {
-		return nil, errLargeExpr
+		return errLargeExpr
+	}
+	return nil
+}
+
+// expression compiles a regular expression that [checkExpression] accepts for a text.
+func expression(expr, text string) (*regexp.Regexp, error) {
+	if err := checkExpression(expr, text); err != nil {
+		return nil, err
 	}
 	re, err := regexp.Compile(expr)
 	if err != nil {
-		return nil, wrong
+		return nil, errNoExpr
 	}
 	return re, nil
 }

@@ -66,10 +66,7 @@ func uniqSteps(a []any) error {
 	return nil
 }
 
-func searched(a []any) error {
-	_, err := expression(a[0].(string), a[1].(string))
-	return err
-}
+func searched(a []any) error { return checkExpression(a[0].(string), a[1].(string)) }
 
 func searchedAndReplaced(a []any) error {
 	re, err := expression(a[0].(string), a[1].(string))
