@@ -59,6 +59,14 @@ func fits(n, size int) error {
 	return nil
 }
 
+// checkComparisons fails where comparing each of n elements with each of m takes too long.
+func checkComparisons(n, m int) error {
+	if m > 0 && n > mostComparisons/m {
+		return errLongList
+	}
+	return nil
+}
+
 // output is what a template writes.
 type output struct{ bytes.Buffer }
 

@@ -60,8 +60,8 @@ func seqSize(a []any) error {
 
 // uniqSteps: it compares each element with all others.
 func uniqSteps(a []any) error {
-	if v := reflect.ValueOf(a[0]); v.Kind() == reflect.Slice && v.Len() > 0 && v.Len() > mostComparisons/v.Len() {
-		return errLongList
+	if v := reflect.ValueOf(a[0]); v.Kind() == reflect.Slice {
+		return checkComparisons(v.Len(), v.Len())
 	}
 	return nil
 }

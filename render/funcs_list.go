@@ -75,8 +75,10 @@ func containing(enough func(found, of int) bool) func(values, list any) (bool, e
 		if v.Kind() != reflect.Slice {
 			return false, problemf("a list of values is wanted first, not %s", kindName(values))
 		}
-		if of := reflect.ValueOf(list); (of.Kind() == reflect.Slice || of.Kind() == reflect.Array) && of.Len() > 0 && v.Len() > mostComparisons/of.Len() {
-			return false, errLongList
+		if of := reflect.ValueOf(list); of.Kind() == reflect.Slice || of.Kind() == reflect.Array {
+			if err := checkComparisons(v.Len(), of.Len()); err != nil {
+				return false, err
+			}
 		}
 		found := 0
 		for i := range v.Len() {
