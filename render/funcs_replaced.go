@@ -22,7 +22,7 @@ func replaced() template.FuncMap {
 		"lt":       lt,
 		"ne":       func(a, b any) (bool, error) { equal, err := eq(a, b); return !equal, err },
 		"print":    func(args ...any) string { return fmt.Sprint(printables(args)...) },
-		"printf":   checkedPrintf,
+		"printf":   printf,
 		"println":  func(args ...any) string { return fmt.Sprintln(printables(args)...) },
 		"slice":    slice,
 		"urlquery": func(args ...any) string { return template.URLQueryEscaper(printables(args)...) },
@@ -94,18 +94,14 @@ func isNil(v reflect.Value) bool {
 // asksForType finds %T, whose answer templates compare: "float64" has to stay that.
 var asksForType = lazily(`%[-+# 0-9.*\[\]]*T`)
 
-// checkedPrintf is printf, unless its result would be too large.
-func checkedPrintf(format string, args ...any) (string, error) {
+// printf is fmt's, with numbers that suit every verb. It fails where its result would be
+// too large.
+func printf(format string, args ...any) (string, error) {
 	if err := printedSize(format, args); err != nil {
 		return "", err
 	}
-	return printf(format, args...), nil
-}
-
-// printf is fmt's, with numbers that suit every verb.
-func printf(format string, args ...any) string {
 	if asksForType().MatchString(format) {
-		return fmt.Sprintf(format, plain(args)...)
+		return fmt.Sprintf(format, plain(args)...), nil
 	}
 	hasWidths := strings.Contains(format, "*") // Those have to be integers.
 	all := make([]any, len(args))
@@ -120,7 +116,7 @@ func printf(format string, args ...any) string {
 			return figure{v}
 		})
 	}
-	return fmt.Sprintf(format, all...)
+	return fmt.Sprintf(format, all...), nil
 }
 
 // index returns an element of nested maps and lists. Unlike text/template's a key
