@@ -2,7 +2,6 @@ package render
 
 import (
 	"bytes"
-	"fmt"
 	"iter"
 	"math"
 	"reflect"
@@ -43,6 +42,7 @@ const (
 const (
 	errTooLarge  problem = "the result would be larger than 32 MiB"
 	errTooLong   problem = "loop counts to 1000000 at most"
+	errLongRange problem = "range counts to 1000000 at most"
 	errLongText  problem = "the text is longer than 1 MiB, the most that is parsed"
 	errTooDeep   problem = "the value is nested deeper than 100 levels"
 	errLongList  problem = "the list is too long to compare its elements"
@@ -488,7 +488,7 @@ func rangeable(v any) (any, error) {
 	}
 	if n, ok := whole(v); ok && (r.CanInt() || r.CanUint()) {
 		if n > longest {
-			return nil, problem(fmt.Sprintf("range counts to %d at most", longest))
+			return nil, errLongRange
 		}
 		return v, nil
 	}

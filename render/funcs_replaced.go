@@ -74,11 +74,11 @@ func lt(a, b any) (bool, error) {
 }
 
 func incomparable(a, b any) error {
-	hint := kind("")
+	why := problemf("%s and %s cannot be compared", kindName(a), kindName(b))
 	if v, w := reflect.ValueOf(a), reflect.ValueOf(b); isNumber(a) && w.Kind() == reflect.String || isNumber(b) && v.Kind() == reflect.String {
-		hint = "; parseInt and parseFloat make numbers of text"
+		why += "; parseInt and parseFloat make numbers of text"
 	}
-	return problemf("%s and %s cannot be compared%s", kindName(a), kindName(b), hint)
+	return why
 }
 
 func isNil(v reflect.Value) bool {
