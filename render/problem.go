@@ -56,6 +56,12 @@ func HintOf(err error) string {
 // reasonOf says why a function failed, as far as that holds no value; "" is unknown. It
 // names only keys that isKnown reports to be names: a template can make a key of a value.
 func reasonOf(err error, isKnown func(name string) bool) string {
+	ifKnown := func(name string) string {
+		if isKnown(name) {
+			return name
+		}
+		return ""
+	}
 	for ; err != nil; err = errors.Unwrap(err) {
 		if err == dotenv.ErrDialect {
 			return err.Error()
@@ -70,21 +76,15 @@ func reasonOf(err error, isKnown func(name string) bool) string {
 			return "two values would be written under the same name"
 		case *ValueError:
 			shown := *e
-			if !isKnown(e.Key) {
-				shown.Key = ""
-			}
+			shown.Key = ifKnown(e.Key)
 			return shown.Error()
 		case *dotenv.KeyError:
 			shown := *e
-			if !isKnown(e.Key) {
-				shown.Key = ""
-			}
+			shown.Key = ifKnown(e.Key)
 			return shown.Error()
 		case *dotenv.LoaderError:
 			shown := *e
-			if !isKnown(e.Name) {
-				shown.Name = ""
-			}
+			shown.Name = ifKnown(e.Name)
 			return shown.Error()
 		case interface{ Unwrap() []error }:
 			var reasons []string
