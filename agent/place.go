@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/filestate"
@@ -54,7 +55,7 @@ func (d *dropper) clean(place, folder string, isOwn bool) {
 	if folder != place && !config.IsBelow(folder, place) {
 		place = "" // It is not there yet: folder is above it, and the operator's.
 	}
-	removed, err := drop.CleanBelow(place, folder)
+	removed, err := drop.CleanBelow(place, folder, time.Now())
 	if err != nil && isOwn {
 		d.log.Warn("what a killed agent may have left cannot be removed", "folder", folder, "error", err)
 	}

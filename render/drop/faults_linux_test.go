@@ -82,7 +82,7 @@ func oneSet(dir string, n int) Unit {
 // output for each, until it is killed.
 func writeForEver(dir string, unit func(string, int) Unit) error {
 	for _, each := range []string{dir, filepath.Join(dir, "set")} {
-		if _, err := Clean(each); err != nil {
+		if _, err := Clean(each, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ func TestAWriterThatIsKilledLeavesAWholeFile(t *testing.T) {
 		}
 	})
 	ageLeftovers(t, dir)
-	_, err := Clean(dir)
+	_, err := Clean(dir, time.Now())
 	require.NoError(t, err)
 	only(t, dir, "f")
 }
@@ -170,7 +170,7 @@ func TestAWriterThatIsKilledLeavesAWholeSet(t *testing.T) {
 		}
 	})
 	ageLeftovers(t, set)
-	_, err := Clean(set)
+	_, err := Clean(set, time.Now())
 	require.NoError(t, err)
 	generation, err := os.Readlink(filepath.Join(set, dataLink))
 	require.NoError(t, err)
@@ -224,16 +224,16 @@ func TestCleanLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(set, generationPrefix+"left"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(set, generationPrefix+"left", "a"), []byte("x"), 0o600))
 	batch := Stage([]Unit{oneFile(dir, 1), oneSet(dir, 1)})
-	removed, err := Clean(dir)
+	removed, err := Clean(dir, time.Now())
 	require.NoError(t, err)
 	assert.Equal(t, 2, removed)
-	removed, err = Clean(set)
+	removed, err = Clean(set, time.Now())
 	require.NoError(t, err)
 	assert.Equal(t, 1, removed)
 	for _, results := range batch.Commit() {
 		require.NoError(t, results[0].Err)
 	}
-	removed, err = Clean(filepath.Join(dir, "nowhere"))
+	removed, err = Clean(filepath.Join(dir, "nowhere"), time.Now())
 	require.NoError(t, err)
 	assert.Zero(t, removed)
 	entries, err := os.ReadDir(dir)
@@ -253,7 +253,7 @@ func TestCleanNeverTakesTheLiveGeneration(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					_, _ = Clean(set)
+					_, _ = Clean(set, time.Now())
 				}
 			}
 		})

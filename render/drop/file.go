@@ -50,7 +50,7 @@ func (fs *folders) stageFile(f File) (staged, []Result, error) {
 	case old != nil && !f.InPlace && dir.isMount(base):
 		return fail(fmt.Errorf("%w, which cannot be replaced; mount its folder instead, or set write = \"in_place\"", errMount))
 	}
-	s := &stagedFile{dir: dir, file: f, base: base, temp: tempName(base), old: old}
+	s := &stagedFile{dir: dir, file: f, base: base, old: old}
 	if err := s.fill(); err != nil {
 		s.discard()
 		if old == nil || !f.InPlace || !isUnwritable(err) {
@@ -152,14 +152,24 @@ func chownError(uid, gid *int, err error) error {
 
 // fill writes the temporary file, and leaves it open.
 func (s *stagedFile) fill() (err error) {
-	s.open, err = s.dir.root.OpenFile(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := lock(s.open); err != nil {
+	if err := createLocked(func() string { return tempName(s.base) }, s.create); err != nil {
 		return err
 	}
 	s.warnings, err = put(s.open, s.file, s.old)
+	return err
+}
+
+// create makes an empty temporary file, and leaves it open and locked.
+func (s *stagedFile) create(temp string) error {
+	f, err := s.dir.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	s.open, s.temp = f, temp
+	if err = lock(f); err != nil {
+		s.discard()
+		s.open = nil
+	}
 	return err
 }
 

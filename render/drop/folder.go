@@ -123,27 +123,43 @@ func syncFolder(root *os.Root) error {
 	return Bare(errors.Join(dir.Sync(), dir.Close()))
 }
 
-// lock marks a temporary file or folder as one that is being written. The lock
-// goes with the process, however that ends. A cleaner may hold it for a moment; who holds
-// it for longer has put something of their own there.
+// errLocked is the error for a new file or folder that another process has locked first.
+var errLocked = errors.New("another process has locked the new file")
+
+// lock marks a temporary file or folder as one that is being written. The lock goes with
+// the process, however that ends. It fails with [errLocked] instead of waiting.
 func lock(f *os.File) error {
-	for range 20 {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	return err
+}
+
+// maxNames is how many names [createLocked] tries.
+const maxNames = 10
+
+// createLocked calls create with new names until it does not fail with [errLocked], after
+// which create must leave nothing behind. A cleaner locks each leftover for a moment, to see
+// whether anybody is writing it; a process that has locked all of them is no cleaner.
+func createLocked(newName func() string, create func(name string) error) error {
+	var err error
+	for range maxNames {
+		if err = create(newName()); !errors.Is(err, errLocked) {
 			return err
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	return errReplaced
+	return err
 }
 
 // Clean removes from a folder what writers have left there that were killed:
 // temporary files and folders, and generations of a set that "..data" does not name.
-// What another process is writing is left alone. It returns how much was removed.
-func Clean(path string) (removed int, err error) { return CleanBelow("", path) }
+// What another process is writing is left alone, and so is what holds nothing and was made
+// less than a minute before now. It returns how much was removed.
+func Clean(path string, now time.Time) (removed int, err error) { return CleanBelow("", path, now) }
 
 // CleanBelow is [Clean] for a folder below a place, as [File.Place] has it.
-func CleanBelow(place, path string) (removed int, err error) {
+func CleanBelow(place, path string, now time.Time) (removed int, err error) {
 	root, err := locationBelow(place, path).open()
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
@@ -153,7 +169,7 @@ func CleanBelow(place, path string) (removed int, err error) {
 	}
 	defer func() { _ = root.Close() }()
 	err = eachEntry(root, maxEntries, func(e fs.DirEntry) {
-		if isLeftover(e) && stale(root, e) && remove(root, e) == nil {
+		if isLeftover(e) && stale(root, e, now) && remove(root, e) == nil {
 			removed++
 		}
 	})
@@ -193,10 +209,10 @@ const young = time.Minute
 // stale tells whether nobody is writing a file or generation any more. That a
 // generation is the present one is looked at when it is certain that it will not
 // become that: while its lock is held.
-func stale(root *os.Root, e fs.DirEntry) bool {
+func stale(root *os.Root, e fs.DirEntry, now time.Time) bool {
 	if e.Type()&fs.ModeSymlink != 0 {
 		info, err := e.Info()
-		return err == nil && time.Since(info.ModTime()) > young
+		return err == nil && now.Sub(info.ModTime()) > young
 	}
 	f, err := root.OpenFile(e.Name(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if errors.Is(err, fs.ErrPermission) {
@@ -205,7 +221,7 @@ func stale(root *os.Root, e fs.DirEntry) bool {
 			return false
 		}
 		uid, _ := ownerOf(info)
-		return uid == os.Geteuid() && time.Since(info.ModTime()) > young
+		return uid == os.Geteuid() && now.Sub(info.ModTime()) > young
 	}
 	if err != nil {
 		return false
@@ -214,7 +230,7 @@ func stale(root *os.Root, e fs.DirEntry) bool {
 	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 		return false
 	}
-	if info, err := f.Stat(); err != nil || !info.IsDir() && !info.Mode().IsRegular() || time.Since(info.ModTime()) < young && isEmpty(f, info) {
+	if info, err := f.Stat(); err != nil || !info.IsDir() && !info.Mode().IsRegular() || now.Sub(info.ModTime()) < young && isEmpty(f, info) {
 		return false
 	}
 	current, _ := root.Readlink(dataLink)

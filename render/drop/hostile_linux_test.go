@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,7 +131,7 @@ func TestRemove_HoldsTheFolder(t *testing.T) {
 	_, err := Remove(filepath.Join(p.conf, "x.env")) // It does not wait for a writer.
 	require.ErrorContains(t, err, "not a directory")
 	require.ErrorContains(t, RemoveSet(p.conf), "not a directory")
-	_, err = Clean(p.conf)
+	_, err = Clean(p.conf, time.Now())
 	require.ErrorContains(t, err, "not a directory")
 	require.ErrorContains(t, Write([]File{{Path: filepath.Join(p.conf, "x.env"), Mode: 0o600, CreateDirs: true}})[0].Err, "not a directory")
 }
@@ -183,7 +184,7 @@ func TestCleanBelow_LeavesFoldersOfOthersWhereOneIsReplaced(t *testing.T) {
 		left := filepath.Join(victim, tempName("x.env"))
 		require.NoError(t, os.WriteFile(left, []byte("half"), 0o600))
 		age(t, left)
-		_, err := CleanBelow(p.place, p.conf)
+		_, err := CleanBelow(p.place, p.conf, time.Now())
 		require.Error(t, err)
 		assert.FileExists(t, left)
 	})
@@ -194,7 +195,7 @@ func TestClean_TouchesOnlyKindsThatThePackageMakes(t *testing.T) {
 	fifo := filepath.Join(dir, tempName("fifo"))
 	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
 	age(t, fifo)
-	removed, err := Clean(dir)
+	removed, err := Clean(dir, time.Now())
 	require.NoError(t, err)
 	assert.Zero(t, removed)
 	_, err = os.Lstat(fifo)
@@ -361,6 +362,38 @@ func TestWrite_WritesToNoFileOfOthersThroughAHardLink(t *testing.T) {
 	write(t, File{Path: own, Content: []byte("A=2\n"), Mode: 0o600, InPlace: true})
 }
 
+func TestCreateLocked_TriesOtherNamesAndGivesUp(t *testing.T) {
+	dir := t.TempDir()
+	names, holders := 0, []*os.File{}
+	newName := func() string { names++; return filepath.Join(dir, strconv.Itoa(names)) }
+	create := func(held int) func(name string) error {
+		return func(name string) error {
+			ours, err := os.Create(name)
+			require.NoError(t, err)
+			if names <= held { // Another process is faster.
+				theirs, err := os.Open(name)
+				require.NoError(t, err)
+				holders = append(holders, theirs)
+				require.NoError(t, syscall.Flock(int(theirs.Fd()), syscall.LOCK_SH))
+			}
+			if err = lock(ours); err != nil {
+				require.NoError(t, os.Remove(name))
+			}
+			return errors.Join(err, ours.Close())
+		}
+	}
+	require.NoError(t, createLocked(newName, create(3)))
+	only(t, dir, "4")
+	require.ErrorIs(t, createLocked(newName, create(1000)), errLocked)
+	assert.Equal(t, 4+maxNames, names)
+	only(t, dir, "4")
+	require.ErrorIs(t, createLocked(newName, func(string) error { return fs.ErrPermission }), fs.ErrPermission)
+	assert.Equal(t, 4+maxNames+1, names, "another error is final")
+	for _, f := range holders {
+		_ = f.Close()
+	}
+}
+
 func TestLock_DoesNotWaitForWhoHoldsIt(t *testing.T) {
 	dir := t.TempDir()
 	theirs, err := os.Open(dir)
@@ -370,7 +403,7 @@ func TestLock_DoesNotWaitForWhoHoldsIt(t *testing.T) {
 	ours, err := os.Open(dir)
 	require.NoError(t, err)
 	defer func() { _ = ours.Close() }()
-	require.ErrorIs(t, lock(ours), errReplaced)
+	require.ErrorIs(t, lock(ours), errLocked)
 }
 
 func TestWriteStrict_RefusesAFolderThatIsNotTheAgentsAlone(t *testing.T) {
@@ -491,7 +524,7 @@ func TestRemoveSet_EndsWhileTheGenerationIsBeingFilled(t *testing.T) {
 func TestRemoveSet_RemovesOneLevelOfFoldersOnly(t *testing.T) {
 	for name, remove := range map[string]func(dir string) error{
 		"RemoveSet": RemoveSet,
-		"Clean":     func(dir string) error { _, err := Clean(dir); return err },
+		"Clean":     func(dir string) error { _, err := Clean(dir, time.Now()); return err },
 		"Commit":    func(dir string) error { return errOf(Stage([]Unit{setOf(dir, "a", "2")}).Commit()) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -214,7 +214,12 @@ func (p *Plan) open(at location) (*os.Root, error) {
 // the next run would take for a folder of somebody else. It fails with
 // [fs.ErrExist] where there is something of that name.
 func makeFolder(parent *os.Root, name string, is NewFolder) error {
-	temp := tempName(name)
+	return createLocked(func() string { return tempName(name) }, func(temp string) error {
+		return makeFolderAs(parent, temp, name, is)
+	})
+}
+
+func makeFolderAs(parent *os.Root, temp, name string, is NewFolder) error {
 	if err := parent.Mkdir(temp, 0o700); err != nil {
 		return Bare(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
@@ -337,11 +338,11 @@ func TestWrite_LeavesNoHalfMadeFolder(t *testing.T) {
 	// One that a killed writer has left.
 	left := filepath.Join(dir, tempName("left"))
 	require.NoError(t, os.Mkdir(left, 0o700))
-	_, err = Clean(dir)
+	_, err = Clean(dir, time.Now())
 	require.NoError(t, err)
 	assert.DirExists(t, left, "it may be a moment old")
 	age(t, left)
-	removed, err := Clean(dir)
+	removed, err := Clean(dir, time.Now())
 	require.NoError(t, err)
 	assert.Equal(t, 1, removed)
 	only(t, dir, "there")

@@ -50,7 +50,7 @@ func (fs *folders) stageSet(u Unit) (staged, []Result, error) {
 	if same {
 		return nil, results, nil
 	}
-	s := &stagedSet{dir: dir, unit: u, generation: generationPrefix + rand.Text(), results: results}
+	s := &stagedSet{dir: dir, unit: u, results: results}
 	for _, f := range u.Files {
 		info, _ := dir.root.Stat(filepath.Base(f.Path))
 		s.old = append(s.old, info)
@@ -121,20 +121,15 @@ func (d *folder) compareInSet(name string, f File) Outcome {
 }
 
 func (s *stagedSet) fill() error {
-	if err := s.dir.root.Mkdir(s.generation, 0o700); err != nil {
+	var folder *os.Root
+	err := createLocked(func() string { return generationPrefix + rand.Text() }, func(name string) (err error) {
+		folder, err = s.create(name)
 		return err
-	}
-	folder, err := openReal(s.dir.root, s.generation, s.generation)
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = folder.Close() }()
-	if s.open, err = folder.Open("."); err != nil {
-		return err
-	}
-	if err := lock(s.open); err != nil {
-		return err
-	}
 	for _, f := range s.unit.Files {
 		if err := fillInSet(folder, f); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(f.Path), Bare(err))
@@ -145,6 +140,30 @@ func (s *stagedSet) fill() error {
 		return err
 	}
 	return s.open.Sync()
+}
+
+// create makes the folder of a new generation, and locks it. Where it fails, it leaves
+// nothing behind.
+func (s *stagedSet) create(generation string) (*os.Root, error) {
+	if err := s.dir.root.Mkdir(generation, 0o700); err != nil {
+		return nil, err
+	}
+	folder, err := openReal(s.dir.root, generation, generation)
+	if err == nil {
+		if s.open, err = folder.Open("."); err == nil {
+			err = lock(s.open)
+		}
+		if err != nil {
+			_ = folder.Close()
+		}
+	}
+	s.generation = generation
+	if err != nil {
+		s.discard()
+		s.generation, s.open = "", nil
+		return nil, err
+	}
+	return folder, nil
 }
 
 func fillInSet(folder *os.Root, f File) error {
@@ -161,6 +180,9 @@ func (s *stagedSet) folder() *folder { return s.dir }
 func (s *stagedSet) path() string { return filepath.Join(s.dir.at.path, s.generation) }
 
 func (s *stagedSet) discard() {
+	if s.generation == "" {
+		return // It has never been there.
+	}
 	_ = removeGeneration(s.dir.root, s.generation)
 	if s.open != nil {
 		_ = s.open.Close()

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -124,7 +125,7 @@ func TestWrite_FollowsNoLinkOfOthersWithoutAPlace(t *testing.T) {
 		_, err := Remove(filepath.Join(p.conf, "x.env"))
 		require.Error(t, err)
 		require.Error(t, RemoveSet(p.conf))
-		_, err = Clean(p.conf)
+		_, err = Clean(p.conf, time.Now())
 		require.Error(t, err)
 
 		content, err := os.ReadFile(filepath.Join(victim, "x.env"))
