@@ -15,6 +15,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrRefused is what a destination that must not be replaced fails with: a
@@ -146,20 +149,32 @@ type staged interface {
 	path() string
 	// commit puts it in place, or leaves nothing behind.
 	commit() ([]Result, error)
+	// discard leaves nothing behind, if the folder is held.
 	discard()
+	// unlock closes what holds the lock.
+	unlock()
 	folder() *folder
 }
 
-// maxOpen is how many new files of a batch stay open until they are in place, which
-// is what their locks need. A cleaner may remove more than those in between; they
-// are then written at the next try.
-const maxOpen = 128
+const (
+	// maxSyncs is how many files, and later how many folders, of a batch are written to disk
+	// at the same time. A journal of a file system commits many syncs in one go, but more of
+	// them than this only get into each other's way.
+	maxSyncs = 8
+	// maxOpen is how many units of a batch stay open until they are in place, each with its
+	// folder: their locks need that. A cleaner may remove the others in between; they are
+	// then written at the next try.
+	maxOpen = 128
+)
 
 // Stage prepares units. [Batch.Commit] must follow.
 func Stage(units []Unit) *Batch { return new(Plan).Stage(units) }
 
 // Stage is [Stage] with a plan that knows of other files, too. Where a folder is
 // missing, the plan is told of the files of the units.
+//
+// Some units are written at the same time. When Stage returns, the content of each is on
+// disk.
 func (p *Plan) Stage(units []Unit) *Batch {
 	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units))}
 	planned := false
@@ -170,21 +185,71 @@ func (p *Plan) Stage(units []Unit) *Batch {
 		}
 		return p.open(at)
 	}
-	for i, u := range units {
-		var err error
-		if u.Set != "" {
-			b.staged[i], b.results[i], err = b.folders.stageSet(u)
-		} else {
-			b.staged[i], b.results[i], err = b.folders.stageFile(u.Files[0])
-		}
-		if err != nil {
-			b.fail(i, err)
-		}
-		if s, isFile := b.staged[i].(*stagedFile); isFile && i >= maxOpen && s.temp != "" {
-			_ = s.open.Close()
+	var writers errgroup.Group
+	writers.SetLimit(maxSyncs)
+	started := 0
+	for _, at := range inOrder(units, Unit.location) {
+		keep, left := started < maxOpen, new(atomic.Int64)
+		left.Store(int64(len(at.units)))
+		for _, i := range at.units {
+			dir, err := b.folders.open(at.key, units[i].createsFolder())
+			if err != nil { // Where a later one succeeds, its unit makes the folder.
+				b.fail(i, fmt.Errorf("writing %s: %w", units[i].name(), err))
+				left.Add(-1)
+				continue
+			}
+			isOpen := started < maxOpen
+			started++
+			writers.Go(func() error {
+				b.stage(i, dir)
+				if s := b.staged[i]; s != nil && !isOpen {
+					s.unlock()
+				}
+				if left.Add(-1) == 0 && !keep {
+					dir.release()
+				}
+				return nil
+			})
 		}
 	}
+	_ = writers.Wait()
 	return b
+}
+
+// stage prepares a unit in its folder.
+func (b *Batch) stage(i int, dir *folder) {
+	var err error
+	if u := b.units[i]; u.Set != "" {
+		b.staged[i], b.results[i], err = dir.stageSet(u, max(1, maxSyncs/len(b.units)))
+	} else {
+		b.staged[i], b.results[i], err = dir.stageFile(u.Files[0])
+	}
+	if err != nil {
+		b.fail(i, err)
+	}
+}
+
+// unitsOf are the units, by index, that have a key in common.
+type unitsOf[K comparable] struct {
+	key   K
+	units []int
+}
+
+// inOrder groups units, in the order of the first unit of each group.
+func inOrder[K comparable, U any](all []U, keyOf func(U) K) []*unitsOf[K] {
+	var groups []*unitsOf[K]
+	byKey := map[K]*unitsOf[K]{}
+	for i, each := range all {
+		key := keyOf(each)
+		group := byKey[key]
+		if group == nil {
+			group = &unitsOf[K]{key: key}
+			byKey[key] = group
+			groups = append(groups, group)
+		}
+		group.units = append(group.units, i)
+	}
+	return groups
 }
 
 // Pending returns where the new content of a unit is: of a file, or the folder
@@ -208,8 +273,11 @@ func (b *Batch) Open(unit int) *os.File {
 
 // Reject throws the new content of a unit away.
 func (b *Batch) Reject(unit int, err error) {
-	if b.staged[unit] != nil {
-		b.staged[unit].discard()
+	if s := b.staged[unit]; s != nil {
+		if dir := s.folder(); dir.root == nil && dir.hold() == nil {
+			defer dir.release()
+		}
+		s.discard()
 	}
 	b.fail(unit, err)
 }
@@ -221,19 +289,40 @@ func (b *Batch) fail(unit int, err error) {
 }
 
 // Commit puts in place what was staged and not rejected, and returns a result
-// for each file of each unit. Every folder is synced once.
+// for each file of each unit. Every folder is synced once, when all of its units are in
+// place. The units of a folder are put in place one after the other, in their order; those
+// of other folders may be so at the same time.
 func (b *Batch) Commit() [][]Result {
 	defer b.folders.close()
-	moved, there := map[*folder][]int{}, map[*folder]error{}
-	for i, s := range b.staged {
-		if s == nil {
-			continue
+	var writers errgroup.Group
+	writers.SetLimit(maxSyncs)
+	for _, in := range inOrder(b.staged, folderOf) {
+		if in.key != nil {
+			writers.Go(func() error {
+				b.commitIn(in.key, in.units)
+				return nil
+			})
 		}
-		err, known := there[s.folder()]
-		if !known {
-			err = s.folder().stillThere()
-			there[s.folder()] = err
-		}
+	}
+	_ = writers.Wait()
+	return b.results
+}
+
+// folderOf returns the folder of a staged unit, or nil where nothing is to be put in place.
+func folderOf(s staged) *folder {
+	if s == nil {
+		return nil
+	}
+	return s.folder()
+}
+
+// commitIn puts the units of one folder in place, and syncs it.
+func (b *Batch) commitIn(dir *folder, units []int) {
+	defer dir.release()
+	gone := dir.hold()
+	var moved []int
+	for _, i := range units {
+		s, err := b.staged[i], gone
 		if err != nil {
 			s.discard()
 		} else {
@@ -243,16 +332,30 @@ func (b *Batch) Commit() [][]Result {
 			b.fail(i, fmt.Errorf("writing %s: %w", b.units[i].name(), err))
 			continue
 		}
-		moved[s.folder()] = append(moved[s.folder()], i)
+		moved = append(moved, i)
 	}
-	for dir, units := range moved {
-		if err := dir.sync(); err != nil {
-			for _, i := range units {
-				b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.at.path, err))
-			}
+	if len(moved) == 0 {
+		return
+	}
+	if err := dir.sync(); err != nil {
+		for _, i := range moved {
+			b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.at.path, err))
 		}
 	}
-	return b.results
+}
+
+// location is the folder of a unit's files.
+func (u Unit) location() location {
+	folder := u.Set
+	if folder == "" {
+		folder, _ = split(u.Files[0].Path)
+	}
+	return locationOf(folder, u.Files...)
+}
+
+// createsFolder reports whether the folder is made where it is missing.
+func (u Unit) createsFolder() bool {
+	return slices.ContainsFunc(u.Files, func(f File) bool { return f.CreateDirs })
 }
 
 func (u Unit) name() string {

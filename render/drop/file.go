@@ -32,25 +32,21 @@ type stagedFile struct {
 }
 
 // stageFile returns nil where there is nothing to put in place.
-func (fs *folders) stageFile(f File) (staged, []Result, error) {
+func (d *folder) stageFile(f File) (staged, []Result, error) {
 	fail := func(err error) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", f.Path, err)
 	}
-	path, base := split(f.Path)
-	dir, err := fs.open(locationOf(path, f), f.CreateDirs)
-	if err != nil {
-		return fail(err)
-	}
-	old, same, err := dir.compare(base, f)
+	_, base := split(f.Path)
+	old, same, err := d.compare(base, f)
 	switch {
 	case err != nil:
 		return fail(err)
 	case same:
-		return nil, []Result{{Outcome: Unchanged, Warnings: dir.modeWarning(base, f, old)}}, nil
-	case old != nil && !f.InPlace && dir.isMount(base):
+		return nil, []Result{{Outcome: Unchanged, Warnings: d.modeWarning(base, f, old)}}, nil
+	case old != nil && !f.InPlace && d.isMount(base):
 		return fail(fmt.Errorf("%w, which cannot be replaced; mount its folder instead, or set write = \"in_place\"", errMount))
 	}
-	s := &stagedFile{dir: dir, file: f, base: base, old: old}
+	s := &stagedFile{dir: d, file: f, base: base, old: old}
 	if err := s.fill(); err != nil {
 		s.discard()
 		if old == nil || !f.InPlace || !isUnwritable(err) {
@@ -227,8 +223,15 @@ func (s *stagedFile) discard() {
 	if s.open == nil {
 		return // It has never been there.
 	}
-	_ = s.dir.root.Remove(s.temp)
+	s.dir.remove(s.temp)
 	_ = s.open.Close()
+}
+
+// unlock leaves what is in no folder open.
+func (s *stagedFile) unlock() {
+	if s.temp != "" {
+		_ = s.open.Close()
+	}
 }
 
 func (s *stagedFile) commit() ([]Result, error) {

@@ -27,8 +27,9 @@ func tempName(base string) string {
 // folder is one that is open. What happens in it happens to the folder that was
 // opened, whatever its path names by then.
 type folder struct {
-	root *os.Root
+	root *os.Root // nil while it is not held
 	at   location
+	is   fs.FileInfo // of the folder that was opened first
 }
 
 // folders are those of one batch.
@@ -59,13 +60,18 @@ func (fs *folders) open(at location, create bool) (*folder, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening folder %w", err)
 	}
-	dir := &folder{root, at}
+	is, err := root.Stat(".")
+	if err != nil {
+		_ = root.Close()
+		return nil, fmt.Errorf("opening folder %s: %w", at.path, Bare(err))
+	}
+	dir := &folder{root, at, is}
 	if at.strict { // A parent with the sticky bit may have let somebody else make it.
 		err := CheckTrusted(at.path)
 		if err != nil {
 			err = fmt.Errorf("strict: folder %w", err)
 		} else {
-			err = dir.stillThere()
+			err = dir.hold()
 		}
 		if err != nil {
 			_ = root.Close()
@@ -81,23 +87,35 @@ func (fs *folders) open(at location, create bool) (*folder, error) {
 
 func (fs *folders) close() {
 	for _, dir := range fs.opened {
-		_ = dir.root.Close()
+		dir.release()
 	}
 }
 
-// stillThere fails where the path of the folder leads to another one by now.
-func (d *folder) stillThere() error {
-	opened, err := d.root.Stat(".")
-	if err != nil {
-		return Bare(err)
+// release lets the folder go until it is held again.
+func (d *folder) release() {
+	if d.root != nil {
+		_ = d.root.Close()
+		d.root = nil
 	}
+}
+
+// hold holds the folder, if it is not held, and fails where its path leads to another one
+// by now.
+func (d *folder) hold() error {
 	current, err := d.at.open()
 	if err == nil {
-		defer func() { _ = current.Close() }()
 		var now fs.FileInfo
-		if now, err = current.Stat("."); err == nil && os.SameFile(opened, now) {
+		if now, err = current.Stat("."); err == nil && os.SameFile(d.is, now) {
+			if d.root != nil {
+				return Bare(current.Close())
+			}
+			d.root = current
 			return nil
 		}
+		_ = current.Close()
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return fmt.Errorf("opening folder %w", err)
 	}
 	return fmt.Errorf("folder %s was moved away or replaced meanwhile", d.at.path)
 }
@@ -177,6 +195,13 @@ func CleanBelow(place, path string, now time.Time) (removed int, err error) {
 		return removed, fmt.Errorf("cleaning folder %s: %w", path, err)
 	}
 	return removed, nil
+}
+
+// remove removes a temporary file, if the folder is held.
+func (d *folder) remove(temp string) {
+	if d.root != nil {
+		_ = d.root.Remove(temp)
+	}
 }
 
 // remove removes a leftover. A folder that was to get another name is empty.

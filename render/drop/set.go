@@ -9,9 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/render/safefile"
 )
@@ -32,30 +33,27 @@ type stagedSet struct {
 	old        []fs.FileInfo // nil where there was no file
 }
 
-// stageSet returns nil where there is nothing to put in place.
-func (fs *folders) stageSet(u Unit) (staged, []Result, error) {
+// stageSet returns nil where there is nothing to put in place. So many of its files are
+// written at the same time.
+func (d *folder) stageSet(u Unit, atOnce int) (staged, []Result, error) {
 	fail := func(err error) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", u.Set, err)
 	}
-	dir, err := fs.open(locationOf(u.Set, u.Files...), slices.ContainsFunc(u.Files, func(f File) bool { return f.CreateDirs }))
-	if err != nil {
-		return fail(err)
-	}
 	for _, f := range u.Files {
-		if err := dir.replaceable(filepath.Base(f.Path)); err != nil {
+		if err := d.replaceable(filepath.Base(f.Path)); err != nil {
 			return fail(err)
 		}
 	}
-	results, same := dir.compareSet(u)
+	results, same := d.compareSet(u)
 	if same {
 		return nil, results, nil
 	}
-	s := &stagedSet{dir: dir, unit: u, results: results}
+	s := &stagedSet{dir: d, unit: u, results: results}
 	for _, f := range u.Files {
-		info, _ := dir.root.Stat(filepath.Base(f.Path))
+		info, _ := d.root.Stat(filepath.Base(f.Path))
 		s.old = append(s.old, info)
 	}
-	if err := s.fill(); err != nil {
+	if err := s.fill(atOnce); err != nil {
 		s.discard()
 		return fail(Bare(err))
 	}
@@ -120,7 +118,7 @@ func (d *folder) compareInSet(name string, f File) Outcome {
 	return Unchanged
 }
 
-func (s *stagedSet) fill() error {
+func (s *stagedSet) fill(atOnce int) error {
 	var folder *os.Root
 	err := createLocked(func() string { return generationPrefix + rand.Text() }, func(name string) (err error) {
 		folder, err = s.create(name)
@@ -130,10 +128,18 @@ func (s *stagedSet) fill() error {
 		return err
 	}
 	defer func() { _ = folder.Close() }()
+	var writers errgroup.Group
+	writers.SetLimit(atOnce)
 	for _, f := range s.unit.Files {
-		if err := fillInSet(folder, f); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(f.Path), Bare(err))
-		}
+		writers.Go(func() error {
+			if err := fillInSet(folder, f); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Base(f.Path), Bare(err))
+			}
+			return nil
+		})
+	}
+	if err := writers.Wait(); err != nil {
+		return err
 	}
 	// The folder of the set is what keeps others out.
 	if err := s.open.Chmod(0o755); err != nil {
@@ -183,17 +189,55 @@ func (s *stagedSet) discard() {
 	if s.generation == "" {
 		return // It has never been there.
 	}
-	_ = removeGeneration(s.dir.root, s.generation)
+	if s.dir.root != nil {
+		_ = removeGeneration(s.dir.root, s.generation)
+	}
+	s.unlock()
+}
+
+func (s *stagedSet) unlock() {
 	if s.open != nil {
 		_ = s.open.Close()
+		s.open = nil
 	}
+}
+
+// lockAgain locks the new generation where it was unlocked. It fails where a cleaner has
+// removed it meanwhile.
+func (s *stagedSet) lockAgain() error {
+	if s.open != nil {
+		return nil
+	}
+	folder, err := openReal(s.dir.root, s.generation, s.generation)
+	if err != nil {
+		return errReplaced
+	}
+	defer func() { _ = folder.Close() }()
+	if s.open, err = folder.Open("."); err != nil {
+		return err
+	}
+	if err := lock(s.open); err != nil {
+		return err
+	}
+	now, err := s.dir.root.Lstat(s.generation)
+	if err != nil {
+		return errReplaced
+	}
+	if locked, err := s.open.Stat(); err != nil || !os.SameFile(locked, now) {
+		return errReplaced
+	}
+	return nil
 }
 
 // commit replaces the link "..data". The links of names that are new follow: a
 // name never leads to nothing. Where one cannot be made, all is as it was. What is
 // left of the old generation goes last.
 func (s *stagedSet) commit() ([]Result, error) {
-	defer func() { _ = s.open.Close() }()
+	defer s.unlock()
+	if err := s.lockAgain(); err != nil {
+		s.discard()
+		return nil, Bare(err)
+	}
 	before, _ := s.dir.root.Readlink(dataLink)
 	if err := s.dir.link(s.generation, dataLink); err != nil {
 		s.discard()
@@ -276,7 +320,7 @@ func RemoveSetBelow(place, path string) error {
 		return fmt.Errorf("removing %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	d := &folder{root, at}
+	d := &folder{root: root, at: at}
 	generation, err := root.Readlink(dataLink)
 	if err != nil {
 		return nil // There is none.
