@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,17 +30,23 @@ const (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: bench DEADDROP FLOOR (the two binaries)")
+	disk := flag.String("disk", "", "`folder` on a disk; default: the first of $TMPDIR, the home and the working directory that is on one")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-disk FOLDER] DEADDROP FLOOR (the two binaries)")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() != 2 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(flag.Arg(0), flag.Arg(1), *disk); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(deaddrop, floor string) (err error) {
+func run(deaddrop, floor, disk string) (err error) {
 	parent := "" // of the temporary folder
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		parent = "/dev/shm" // files go to tmpfs, as in use
@@ -54,7 +61,14 @@ func run(deaddrop, floor string) (err error) {
 		return err
 	}
 	defer vault.Stop()
-	if err := setUp(vault, dir); err != nil {
+	onDisk, err := diskFolder(disk)
+	if err != nil {
+		return err
+	}
+	if onDisk != "" {
+		defer func() { err = errors.Join(err, os.RemoveAll(onDisk)) }()
+	}
+	if err := setUp(vault, dir, onDisk); err != nil {
 		return err
 	}
 	for _, binary := range []string{floor, deaddrop} {
@@ -78,6 +92,17 @@ func run(deaddrop, floor string) (err error) {
 			return err
 		}
 	}
+	if onDisk == "" {
+		fmt.Println("files on disk: skipped, no folder here is on a disk; name one with -disk")
+	} else {
+		if err := filesOnDisk(onDisk); err != nil {
+			return err
+		}
+		args := []string{deaddrop, "render", "--config", dir + "/disk.hcl"}
+		if err := once("deaddrop: once, 1,000 secrets on disk", onDisk, 5, args); err != nil {
+			return err
+		}
+	}
 	for _, c := range []struct{ what, config string }{
 		{"deaddrop: resident, 1 secret", "1.hcl"}, {"deaddrop: resident, 1,000 secrets", "1000.hcl"},
 		{"deaddrop: resident, 1,000 tenants with 4", "tenants.hcl"},
@@ -91,7 +116,7 @@ func run(deaddrop, floor string) (err error) {
 
 // setUp writes the secrets, a role without the default policy, and the
 // configurations of deaddrop and of the floor.
-func setUp(vault *vaulttest.Server, dir string) error {
+func setUp(vault *vaulttest.Server, dir, onDisk string) error {
 	roleID, secretID, err := vault.AppRole("bench", `path "secret/data/tenant/+/*" { capabilities = ["read"] }
 path "secret/metadata/tenant/" { capabilities = ["list"] }`)
 	if err != nil {
@@ -112,7 +137,7 @@ path "secret/metadata/tenant/" { capabilities = ["list"] }`)
 		return err
 	}
 	login := fmt.Sprintf("vault { address = %q }\nauto_auth {\n  method \"approle\" {\n    config = { role_id_file_path = \"%s/role_id\", secret_id_file_path = \"%s/secret_id\" }\n  }\n}\ntemplate_config { static_secret_render_interval = \"10s\" }\n", vault.Address, dir, dir)
-	drops := func(n int) string {
+	drops := func(n int, dir string) string {
 		var all strings.Builder
 		for i := range n {
 			fmt.Fprintf(&all, "drop \"t%d\" {\n  secret      = \"secret/tenant/t%d/nexa\"\n  destination = \"%s/out-%d/%d.env\"\n}\n", i, i, dir, n, i)
@@ -126,7 +151,7 @@ path "secret/metadata/tenant/" { capabilities = ["list"] }`)
 	for name, content := range map[string]string{
 		"tenants.hcl": login + each.String(),
 		"role_id":     roleID, "secret_id": secretID,
-		"1.hcl": login + drops(1), "1000.hcl": login + drops(many),
+		"1.hcl": login + drops(1, dir), "1000.hcl": login + drops(many, dir), "disk.hcl": login + drops(many, onDisk),
 		"floor.hcl": fmt.Sprintf("address = %q\nrole_id_file_path = \"%s/role_id\"\nsecret_id_file_path = \"%s/secret_id\"\nsecret = \"secret/data/tenant/t0/nexa\"\ndestination = \"%s/floor.json\"\n", vault.Address, dir, dir, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
