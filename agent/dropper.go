@@ -463,9 +463,10 @@ func (r rendered) units() []drop.Unit {
 
 // conclude takes in what became of a group, and counts the files written.
 func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []reload.News, written int) {
-	var failed error
+	var failed, unsynced error
 	changed := false // by a file besides
 	for _, each := range slices.Concat(results...) {
+		unsynced = cmp.Or(unsynced, each.Unsynced)
 		if each.Outcome == drop.Failed && failed == nil {
 			failed = each.Err
 		}
@@ -504,7 +505,11 @@ func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []
 			s.written = time.Now()
 			d.logWritten(s, outcomes[i], of)
 		}
-		d.warn(s, results[0][i].Warnings)
+		warnings := results[0][i].Warnings
+		if unsynced != nil {
+			warnings = append(warnings, "a power failure may undo it: "+unsynced.Error())
+		}
+		d.warn(s, warnings)
 		d.succeed(s, outcomes[i])
 	}
 	return told, written

@@ -82,7 +82,7 @@ func (s *sinks) write(token string) error {
 		file := to.File()
 		file.Content = []byte(token)
 		r := s.plan.Write([]drop.File{file})[0]
-		errs = append(errs, r.Err)
+		errs = append(errs, r.Err, r.Unsynced)
 		if r.Outcome == drop.Created || r.Outcome == drop.Changed {
 			s.log.Info("wrote the token to its sink", "path", to.Path)
 		}

@@ -9,6 +9,7 @@
 package journal
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -328,8 +329,8 @@ func (s *Store) save(entries []entry) (ok bool) {
 		}
 	}
 	for i, result := range drop.Write(files) {
-		if at := written[i].at; result.Err != nil {
-			s.warn(at, "journal cannot be written", result.Err, "")
+		if at, err := written[i].at, cmp.Or(result.Err, result.Unsynced); err != nil {
+			s.warn(at, "journal cannot be written", err, "")
 			ok = false
 		} else {
 			delete(s.warned, at.path)

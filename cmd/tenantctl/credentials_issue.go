@@ -216,7 +216,7 @@ func (i *issue) write(issued *credentials.Issued) ([]string, error) {
 	}
 	var err error
 	for _, result := range drop.Write(files) {
-		err = errors.Join(err, result.Err)
+		err = errors.Join(err, result.Err, result.Unsynced)
 	}
 	return names, err
 }

@@ -93,6 +93,10 @@ const (
 type Result struct {
 	Outcome Outcome
 	Err     error
+	// Unsynced is set where the file is in place, as Outcome says, so that readers see it,
+	// but its folder could not be synced: after a power failure the content before may be
+	// back. Another write finds the file unchanged and syncs nothing; [SyncBelow] does.
+	Unsynced error
 	// Warnings tell what is not as one would expect, though the file is written.
 	Warnings []string
 }
@@ -290,7 +294,7 @@ func (b *Batch) fail(unit int, err error) {
 
 // Commit puts in place what was staged and not rejected, and returns a result
 // for each file of each unit. Every folder is synced once, when all of its units are in
-// place. The units of a folder are put in place one after the other, in their order; those
+// place; where that fails, they are in place nevertheless: see [Result.Unsynced]. The units of a folder are put in place one after the other, in their order; those
 // of other folders may be so at the same time.
 func (b *Batch) Commit() [][]Result {
 	defer b.folders.close()
@@ -338,8 +342,11 @@ func (b *Batch) commitIn(dir *folder, units []int) {
 		return
 	}
 	if err := dir.sync(); err != nil {
+		err = fmt.Errorf("syncing folder %s: %w", dir.at.path, err)
 		for _, i := range moved {
-			b.fail(i, fmt.Errorf("syncing folder %s: %w", dir.at.path, err))
+			for j := range b.results[i] {
+				b.results[i][j].Unsynced = err
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package drop
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -34,6 +35,7 @@ var children = map[string]func(dir string) error{
 	"user":  writeAsUser,
 	"make":  makeAsUser,
 
+	"no sync":    commitWithoutSync,
 	"chown only": makeForAUser,
 	"no setgid":  makeWithoutSetgid,
 }
@@ -405,6 +407,59 @@ func TestALimitOnTheSizeOfFilesLeavesTheOldOnesAndNothingElse(t *testing.T) {
 		assert.Equal(t, 2, strings.Count(string(out), "file too large"), string(out))
 		return fmt.Errorf("%s", out)
 	}, "file too large")
+}
+
+// commitWithoutSync is a process whose syncs fail when all files are written.
+func commitWithoutSync(dir string) error {
+	units := []Unit{oneFile(dir, 2), oneSet(dir, 2), {Files: []File{{Path: filepath.Join(dir, "new"), Content: body(2), Mode: 0o600}}}}
+	units[1].Files[0].Content = body(1)
+	batch := Stage(units)
+	if err := filterCalls([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_FSYNC},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x00050000 | uint32(unix.EIO)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},
+	}); err != nil {
+		return err
+	}
+	for _, results := range batch.Commit() {
+		for _, r := range results {
+			fmt.Println(r.Outcome, r.Err, r.Unsynced, errors.Is(r.Unsynced, syscall.EIO))
+		}
+	}
+	for _, r := range Stage(units[2:]).Commit()[0] {
+		fmt.Println(r.Outcome, r.Err, r.Unsynced)
+	}
+	fmt.Println(SyncBelow("", dir))
+	return nil
+}
+
+func TestCommit_SaysThatFilesAreInPlaceWhereTheirFolderCannotBeSynced(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, first(dir))
+	out, err := child("no sync", dir).CombinedOutput()
+	require.NoError(t, err, string(out))
+	unsynced := "syncing folder " + dir + ": input/output error"
+	inSet := "syncing folder " + filepath.Join(dir, "set") + ": input/output error"
+	assert.Equal(t, []string{
+		fmt.Sprint(Changed, " <nil> ", unsynced, " true"),
+		fmt.Sprint(Unchanged, " <nil> ", inSet, " true"),
+		fmt.Sprint(Changed, " <nil> ", inSet, " true"),
+		fmt.Sprint(Created, " <nil> ", unsynced, " true"),
+		fmt.Sprint(Unchanged, " <nil> <nil>"), // It syncs nothing.
+		unsynced,
+	}, strings.Split(strings.TrimSpace(string(out)), "\n"))
+	for name, want := range map[string]int{"f": 2, "new": 2, "set/a": 1, "set/b": 2} {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		assert.Equal(t, body(want), content, name)
+	}
+	generation, err := os.Readlink(filepath.Join(dir, "set", dataLink))
+	require.NoError(t, err)
+	only(t, filepath.Join(dir, "set"), "a", "b", dataLink, generation)
+	only(t, dir, "f", "new", "set")
+	require.NoError(t, SyncBelow(dir, filepath.Join(dir, "set")))
+	require.ErrorIs(t, SyncBelow(dir, filepath.Join(dir, "nowhere")), fs.ErrNotExist)
 }
 
 func TestAFolderThatIsReplacedMidwayIsNotWrittenTo(t *testing.T) {

@@ -141,6 +141,20 @@ func syncFolder(root *os.Root) error {
 	return Bare(errors.Join(dir.Sync(), dir.Close()))
 }
 
+// SyncBelow syncs a folder below a place, as [File.Place] has it, once more: see
+// [Result.Unsynced]. Where place is "", see [OpenFolder].
+func SyncBelow(place, path string) error {
+	root, err := locationBelow(place, path).open()
+	if err != nil {
+		return fmt.Errorf("syncing folder %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := syncFolder(root); err != nil {
+		return fmt.Errorf("syncing folder %s: %w", path, err)
+	}
+	return nil
+}
+
 // errLocked is the error for a new file or folder that another process has locked first.
 var errLocked = errors.New("another process has locked the new file")
 

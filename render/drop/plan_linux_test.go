@@ -233,6 +233,18 @@ func TestWrite_KeepsTheSetgidBitWithoutBeingInTheGroup(t *testing.T) {
 	only(t, dir, "a")
 }
 
+// filterCalls lets a filter decide on system calls of this process.
+func filterCalls(filter []unix.SockFilter) error {
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if _, _, err := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); err != 0 {
+		return err
+	}
+	return nil
+}
+
 // makeWithoutSetgid is a process that may not set the setgid bit, as in a unit of systemd
 // with RestrictSUIDSGID=.
 func makeWithoutSetgid(dir string) error {
@@ -245,11 +257,7 @@ func makeWithoutSetgid(dir string) error {
 		{Code: unix.BPF_RET | unix.BPF_K, K: returnError | uint32(unix.EPERM)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},
 	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	if _, _, err := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); err != 0 {
+	if err := filterCalls(filter); err != nil {
 		return err
 	}
 	syscall.Umask(0o077)

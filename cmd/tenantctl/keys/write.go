@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,5 +161,5 @@ func (f *File) Path() string { return f.path }
 // folder that is made if it is not there.
 func WriteFile(path string, content []byte) error {
 	result := drop.Write([]drop.File{{Path: path, Content: content, Mode: 0o600, CreateDirs: true}})[0]
-	return result.Err // It names the file.
+	return cmp.Or(result.Err, result.Unsynced) // It names the file, or its folder.
 }
