@@ -47,6 +47,20 @@ func (at location) below() ([]string, error) {
 
 // open opens a folder that exists. Errors name the folder, or a symbolic link in its path.
 func (at location) open() (*os.Root, error) {
+	w, err := at.walk()
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	root, err := w.open()
+	if err != nil {
+		return nil, at.errorOf(err)
+	}
+	return root, nil
+}
+
+// walk walks to a folder that exists, which the caller closes. Errors are those of open.
+func (at location) walk() (*walk, error) {
 	below, err := at.below()
 	if err != nil {
 		return nil, err
@@ -57,27 +71,28 @@ func (at location) open() (*os.Root, error) {
 	}
 	whole, err := filepath.Abs(above)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
+		return nil, at.errorOf(err)
 	}
 	w := &walk{}
-	defer w.close()
 	if err = w.restart(); err == nil {
 		err = w.follow(whole)
 	}
 	if err == nil {
 		err = w.descend(below)
 	}
-	var root *os.Root
-	if err == nil {
-		root, err = w.open()
+	if err != nil {
+		w.close()
+		return nil, at.errorOf(err)
 	}
-	switch {
-	case errors.Is(err, ErrRefused):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", at.path, Bare(err))
+	return w, nil
+}
+
+// errorOf names the folder in an error, unless that names a symbolic link.
+func (at location) errorOf(err error) error {
+	if errors.Is(err, ErrRefused) {
+		return err
 	}
-	return root, nil
+	return fmt.Errorf("%s: %w", at.path, Bare(err))
 }
 
 // parent is the folder above. That of the place has none.

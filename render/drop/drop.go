@@ -44,6 +44,9 @@ type File struct {
 	// InPlace writes into the file that is there, which a bind mount of a single
 	// file calls for. A reader may then see half of it.
 	InPlace bool
+	// Rewrite writes the file even where it is what it should be, such as after somebody
+	// has given it to a user while UID is nil. The outcome is then Changed.
+	Rewrite bool
 	// Backup keeps the content before under the same name with ".bak" behind it.
 	Backup bool
 	// Place is a folder above the file, or "". Up to it the path is the operator's, and
@@ -97,6 +100,10 @@ type Result struct {
 	// but its folder could not be synced: after a power failure the content before may be
 	// back. Another write finds the file unchanged and syncs nothing; [SyncBelow] does.
 	Unsynced error
+	// Stamp is that of what is in place, taken from the open file when its content was
+	// written or compared: nobody can have changed it before. It is zero where Outcome is
+	// Failed.
+	Stamp Stamp
 	// Warnings tell what is not as one would expect, though the file is written.
 	Warnings []string
 }

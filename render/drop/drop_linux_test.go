@@ -15,9 +15,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// write writes a file. It checks the stamp in the result, and leaves it out.
 func write(t *testing.T, f File) Result {
 	t.Helper()
-	return Write([]File{f})[0]
+	r := Write([]File{f})[0]
+	is, err := StampOf(f.Place, f.Path)
+	if r.Err != nil {
+		is = Stamp{}
+	} else {
+		require.NoError(t, err)
+		require.NotZero(t, is)
+	}
+	assert.Equal(t, is, r.Stamp)
+	r.Stamp = Stamp{}
+	return r
 }
 
 // only asserts that a folder holds these names: no temporary file is left.

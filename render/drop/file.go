@@ -29,6 +29,7 @@ type stagedFile struct {
 	open     *os.File // holds the lock that tells a cleaner to leave it alone
 	old      fs.FileInfo
 	warnings []string
+	is       Stamp // of the new content
 }
 
 // stageFile returns nil where there is nothing to put in place.
@@ -37,12 +38,12 @@ func (d *folder) stageFile(f File) (staged, []Result, error) {
 		return nil, nil, fmt.Errorf("writing %s: %w", f.Path, err)
 	}
 	_, base := split(f.Path)
-	old, same, err := d.compare(base, f)
+	old, is, same, err := d.compare(base, f)
 	switch {
 	case err != nil:
 		return fail(err)
 	case same:
-		return nil, []Result{{Outcome: Unchanged, Warnings: d.modeWarning(base, f, old)}}, nil
+		return nil, []Result{{Outcome: Unchanged, Warnings: d.modeWarning(base, f, old), Stamp: is}}, nil
 	case old != nil && !f.InPlace && d.isMount(base):
 		return fail(fmt.Errorf("%w, which cannot be replaced; mount its folder instead, or set write = \"in_place\"", errMount))
 	}
@@ -68,50 +69,79 @@ func isUnwritable(err error) bool {
 
 var errMount = errors.New("it is a mount of its own")
 
-// compare tells what is there, and whether it is what f says. A file with the
-// right bytes and the wrong mode or owner only gets those.
-func (d *folder) compare(base string, f File) (old fs.FileInfo, same bool, err error) {
-	old, err = d.root.Lstat(base)
+// present is the file that is there.
+type present struct {
+	info fs.FileInfo // nil where there is none
+	// open is set where the content is right. The caller closes it.
+	open *os.File
+	// chowns and chmods say that owner or mode are not right.
+	chowns, chmods bool
+}
+
+func (p present) close() {
+	if p.open != nil {
+		_ = p.open.Close()
+	}
+}
+
+// look compares the file that is there with f, and changes nothing. Errors wrap
+// [ErrRefused] for what is no file.
+func (d *folder) look(base string, f File) (present, error) {
+	old, err := d.root.Lstat(base)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, false, nil
+		return present{}, nil
 	case err != nil:
-		return nil, false, Bare(err)
+		return present{}, Bare(err)
 	}
 	if err := checkKind(f.Path, old); err != nil {
-		return nil, false, err
+		return present{}, err
 	}
+	there := present{info: old}
 	if old.Size() != int64(len(f.Content)) {
-		return old, false, nil
+		return there, nil
 	}
 	open, info, err := safefile.OpenNoFollowIn(d.root, base)
 	if err != nil {
-		return old, false, nil
+		return there, nil
 	}
-	defer func() { _ = open.Close() }()
+	there.info = info
 	content, err := safefile.ReadOpen(open, info, base, int64(len(f.Content)))
-	if err != nil || !bytes.Equal(content, f.Content) {
-		return info, false, nil
-	}
-	if f.Strict && f.controlledByOthers(info) != nil {
-		return info, false, nil // Others may have it open for writing.
+	if err != nil || !bytes.Equal(content, f.Content) || f.Strict && f.controlledByOthers(info) != nil { // Others may have it open for writing.
+		_ = open.Close()
+		return there, nil
 	}
 	uid, gid := ownerOf(info)
-	chowns, chmods := f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid, info.Mode().Perm() != f.Mode.Perm()
-	if (chowns || chmods) && d.mayBeAnothers(info) {
-		return info, false, nil
+	there.open = open
+	there.chowns = f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid
+	there.chmods = info.Mode().Perm() != f.Mode.Perm()
+	return there, nil
+}
+
+// compare tells what is there, and whether it is what f says. A file with the
+// right bytes and the wrong mode or owner only gets those.
+func (d *folder) compare(base string, f File) (old fs.FileInfo, is Stamp, same bool, err error) {
+	there, err := d.look(base, f)
+	if err != nil || there.open == nil {
+		return there.info, Stamp{}, false, err
 	}
-	if chowns {
-		if err := open.Chown(id(f.UID), id(f.GID)); err != nil {
-			return info, false, chownError(f.UID, f.GID, Bare(err))
+	defer there.close()
+	if f.Rewrite || (there.chowns || there.chmods) && d.mayBeAnothers(there.info) {
+		return there.info, Stamp{}, false, nil
+	}
+	if there.chowns {
+		if err := there.open.Chown(id(f.UID), id(f.GID)); err != nil {
+			return there.info, Stamp{}, false, chownError(f.UID, f.GID, Bare(err))
 		}
 	}
-	if chmods {
-		if err := open.Chmod(f.Mode.Perm()); err != nil && !f.InPlace {
-			return info, false, nil // It is another's; replacing it may be allowed.
+	if there.chmods {
+		if err := there.open.Chmod(f.Mode.Perm()); err != nil && !f.InPlace {
+			return there.info, Stamp{}, false, nil // It is another's; replacing it may be allowed.
 		}
 	}
-	return info, true, nil
+	is, err = stampOpen(there.open)
+	isAsRead := is.size == there.info.Size() && is.modified == there.info.ModTime().UnixNano()
+	return there.info, is, err == nil && isAsRead, Bare(err)
 }
 
 // modeWarning tells of a mode that is another one now: who could read the file before
@@ -151,7 +181,10 @@ func (s *stagedFile) fill() (err error) {
 	if err := createLocked(func() string { return tempName(s.base) }, s.create); err != nil {
 		return err
 	}
-	s.warnings, err = put(s.open, s.file, s.old)
+	if s.warnings, err = put(s.open, s.file, s.old); err != nil {
+		return err
+	}
+	s.is, err = stampOpen(s.open)
 	return err
 }
 
@@ -235,13 +268,14 @@ func (s *stagedFile) unlock() {
 }
 
 func (s *stagedFile) commit() ([]Result, error) {
-	result := Result{Outcome: Changed, Warnings: s.warnings}
+	result := Result{Outcome: Changed, Warnings: s.warnings, Stamp: s.is}
 	if s.old == nil {
 		result.Outcome = Created
 	}
 	if s.old != nil && s.file.InPlace {
 		defer s.discard()
 		err := s.overwrite()
+		result.Stamp = s.is
 		result.Warnings = append(result.Warnings, s.dir.modeWarning(s.base, s.file, s.old)...)
 		return []Result{result}, Bare(err)
 	}
@@ -315,7 +349,8 @@ func (s *stagedFile) overwriteOpen(f *os.File) error {
 	if err := rewrite(f, s.file.Content); err != nil {
 		return errors.Join(Bare(err), Bare(rewrite(f, before)))
 	}
-	return nil
+	s.is, err = stampOpen(f)
+	return err
 }
 
 // controlledByOthers returns an error where somebody else has, or may have, the file that

@@ -75,24 +75,48 @@ func (d *folder) isOurs(name string) bool {
 	return err == nil && target == dataLink+"/"+name
 }
 
-// compareSet compares each file with the present generation. The set is the
-// same when there is nothing else in it either.
+// compareSet compares each file with the present generation, and changes nothing. The set
+// is the same when there is nothing else in it either.
 func (d *folder) compareSet(u Unit) (results []Result, same bool) {
 	same = true
 	names := map[string]bool{}
+	generation, folder := d.openPresent()
+	if folder != nil {
+		defer func() { _ = folder.Close() }()
+	}
 	for _, f := range u.Files {
 		name := filepath.Base(f.Path)
 		names[name] = true
-		outcome := d.compareInSet(name, f)
-		same = same && outcome == Unchanged
-		results = append(results, Result{Outcome: outcome})
+		result := Result{Outcome: Created}
+		if folder != nil && d.isOurs(name) {
+			result = compareInSet(folder, name, f)
+		}
+		if f.Rewrite && result.Outcome == Unchanged {
+			result.Outcome = Changed
+		}
+		result.Stamp.generation = generation
+		same = same && result.Outcome == Unchanged
+		results = append(results, result)
 	}
-	return results, same && d.hasInSet(len(names))
+	return results, same && folder != nil && hasInSet(folder, len(names))
 }
 
-// hasInSet reports whether the present generation has so many files.
-func (d *folder) hasInSet(count int) bool {
-	dir, err := d.root.OpenFile(dataLink, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+// openPresent opens the present generation. It returns nil where there is none, or "..data"
+// leads to something else.
+func (d *folder) openPresent() (generation string, folder *os.Root) {
+	generation, err := d.root.Readlink(dataLink)
+	if err != nil || !isGeneration(generation) {
+		return "", nil
+	}
+	if folder, err = openReal(d.root, generation, generation); err != nil {
+		return "", nil
+	}
+	return generation, folder
+}
+
+// hasInSet reports whether a generation has so many files.
+func hasInSet(generation *os.Root, count int) bool {
+	dir, err := generation.Open(".")
 	if err != nil {
 		return false
 	}
@@ -101,21 +125,24 @@ func (d *folder) hasInSet(count int) bool {
 	return (err == nil || errors.Is(err, io.EOF)) && len(entries) == count
 }
 
-func (d *folder) compareInSet(name string, f File) Outcome {
-	path := dataLink + "/" + name
-	info, err := d.root.Lstat(path)
-	if err != nil || !d.isOurs(name) {
-		return Created
+func compareInSet(generation *os.Root, name string, f File) Result {
+	if _, err := generation.Lstat(name); err != nil {
+		return Result{Outcome: Created}
 	}
-	content, err := safefile.ReadNoFollowIn(d.root, path, int64(len(f.Content)))
+	open, info, err := safefile.OpenNoFollowIn(generation, name)
+	if err != nil {
+		return Result{Outcome: Changed}
+	}
+	defer func() { _ = open.Close() }()
+	content, err := safefile.ReadOpen(open, info, name, int64(len(f.Content)))
 	uid, gid := ownerOf(info)
-	if err != nil || !bytes.Equal(content, f.Content) {
-		return Changed
+	isOther := err != nil || !bytes.Equal(content, f.Content) ||
+		info.Mode().Perm() != f.Mode.Perm() || f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid
+	is, err := stampOpen(open)
+	if isOther || err != nil || is.size != info.Size() || is.modified != info.ModTime().UnixNano() {
+		return Result{Outcome: Changed}
 	}
-	if info.Mode().Perm() != f.Mode.Perm() || f.UID != nil && *f.UID != uid || f.GID != nil && *f.GID != gid {
-		return Changed
-	}
-	return Unchanged
+	return Result{Outcome: Unchanged, Stamp: is}
 }
 
 func (s *stagedSet) fill(atOnce int) error {
@@ -130,11 +157,14 @@ func (s *stagedSet) fill(atOnce int) error {
 	defer func() { _ = folder.Close() }()
 	var writers errgroup.Group
 	writers.SetLimit(atOnce)
-	for _, f := range s.unit.Files {
+	for i, f := range s.unit.Files {
 		writers.Go(func() error {
-			if err := fillInSet(folder, f); err != nil {
+			is, err := fillInSet(folder, f)
+			if err != nil {
 				return fmt.Errorf("%s: %w", filepath.Base(f.Path), Bare(err))
 			}
+			is.generation = s.generation
+			s.results[i].Stamp = is
 			return nil
 		})
 	}
@@ -172,13 +202,15 @@ func (s *stagedSet) create(generation string) (*os.Root, error) {
 	return folder, nil
 }
 
-func fillInSet(folder *os.Root, f File) error {
+func fillInSet(folder *os.Root, f File) (is Stamp, err error) {
 	file, err := folder.OpenFile(filepath.Base(f.Path), os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return err
+		return Stamp{}, err
 	}
-	_, err = put(file, f, nil)
-	return errors.Join(err, file.Close())
+	if _, err = put(file, f, nil); err == nil {
+		is, err = stampOpen(file)
+	}
+	return is, errors.Join(err, file.Close())
 }
 
 func (s *stagedSet) folder() *folder { return s.dir }

@@ -22,8 +22,13 @@ func setOf(dir string, pairs ...string) Unit {
 func stage(t *testing.T, u Unit) []Outcome {
 	t.Helper()
 	var outcomes []Outcome
-	for _, r := range Stage([]Unit{u}).Commit()[0] {
+	results := Stage([]Unit{u}).Commit()[0]
+	stamps, errs := Stamps([]Unit{u})
+	require.NoError(t, errs[0])
+	for i, r := range results {
 		require.NoError(t, r.Err)
+		require.NotZero(t, r.Stamp)
+		assert.Equal(t, stamps[0][i], r.Stamp)
 		outcomes = append(outcomes, r.Outcome)
 	}
 	return outcomes

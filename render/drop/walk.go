@@ -87,9 +87,13 @@ func (w *walk) enter(name string) (isLink bool, err error) {
 		w.path = filepath.Join(w.path, name)
 		return false, nil
 	}
+	return isLinkIn(in, name), err
+}
+
+// isLinkIn reports whether a name in a held folder is that of a symbolic link.
+func isLinkIn(in int, name string) bool {
 	var stat unix.Stat_t
-	isLink = unix.Fstatat(in, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && stat.Mode&unix.S_IFMT == unix.S_IFLNK
-	return isLink, err
+	return unix.Fstatat(in, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && stat.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // follow goes along an absolute path, and along the links in it that can be trusted.
@@ -148,13 +152,18 @@ func (w *walk) descend(names []string) error {
 	for _, name := range names {
 		isLink, err := w.enter(name)
 		if isLink {
-			return fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", printable.Text(filepath.Join(w.path, name)), ErrRefused)
+			return refusedLink(filepath.Join(w.path, name))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// refusedLink is the error for a link where only a folder may be.
+func refusedLink(path string) error {
+	return fmt.Errorf("%s is a symbolic link: %w; put a folder there instead", printable.Text(path), ErrRefused)
 }
 
 // open returns the present folder. It is opened by its path, because an [os.Root] cannot
