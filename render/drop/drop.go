@@ -184,7 +184,7 @@ func Stage(units []Unit) *Batch { return new(Plan).Stage(units) }
 // Stage is [Stage] with a plan that knows of other files, too. Where a folder is
 // missing, the plan is told of the files of the units.
 //
-// Some units are written at the same time. When Stage returns, the content of each is on
+// Some units are written at the same time if they are on a disk. When Stage returns, the content of each is on
 // disk.
 func (p *Plan) Stage(units []Unit) *Batch {
 	b := &Batch{units: units, staged: make([]staged, len(units)), results: make([][]Result, len(units))}
@@ -211,7 +211,7 @@ func (p *Plan) Stage(units []Unit) *Batch {
 			}
 			isOpen := started < maxOpen
 			started++
-			writers.Go(func() error {
+			write := func() error {
 				b.stage(i, dir)
 				if s := b.staged[i]; s != nil && !isOpen {
 					s.unlock()
@@ -220,7 +220,12 @@ func (p *Plan) Stage(units []Unit) *Batch {
 					dir.release()
 				}
 				return nil
-			})
+			}
+			if dir.onDisk {
+				writers.Go(write)
+			} else { // There is nothing to wait for.
+				_ = write()
+			}
 		}
 	}
 	_ = writers.Wait()
@@ -231,7 +236,11 @@ func (p *Plan) Stage(units []Unit) *Batch {
 func (b *Batch) stage(i int, dir *folder) {
 	var err error
 	if u := b.units[i]; u.Set != "" {
-		b.staged[i], b.results[i], err = dir.stageSet(u, max(1, maxSyncs/len(b.units)))
+		atOnce := 1
+		if dir.onDisk {
+			atOnce = max(1, maxSyncs/len(b.units))
+		}
+		b.staged[i], b.results[i], err = dir.stageSet(u, atOnce)
 	} else {
 		b.staged[i], b.results[i], err = dir.stageFile(u.Files[0])
 	}

@@ -30,6 +30,8 @@ type folder struct {
 	root *os.Root // nil while it is not held
 	at   location
 	is   fs.FileInfo // of the folder that was opened first
+	// onDisk says that its files are not in memory alone.
+	onDisk bool
 }
 
 // folders are those of one batch.
@@ -65,7 +67,7 @@ func (fs *folders) open(at location, create bool) (*folder, error) {
 		_ = root.Close()
 		return nil, fmt.Errorf("opening folder %s: %w", at.path, Bare(err))
 	}
-	dir := &folder{root, at, is}
+	dir := &folder{root: root, at: at, is: is, onDisk: onDisk(at.path)}
 	if at.strict { // A parent with the sticky bit may have let somebody else make it.
 		err := CheckTrusted(at.path)
 		if err != nil {
