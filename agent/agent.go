@@ -59,7 +59,7 @@ func Once(ctx context.Context, cfg *config.Config, keepToken bool, log *slog.Log
 	queue := reload.NewQueue(log)
 	queue.Add(told...)
 	failed := queue.Flush(ctx)
-	d.noteTold(queue.Untold())
+	d.noteTold(queue.Pending())
 
 	bye, cancel := context.WithTimeout(last, closing)
 	defer cancel()
@@ -213,7 +213,7 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
-	keeper.noteTold(r.queue.Untold())
+	keeper.noteTold(r.queue.Pending())
 	if changes.restart == nil {
 		keeper.endEnviron()
 		keeper.onExit()
@@ -306,8 +306,8 @@ func (k *keeper) Run(ctx context.Context) error {
 		case <-awaiting:
 		case <-retry:
 		case <-due:
-		case <-k.queue.Told():
-			k.noteTold(k.queue.Untold())
+		case <-k.queue.Settled():
+			k.noteTold(k.queue.Pending())
 		case <-k.look:
 			k.look = nil
 			k.lookAtFiles()
@@ -336,24 +336,21 @@ func (k *keeper) act(ctx context.Context) {
 	batch := k.step(ctx)
 	if k.process != nil {
 		if pairs, changed := k.takeEnviron(); changed {
-			batch = append(batch, reload.News{Change: reload.Change{At: time.Now()}, Actions: k.process.SetEnviron(pairs)})
+			batch = append(batch, reload.Job{Change: reload.Change{At: time.Now()}, Actions: k.process.SetEnviron(pairs)})
 		}
 	}
 	k.queue.Add(batch...)
-	k.noteTold(k.queue.Untold())
+	k.noteTold(k.queue.Pending())
 }
 
-// retain tells the queue which reloads there are. Those that are no longer there
-// pass on what they still had to tell.
+// retain tells the queue which reloads there are.
 func (k *keeper) retain() {
 	k.grown = false
-	all := k.actions()
+	all := k.subscriptions()
 	if k.process != nil {
-		all = append(all, k.process.Renewal()...)
+		all = append(all, reload.Subscription{Actions: k.process.Renewal()})
 	}
-	for _, change := range k.queue.Retain(k.cfg.Splay, all) {
-		k.queue.Add(reload.News{Change: change, Actions: k.whoReads(change.Files)})
-	}
+	k.queue.Retain(k.cfg.Splay, all)
 }
 
 // want tells the watcher when other secrets are asked for than before.

@@ -42,7 +42,7 @@ type dropper struct {
 	byDestination   map[string]*state
 	former          map[string]*state // those of the configuration before, while it is replaced
 	farewells       []farewell        // to be told of tenants that are gone
-	owed            []reload.News     // of an earlier run
+	owed            []reload.Job      // of an earlier run
 	released        []string          // leases of an earlier run, of files that are removed
 	plan            *drop.Plan        // of the folders that are made
 	journal         *journal.Store
@@ -263,7 +263,7 @@ type rendered struct {
 
 // step renders and writes what is dirty and can be rendered, and returns the
 // news of it. Failures stay in the states, and are logged once.
-func (d *dropper) step(ctx context.Context) []reload.News {
+func (d *dropper) step(ctx context.Context) []reload.Job {
 	var ready []rendered
 	d.retryUnmade()
 	all := d.removeGone()
@@ -312,7 +312,7 @@ func (d *dropper) holdsBack(g group) bool {
 // renderGroup renders all of a group: what one of them lacks, the others are
 // not shown without. ok is false where it cannot be written; there may be news of
 // a file that is gone.
-func (d *dropper) renderGroup(g group) (r rendered, gone []reload.News, ok bool) {
+func (d *dropper) renderGroup(g group) (r rendered, gone []reload.Job, ok bool) {
 	r = rendered{group: g}
 	var failed *state
 	var lacks, absent bool
@@ -397,7 +397,7 @@ func (d *dropper) prepare(g group, seen map[string]error) bool {
 }
 
 // put checks and writes what was rendered.
-func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
+func (d *dropper) put(ctx context.Context, ready []rendered) []reload.Job {
 	var units []drop.Unit
 	first := make([]int, len(ready)) // the unit of each; those of its side files follow
 	for i, r := range ready {
@@ -413,7 +413,7 @@ func (d *dropper) put(ctx context.Context, ready []rendered) []reload.News {
 		d.examine(ctx, batch, first[i], r)
 	}
 	d.noteUntold(batch, ready, first)
-	var all []reload.News
+	var all []reload.Job
 	results, written := batch.Commit(), 0
 	for i, r := range ready {
 		end := len(results)
@@ -462,7 +462,7 @@ func (r rendered) units() []drop.Unit {
 }
 
 // conclude takes in what became of a group, and counts the files written.
-func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []reload.News, written int) {
+func (d *dropper) conclude(r rendered, results [][]drop.Result, of int) (told []reload.Job, written int) {
 	var failed, unsynced error
 	changed := false // by a file besides
 	for _, each := range slices.Concat(results...) {
@@ -525,7 +525,7 @@ func (d *dropper) warn(s *state, warnings []string) {
 }
 
 // removeMissing takes a file away whose secret is gone. That it is gone is news, too.
-func (d *dropper) removeMissing(s *state) []reload.News {
+func (d *dropper) removeMissing(s *state) []reload.Job {
 	removed, err := s.remove(s.drop.Destination)
 	if err != nil {
 		s.dirty = true
@@ -541,7 +541,7 @@ func (d *dropper) removeMissing(s *state) []reload.News {
 		return nil
 	}
 	told := reload.Change{Files: []string{s.drop.Destination}, At: time.Now()}
-	return []reload.News{{Change: told, Actions: d.wanted(s.drop.Reloads, false)}}
+	return []reload.Job{{Change: told, Actions: d.wanted(s.drop.Reloads, false)}}
 }
 
 // render sets s.uses, s.reads, s.lacks and s.stale. A secret that cannot be read

@@ -307,7 +307,7 @@ func (d *dropper) nextRemoval() time.Time {
 
 // removeGone takes away the files of tenants whose grace is over, and returns the
 // news of it.
-func (d *dropper) removeGone() []reload.News {
+func (d *dropper) removeGone() []reload.Job {
 	all := d.owed
 	d.owed = nil
 	for _, f := range d.followed {
@@ -334,7 +334,7 @@ func (d *dropper) removeGone() []reload.News {
 }
 
 // remove takes away all that a tenant's drops have written.
-func (d *dropper) remove(f *following, key string, m *member) ([]reload.News, error) {
+func (d *dropper) remove(f *following, key string, m *member) ([]reload.Job, error) {
 	var paths []string
 	for _, s := range m.states {
 		paths = append(paths, s.drop.Destination)
@@ -403,7 +403,7 @@ const lastWord = time.Minute
 
 // bidFarewell returns the news of files that were removed, and keeps their reloads
 // until services were told.
-func (d *dropper) bidFarewell(f *following, key string, drops []config.Drop) []reload.News {
+func (d *dropper) bidFarewell(f *following, key string, drops []config.Drop) []reload.Job {
 	var files []string
 	for _, each := range drops {
 		files = append(files, each.Destination)
@@ -414,7 +414,7 @@ func (d *dropper) bidFarewell(f *following, key string, drops []config.Drop) []r
 	}
 	f.untold[key] = true
 	d.farewells = append(d.farewells, farewell{f, key, files, actions, time.Now().Add(lastWord)})
-	return []reload.News{{Change: reload.Change{Files: files, At: time.Now()}, Actions: actions}}
+	return []reload.Job{{Change: reload.Change{Files: files, At: time.Now()}, Actions: actions}}
 }
 
 // noteFarewells forgets those that were told, or that it is too late for.

@@ -18,9 +18,8 @@ import (
 // appears for the first time as the agent starts only those are that want to be:
 // no other can have read it before, and a service that is just starting would die
 // of a SIGHUP that it does not handle yet.
-func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
-	var all []reload.News
-	var inSet reload.News
+func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.Job {
+	var all []reload.Job
 	first, leftOver := true, true
 	for i, s := range r.states {
 		if outcomes[i] == drop.Unchanged && (s.wrote || !s.untold) {
@@ -29,14 +28,14 @@ func (d *dropper) newsOf(r rendered, outcomes []drop.Outcome) []reload.News {
 		leftOver = leftOver && outcomes[i] == drop.Unchanged
 		isFirst := outcomes[i] == drop.Created && s.isFirst()
 		first = first && isFirst
-		inSet.Change.Files = append(inSet.Change.Files, s.drop.Destination)
-		all = append(all, reload.News{Change: reload.Change{Files: []string{s.drop.Destination}}, Actions: d.wanted(s.drop.Reloads, isFirst)})
+		all = append(all, reload.Job{Change: reload.Change{Files: []string{s.drop.Destination}}, Actions: d.wanted(s.drop.Reloads, isFirst)})
 	}
-	if r.set != nil && len(inSet.Change.Files) > 0 {
-		inSet.Actions = d.wanted(r.set.Reloads, first)
-		all = append(all, inSet)
+	if r.set != nil { // They run once, after those of all its files.
+		for i := range all {
+			all[i].Actions = append(all[i].Actions, d.wanted(r.set.Reloads, first)...)
+		}
 	}
-	all = slices.DeleteFunc(all, func(n reload.News) bool { return len(n.Actions) == 0 })
+	all = slices.DeleteFunc(all, func(n reload.Job) bool { return len(n.Actions) == 0 })
 	for i := range all {
 		all[i].Change.At = time.Now()
 		if leftOver {
@@ -164,11 +163,19 @@ func (s *state) touch() {
 	s.dirty, s.changed = true, now
 }
 
-// actions are all that there is to do after a change of one drop or another.
-func (d *dropper) actions() []reload.Action {
-	all := d.reloadsOf(dropsOf(d.states))
+// subscriptions are the actions for each file, also of tenants that are gone and of which
+// services are still to be told.
+func (d *dropper) subscriptions() []reload.Subscription {
+	var all []reload.Subscription
 	for _, each := range d.farewells {
-		all = append(all, each.actions...)
+		all = append(all, reload.Subscription{Files: each.files, Actions: each.actions})
+	}
+	for _, s := range d.states {
+		reloads := s.drop.Reloads
+		if s.drop.Set != nil {
+			reloads = slices.Concat(reloads, s.drop.Set.Reloads)
+		}
+		all = append(all, reload.Subscription{Files: []string{s.drop.Destination}, Actions: d.wanted(reloads, false)})
 	}
 	return all
 }
@@ -190,25 +197,6 @@ func (d *dropper) reloadsOf(drops []config.Drop) []reload.Action {
 		if each.Set != nil && !sets[each.Set] {
 			sets[each.Set] = true
 			all = append(all, d.wanted(each.Set.Reloads, false)...)
-		}
-	}
-	return all
-}
-
-// whoReads are the actions for files, by their destination.
-func (d *dropper) whoReads(files []string) []reload.Action {
-	var all []reload.Action
-	for _, each := range d.farewells {
-		if slices.ContainsFunc(files, func(file string) bool { return slices.Contains(each.files, file) }) {
-			all = append(all, each.actions...)
-		}
-	}
-	for _, s := range d.states {
-		if slices.Contains(files, s.drop.Destination) {
-			all = append(all, d.wanted(s.drop.Reloads, false)...)
-			if s.drop.Set != nil {
-				all = append(all, d.wanted(s.drop.Set.Reloads, false)...)
-			}
 		}
 	}
 	return all

@@ -167,7 +167,7 @@ func (f *following) report() status.ForEach {
 }
 
 func reloadStatus(r reload.State) status.Reload {
-	s := status.Reload{By: r.By, Tries: r.Tries, Error: message(r.Err), Since: r.Since}
+	s := status.Reload{By: r.Target, Tries: r.Tries, Error: message(r.Err), Since: r.Since}
 	switch {
 	case r.Err != nil && r.Tries == 0:
 		s.State = status.NotReady

@@ -3,7 +3,6 @@ package reload
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -11,47 +10,37 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/smarteros/deaddrop/agent/tally"
 )
 
-// Queue runs actions, and runs those that failed again, with backoff, until
-// they succeed. It is an actor: see [Queue.Run].
+// Queue runs the actions of jobs, and retries those that fail until they succeed. The rules
+// are in the documentation of the package. It is an actor, see [Queue.Run], whose other
+// methods may be called at any time, also between two calls of Run.
+//
+// That is why its schedule is behind a lock and not in a goroutine. Whoever holds the lock
+// only moves data: actions, loggers and other code from outside run without it.
 type Queue struct {
-	log  *slog.Logger
-	wake chan struct{}
-	told chan struct{}
-
-	tries tally.Tally
+	log     *slog.Logger
+	wake    chan struct{}
+	settled chan struct{}
+	tries   tally.Tally
 
 	mu       sync.Mutex
 	splay    time.Duration
-	order    []string // of waiting
-	waiting  map[string]*attempt
-	running  []*attempt // taken out of waiting by work
-	examined []Action   // to be
-	states   map[string]*State
-	retains  bool // only what it was told to
+	schedule schedule
 }
 
-type attempt struct {
-	action Action
-	change Change
-	due    time.Time
-	retry  *backoff.ExponentialBackOff // nil before the first failure
-}
-
-// State is how an action is.
+// State describes a target.
 type State struct {
-	// By is the action.
-	By string
-	// Waiting says that it is to be run, or to be tried again at Next.
+	// Target names the action.
+	Target string
+	// Waiting is set if the action is to run or to be retried. It is due at Next, or runs
+	// when others have ended that it waits for.
 	Waiting bool
 	Next    time.Time
-	// Done is when it last succeeded; zero where it has not yet.
+	// Done is when it last succeeded, or zero if it has not.
 	Done time.Time
-	// Err is why it failed last, or why it cannot succeed; nil when all is well.
+	// Err is why it failed last, or why it cannot succeed; nil if all is well.
 	Err   error
 	Since time.Time // of Err
 	Tries int       // that failed, one after the other
@@ -59,370 +48,170 @@ type State struct {
 
 // NewQueue returns an empty queue.
 func NewQueue(log *slog.Logger) *Queue {
-	return &Queue{log: log, wake: make(chan struct{}, 1), told: make(chan struct{}, 1), waiting: map[string]*attempt{}, states: map[string]*State{}}
-}
-
-// keyOf tells actions apart. They hold nothing but settings.
-func keyOf(a Action) string {
-	if c, isCommand := a.(Command); isCommand {
-		c.Place = ""
-		a = c
+	return &Queue{
+		log: log, wake: make(chan struct{}, 1), settled: make(chan struct{}, 1),
+		schedule: schedule{targets: map[string]*target{}},
 	}
-	return fmt.Sprintf("%#v", a)
 }
 
-// News are actions that a change calls for.
-type News struct {
-	Change  Change
-	Actions []Action
-}
-
-// Add takes the news of one batch of changes. They are told in their order. An
-// action that is there several times, or waits already, runs once and is told of
-// all changes; one that has failed is tried at once.
-func (q *Queue) Add(batch ...News) {
+// locked calls a function that uses the schedule. It must not call code from outside.
+func (q *Queue) locked(use func(*schedule)) {
 	q.mu.Lock()
-	due := time.Now()
-	if q.splay > 0 {
-		due = q.lastDue(due.Add(rand.N(q.splay)))
-	}
-	for _, news := range batch {
-		for _, action := range news.Actions {
-			q.add(news.Change, action, due)
-		}
-	}
-	q.mu.Unlock()
-	q.alert()
+	defer q.mu.Unlock()
+	use(&q.schedule)
 }
 
-func (q *Queue) add(change Change, action Action, due time.Time) {
-	key := keyOf(action)
-	old := q.waiting[key]
-	if old == nil {
-		q.waiting[key] = &attempt{action: action, change: change, due: due}
-		q.order = append(q.order, key)
+// Add queues jobs as a batch, or with the batch that waits out its splay.
+func (q *Queue) Add(jobs ...Job) {
+	named := make([][]namedAction, len(jobs))
+	for i, job := range jobs {
+		named[i] = withoutRepeats(job.Actions)
+	}
+	now := time.Now()
+	q.locked(func(s *schedule) {
+		due := q.newBatch(now)
+		for i, job := range jobs {
+			s.add(job.Change, named[i], due)
+		}
+	})
+	notify(q.wake)
+}
+
+// newBatch returns when a batch is due that is added now. The queue is locked.
+func (q *Queue) newBatch(now time.Time) time.Time {
+	if q.splay <= 0 {
+		return q.schedule.newBatch(now, now, false)
+	}
+	return q.schedule.newBatch(now, now.Add(rand.N(q.splay)), true)
+}
+
+// Retain takes over what a configuration says: the subscriptions there are from now on, and
+// the splay, a random part of which each batch waits for. Actions that are in none of them
+// are forgotten, also if they were added later than the last call. The changes they owed
+// are handed on to the subscriptions that are about the same files, and are pending
+// throughout. New actions are checked by [Action.Check].
+func (q *Queue) Retain(splay time.Duration, subscriptions []Subscription) {
+	var all []namedAction
+	named := make([][]namedAction, len(subscriptions))
+	for i, subscription := range subscriptions {
+		named[i] = withoutRepeats(subscription.Actions)
+		all = append(all, named[i]...)
+	}
+	now := time.Now()
+	q.locked(func(s *schedule) {
+		q.splay = splay
+		owed := s.retain(all)
+		due := q.newBatch(now)
+		for _, change := range owed {
+			for i, subscription := range subscriptions {
+				if subscription.isAbout(change) {
+					s.handOn(change, named[i], due)
+				}
+			}
+		}
+	})
+	notify(q.wake)
+}
+
+// Pending returns the files for which reloads are owed: those that wait, for whatever
+// reason, and those that run.
+func (q *Queue) Pending() (files map[string]bool) {
+	q.locked(func(s *schedule) { files = s.pending() })
+	return files
+}
+
+// Settled delivers a value when reloads may not be pending any more.
+func (q *Queue) Settled() <-chan struct{} { return q.settled }
+
+// Tries returns the counts of actions that have run, without those that were not needed.
+func (q *Queue) Tries() tally.Sum { return q.tries.Sum() }
+
+// States returns the states of all targets, by name.
+func (q *Queue) States() (all []State) {
+	q.locked(func(s *schedule) { all = s.states() })
+	slices.SortFunc(all, func(a, b State) int { return strings.Compare(a.Target, b.Target) })
+	return all
+}
+
+// finish settles an attempt that has ended. It returns the error if the attempt has failed.
+// An attempt that fails when the context has ended was cut off: it is made again by the
+// next Run, or stays pending for the next agent.
+func (q *Queue) finish(ctx context.Context, ended ended) error {
+	var unneeded *Unneeded
+	isUnneeded := errors.As(ended.err, &unneeded)
+	if ended.err != nil && !isUnneeded && ctx.Err() != nil {
+		q.locked(func(s *schedule) { s.suspend(ended.attempt) })
+		notify(q.settled)
+		return ended.err
+	}
+	name, now := ended.attempt.target.name, time.Now()
+	if !isUnneeded {
+		q.tries.Note(ended.begun, ended.err)
+	}
+	if ended.err == nil || isUnneeded {
+		q.locked(func(s *schedule) { s.succeed(ended.attempt, now) })
+		notify(q.settled)
+		if isUnneeded {
+			q.log.Info("reload not needed", "target", name, "reason", ended.err)
+		} else {
+			q.log.Info("reloaded", "target", name)
+		}
+		return nil
+	}
+	var wait time.Duration
+	var isRetried bool
+	var failed int
+	q.locked(func(s *schedule) {
+		wait, isRetried = s.fail(ended.attempt, ended.err, now)
+		failed = ended.attempt.target.state.Tries
+	})
+	notify(q.settled)
+	q.logFailure(name, failed, wait, isRetried, ended.err)
+	return ended.err
+}
+
+// logFailure logs the first of several failures as an error.
+func (q *Queue) logFailure(name string, failed int, wait time.Duration, isRetried bool, err error) {
+	attributes := append([]any{"target", name, "error", err}, OutputOf(err)...)
+	if failed > 1 {
+		q.log.Debug("reload failed again", append(attributes, "attempt", failed, "retry_in", wait.String())...)
 		return
 	}
-	old.change = old.change.and(change)
-	if old.retry != nil && due.Before(old.due) {
-		old.due = due
+	var panicked *PanicError
+	if errors.As(err, &panicked) {
+		attributes = append(attributes, "stack", panicked.Stack)
+	}
+	if !isRetried {
+		q.log.Error("reload failed", attributes...)
+		return
+	}
+	q.log.Error("reload failed, retrying", append(attributes, "retry_in", wait.String())...)
+}
+
+// finishCheck takes in the result of a check. One that was cut off is made again by the
+// next Run.
+func (q *Queue) finishCheck(ctx context.Context, t *target, err error) {
+	if ctx.Err() != nil {
+		q.locked(func(s *schedule) { s.checkAgain(t) })
+		return
+	}
+	isOfUse := false
+	now := time.Now()
+	q.locked(func(s *schedule) { isOfUse = s.noteCheck(t, err, now) })
+	if !isOfUse {
+		return
+	}
+	var missing *Absent
+	if errors.As(err, &missing) {
+		q.log.Warn("reload target not found yet", "target", t.name, "error", err)
+	} else {
+		q.log.Error("reload cannot work", "target", t.name, "error", err)
 	}
 }
 
-// lastDue is when what waits for its first try is due, or otherwise when nothing
-// does: all that is added meanwhile runs with it, in order.
-func (q *Queue) lastDue(otherwise time.Time) time.Time {
-	for _, key := range q.order {
-		if try := q.waiting[key]; try.retry == nil {
-			return try.due
-		}
-	}
-	return otherwise
-}
-
-// and joins two changes, the later one last.
-func (c Change) and(later Change) Change {
-	joined := later
-	joined.Files = slices.Clone(c.Files)
-	for _, file := range later.Files {
-		if !slices.Contains(joined.Files, file) {
-			joined.Files = append(joined.Files, file)
-		}
-	}
-	joined.Hidden = nil
-	if c.Hidden != nil && later.Hidden != nil {
-		joined.Hidden = slices.Concat(c.Hidden, later.Hidden)
-	}
-	return joined
-}
-
-func (q *Queue) alert() { poke(q.wake) }
-
-func poke(c chan struct{}) {
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// Told delivers something when services have been told of changes.
-func (q *Queue) Told() <-chan struct{} { return q.told }
-
-// Untold are the files that someone is still to be told of.
-func (q *Queue) Untold() map[string]bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	files := map[string]bool{}
-	for _, try := range q.waiting {
-		try.change.list(files)
-	}
-	for _, try := range q.running {
-		try.change.list(files)
-	}
-	return files
-}
-
-func (c Change) list(into map[string]bool) {
-	for _, file := range c.Files {
-		into[file] = true
-	}
-}
-
-// Retain takes the actions that there are from now on, and how far to spread
-// their runs: each batch waits for a random part of splay. Actions that are no
-// longer there are forgotten; the changes that they still were to tell of are
-// returned. The others are looked at by [Action.Check].
-func (q *Queue) Retain(splay time.Duration, actions []Action) (untold []Change) {
-	q.mu.Lock()
-	q.splay, q.retains = splay, true
-	stay := map[string]bool{}
-	for _, action := range actions {
-		if key := keyOf(action); !stay[key] {
-			stay[key] = true
-			if q.states[key] == nil {
-				q.states[key] = &State{By: action.String()}
-				q.examined = append(q.examined, action)
-			}
-		}
-	}
-	for _, key := range q.order {
-		if !stay[key] {
-			untold = append(untold, q.waiting[key].change)
-			delete(q.waiting, key)
-		}
-	}
-	for _, try := range q.running {
-		if !stay[keyOf(try.action)] { // It may fail, and is not tried again.
-			untold = append(untold, try.change)
-		}
-	}
-	q.order = slices.DeleteFunc(q.order, func(key string) bool { return !stay[key] })
-	for key := range q.states {
-		if !stay[key] {
-			delete(q.states, key)
-		}
-	}
-	q.mu.Unlock()
-	q.alert()
-	return untold
-}
-
-// Run works until the context ends. What is waiting then is left undone, but what
-// is just being done may be finished. Run may be called again, and goes on then.
-func (q *Queue) Run(ctx context.Context) error {
-	q.takeBack()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-q.wake:
-		case <-timer.C:
-		}
-		for again := true; again; again = q.examine(ctx) {
-			_ = q.work(ctx, time.Now())
-		}
-		if wait, ok := q.next(); ok {
-			timer.Reset(wait)
-		}
-	}
-}
-
-// takeBack lets what an earlier Run has begun and not finished wait again.
-func (q *Queue) takeBack() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	begun := q.running
-	q.running = nil
-	for _, try := range begun {
-		q.add(try.change, try.action, time.Now())
-	}
-}
-
-// Flush tries everything that is waiting once, without waiting for its time, and
-// returns what failed.
-func (q *Queue) Flush(ctx context.Context) error {
-	q.mu.Lock()
-	isEmpty := len(q.waiting) == 0
-	q.mu.Unlock()
-	if isEmpty {
-		return nil
-	}
-	return q.work(ctx, time.Now().Add(q.splay).Add(time.Hour))
-}
-
-// examine says of one new action what keeps it from working. It returns false
-// when there is none.
-func (q *Queue) examine(ctx context.Context) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.examined) == 0 || ctx.Err() != nil {
-		return false
-	}
-	action := q.examined[0]
-	q.examined = q.examined[1:]
-	q.mu.Unlock()
-	err := action.Check(ctx)
-	q.mu.Lock()
-	state := q.states[keyOf(action)]
-	if err == nil || ctx.Err() != nil || state == nil || !state.Done.IsZero() {
-		return true
-	}
-	if state.Tries == 0 {
-		state.Err, state.Since = err, time.Now()
-	}
-	var missing *Absent
-	if errors.As(err, &missing) {
-		q.log.Warn("reload finds nothing to tell yet", "by", state.By, "reason", err)
-	} else {
-		q.log.Error("reload cannot work", "by", state.By, "error", err)
-	}
-	return true
-}
-
-// work tries what is due: what is new first, in the order of adding.
-func (q *Queue) work(ctx context.Context, now time.Time) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	var errs []error
-	for _, try := range q.due(now) {
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, ctx.Err())...)
-		}
-		begun := time.Now()
-		err := do(ctx, try)
-		if err != nil && ctx.Err() != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		if !isUnneeded(err) {
-			q.tries.Note(begun, err)
-		}
-		if err := q.settle(try, err); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// farewell is how long an action may go on when the agent ends: what is cut off
-// would have to be done again.
-const farewell = 2 * time.Second
-
-func do(ctx context.Context, try *attempt) error {
-	outliving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })()
-	return try.action.Do(outliving, try.change)
-}
-
-// due takes out what is to be tried now. An action that is added again while
-// it runs so gets a turn of its own: what it acts on may have changed.
-func (q *Queue) due(now time.Time) []*attempt {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var due, again []*attempt
-	var rest []string
-	for _, key := range q.order {
-		switch try := q.waiting[key]; {
-		case try.due.After(now):
-			rest = append(rest, key)
-			continue
-		case try.retry == nil:
-			due = append(due, try)
-		default:
-			again = append(again, try)
-		}
-		delete(q.waiting, key)
-	}
-	q.order = rest
-	due = append(due, again...)
-	q.running = append(q.running, due...)
-	return due
-}
-
-// settle takes in what became of a try, and returns the failure.
-func (q *Queue) settle(try *attempt, err error) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	key := keyOf(try.action)
-	q.running = slices.DeleteFunc(q.running, func(t *attempt) bool { return t == try })
-	state := q.states[key]
-	if state == nil {
-		state = &State{By: try.action.String()} // Nobody has asked to retain it, or no longer.
-	}
-	switch {
-	case err == nil || isUnneeded(err):
-		if isUnneeded(err) {
-			q.log.Info("no need to reload", "by", state.By, "reason", err)
-		} else {
-			q.log.Info("reloaded", "by", state.By)
-		}
-		*state = State{By: state.By, Done: time.Now()}
-		poke(q.told)
-		return nil
-	case state.Tries == 0:
-		q.log.Error("reload failed; will try again", append([]any{"by", state.By, "error", err}, OutputOf(err)...)...)
-	default:
-		q.log.Debug("reload failed again", append([]any{"by", state.By, "error", err}, OutputOf(err)...)...)
-	}
-	if try.retry == nil {
-		try.retry = backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
-	}
-	if state.Tries == 0 {
-		state.Since = time.Now()
-	}
-	state.Err, state.Tries = err, state.Tries+1
-	if q.states[key] == nil && q.retains {
-		return err
-	}
-	q.states[key] = state
-	try.due = time.Now().Add(try.retry.NextBackOff())
-	if again := q.waiting[key]; again != nil {
-		again.retry, again.change = try.retry, try.change.and(again.change)
-		return err
-	}
-	q.waiting[key] = try
-	q.order = append(q.order, key)
-	return err
-}
-
-// isUnneeded tells whether nobody had to be told.
-func isUnneeded(err error) bool {
-	var unneeded *Unneeded
-	return errors.As(err, &unneeded)
-}
-
-// Tries are the actions that were tried, but for those that nobody needed.
-func (q *Queue) Tries() tally.Sum { return q.tries.Sum() }
-
-// next tells how long it is until something is due.
-func (q *Queue) next() (time.Duration, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var first time.Time
-	for i, key := range q.order {
-		if due := q.waiting[key].due; i == 0 || due.Before(first) {
-			first = due
-		}
-	}
-	return time.Until(first), len(q.order) > 0
-}
-
-// States tells how all actions are, by name.
-func (q *Queue) States() []State {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var all []State
-	for key, state := range q.states {
-		s := *state
-		if try := q.waiting[key]; try != nil {
-			s.Waiting, s.Next = true, try.due
-		}
-		all = append(all, s)
-	}
-	slices.SortFunc(all, func(a, b State) int { return strings.Compare(a.By, b.By) })
-	return all
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -57,11 +58,11 @@ func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 0), newFake("b", 0)
-		q.Add(News{Change{}, []Action{a, b}}, News{Change{}, []Action{a}}, News{Change{}, []Action{a}})
+		q.Add(Job{Change{}, []Action{a, b}}, Job{Change{}, []Action{a}}, Job{Change{}, []Action{a}})
 		synctest.Wait()
 		assert.Len(t, *a.runs, 1)
 		assert.Len(t, *b.runs, 1)
-		q.Add(News{Change{}, []Action{a}})
+		q.Add(Job{Change{}, []Action{a}})
 		synctest.Wait()
 		assert.Len(t, *a.runs, 2)
 		assert.Len(t, *b.runs, 1)
@@ -74,7 +75,7 @@ func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
 		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b := newFake("a", 4), newFake("b", 0)
-		q.Add(News{Change{}, []Action{a, b}})
+		q.Add(Job{Change{}, []Action{a, b}})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		require.Len(t, *a.runs, 5)
@@ -83,7 +84,7 @@ func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
 			assert.Greater(t, (*a.runs)[i].Sub((*a.runs)[i-1]), 400*time.Millisecond)
 		}
 		assert.Equal(t, 1, strings.Count(logged.String(), "reload failed"))
-		assert.Equal(t, 1, strings.Count(logged.String(), "msg=reloaded by=a"))
+		assert.Equal(t, 1, strings.Count(logged.String(), "msg=reloaded target=a"))
 	})
 }
 
@@ -92,9 +93,9 @@ func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a := newFake("a", 1)
-		q.Add(News{Change{}, []Action{a}})
+		q.Add(Job{Change{}, []Action{a}})
 		synctest.Wait()
-		q.Add(News{Change{}, []Action{a}})
+		q.Add(Job{Change{}, []Action{a}})
 		synctest.Wait()
 		require.Len(t, *a.runs, 2)
 		time.Sleep(time.Hour)
@@ -107,10 +108,10 @@ func TestQueueSpreadsBatchesAndKeepsTheirOrder(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a, b, c := newFake("a", 0), newFake("b", 0), newFake("c", 0)
-		q.Retain(time.Minute, []Action{a, b, c})
+		q.Retain(time.Minute, []Subscription{{Actions: []Action{a, b, c}}})
 		start := time.Now()
-		q.Add(News{Change{}, []Action{a, b}})
-		q.Add(News{Change{}, []Action{c, a}})
+		q.Add(Job{Change{}, []Action{a, b}})
+		q.Add(Job{Change{}, []Action{c, a}})
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -127,10 +128,10 @@ func TestQueueTellsOfAllFilesThatHaveChangedMeanwhile(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
 		a := newFake("a", 1)
-		q.Add(News{Change{Files: []string{"1"}}, []Action{a}})
+		q.Add(Job{Change{Files: []string{"1"}}, []Action{a}})
 		synctest.Wait()
 		later := time.Now().Add(time.Millisecond)
-		q.Add(News{Change{Files: []string{"2", "1"}, At: later}, []Action{a}})
+		q.Add(Job{Change{Files: []string{"2", "1"}, At: later}, []Action{a}})
 		synctest.Wait()
 		assert.Equal(t, []Change{{Files: []string{"1"}}, {Files: []string{"1", "2"}, At: later}}, *a.changes)
 	})
@@ -140,19 +141,24 @@ func TestQueueForgetsActionsThatAreNoLongerThereAndHandsOnWhatTheyHadToTell(t *t
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
-		a, b := newFake("a", 1000), newFake("b", 0)
-		q.Retain(0, []Action{a, b})
-		q.Add(News{Change{Files: []string{"1"}}, []Action{a}})
+		a, b, c := newFake("a", 1000), newFake("b", 0), newFake("c", 0)
+		q.Retain(0, []Subscription{{Actions: []Action{a, b}}})
+		q.Add(Job{Change{Files: []string{"1"}}, []Action{a}})
 		synctest.Wait()
-		untold := q.Retain(0, []Action{b})
-		require.Len(t, untold, 1)
-		assert.Equal(t, []string{"1"}, untold[0].Files)
+		q.Retain(0, []Subscription{{Files: []string{"0", "1"}, Actions: []Action{b}}, {Files: []string{"2"}, Actions: []Action{c}}})
+		assert.Equal(t, map[string]bool{"1": true}, q.Pending())
+		synctest.Wait()
+		require.Len(t, *b.changes, 1)
+		assert.Equal(t, []string{"1"}, (*b.changes)[0].Files)
+		assert.Empty(t, *c.changes, "its file has not changed")
+		assert.Empty(t, q.Pending())
 		tries := len(*a.runs)
 		time.Sleep(time.Hour)
 		assert.Len(t, *a.runs, tries)
 		states := q.States()
-		require.Len(t, states, 1)
-		assert.Equal(t, "b", states[0].By)
+		require.Len(t, states, 2)
+		assert.Equal(t, "b", states[0].Target)
+		assert.Equal(t, "c", states[1].Target)
 	})
 }
 
@@ -165,16 +171,16 @@ func TestQueueTellsHowActionsAre(t *testing.T) {
 		never.check, late.check = errors.New("no such unit"), absent("not there yet")
 		told.unneeded = "it was started later"
 		all := []Action{good, bad, never, late, told}
-		q.Retain(0, all)
+		q.Retain(0, []Subscription{{Actions: all}})
 		synctest.Wait()
-		assert.Contains(t, logged.String(), `level=ERROR msg="reload cannot work" by=never error="no such unit"`)
-		assert.Contains(t, logged.String(), `level=WARN msg="reload finds nothing to tell yet" by=late reason="not there yet"`)
-		q.Retain(0, all)
+		assert.Contains(t, logged.String(), `level=ERROR msg="reload cannot work" target=never error="no such unit"`)
+		assert.Contains(t, logged.String(), `level=WARN msg="reload target not found yet" target=late error="not there yet"`)
+		q.Retain(0, []Subscription{{Actions: all}})
 		synctest.Wait()
 		assert.Equal(t, 1, strings.Count(logged.String(), "no such unit"), "it is said once")
-		q.Add(News{Change{}, []Action{good, bad, told}})
+		q.Add(Job{Change{}, []Action{good, bad, told}})
 		synctest.Wait()
-		assert.Contains(t, logged.String(), `msg="no need to reload" by=told reason="it was started later"`)
+		assert.Contains(t, logged.String(), `msg="reload not needed" target=told reason="it was started later"`)
 
 		now := time.Now()
 		var found []State
@@ -183,11 +189,11 @@ func TestQueueTellsHowActionsAre(t *testing.T) {
 			found = append(found, s)
 		}
 		assert.Equal(t, []State{
-			{By: "bad", Waiting: true, Err: errors.New("no luck"), Since: now, Tries: 1},
-			{By: "good", Done: now},
-			{By: "late", Err: late.check, Since: now},
-			{By: "never", Err: never.check, Since: now},
-			{By: "told", Done: now},
+			{Target: "bad", Waiting: true, Err: errors.New("no luck"), Since: now, Tries: 1},
+			{Target: "good", Done: now},
+			{Target: "late", Err: late.check, Since: now},
+			{Target: "never", Err: never.check, Since: now},
+			{Target: "told", Done: now},
 		}, found)
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -209,17 +215,22 @@ func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
-		old := newFake("old", 1)
+		old, heir := newFake("old", 1), newFake("heir", 0)
 		old.takes = time.Minute
-		q.Retain(0, []Action{old})
-		q.Add(News{Change{Files: []string{"1"}}, []Action{old}})
+		q.Retain(0, []Subscription{{Actions: []Action{old}}})
+		q.Add(Job{Change{Files: []string{"1"}}, []Action{old}})
 		synctest.Wait()
-		assert.Equal(t, map[string]bool{"1": true}, q.Untold())
-		untold := q.Retain(0, nil)
-		require.Len(t, untold, 1)
+		assert.Equal(t, map[string]bool{"1": true}, q.Pending())
+		q.Retain(0, []Subscription{{Files: []string{"1"}, Actions: []Action{heir}}})
+		synctest.Wait()
+		require.Len(t, *heir.changes, 1)
+		assert.Equal(t, []string{"1"}, (*heir.changes)[0].Files)
+		q.Retain(0, []Subscription{{Files: []string{"1"}, Actions: []Action{heir}}})
 		time.Sleep(time.Hour)
+		assert.Len(t, *heir.runs, 1, "it is handed on once")
+		q.Retain(0, nil)
 		assert.Len(t, *old.runs, 1)
-		assert.Empty(t, q.Untold())
+		assert.Empty(t, q.Pending())
 		assert.Empty(t, q.States())
 	})
 }
@@ -229,23 +240,29 @@ func TestQueueFinishesWhatItIsJustDoingAsTheAgentEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			q := NewQueue(slog.New(slog.DiscardHandler))
-			ended := make(chan struct{})
-			go func() { defer close(ended); _ = q.Run(ctx) }()
+			stopped := make(chan struct{})
+			go func() { defer close(stopped); _ = q.Run(ctx) }()
 			slow, next := newFake("slow", 0), newFake("next", 0)
 			slow.takes = takes
-			q.Add(News{Change{Files: []string{"1"}}, []Action{slow}}, News{Change{Files: []string{"2"}}, []Action{next}})
+			q.Add(Job{Change{Files: []string{"1"}}, []Action{slow}})
+			for i := range maxRunning - 1 {
+				busy := newFake(fmt.Sprint("busy", i), 0)
+				busy.takes = time.Second
+				q.Add(Job{Change{}, []Action{busy}})
+			}
+			q.Add(Job{Change{Files: []string{"2"}}, []Action{next}})
 			synctest.Wait()
 			start := time.Now()
 			cancel()
-			<-ended
-			assert.LessOrEqual(t, time.Since(start), farewell)
+			<-stopped
+			assert.LessOrEqual(t, time.Since(start), shutdownGrace)
 			assert.Empty(t, *next.runs, "nothing else is begun")
-			assert.Len(t, q.Untold(), left, "the next agent is told of the rest")
+			assert.Len(t, q.Pending(), left, "the next agent is told of the rest")
 
 			go func() { _ = q.Run(t.Context()) }() // As after a new login.
 			time.Sleep(time.Hour)
 			synctest.Wait()
-			assert.Empty(t, q.Untold())
+			assert.Empty(t, q.Pending())
 			assert.Len(t, *next.runs, 1)
 			assert.Len(t, *slow.runs, left)
 		})

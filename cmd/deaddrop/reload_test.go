@@ -98,7 +98,7 @@ func TestAFailedReloadIsRetriedAndSaysWhyWithoutSecrets(t *testing.T) {
 	r.eventually("the file is there", func() bool { return strings.Contains(r.read("nexa.json"), before) })
 	r.write("old", before)
 	r.Put("nexa", map[string]any{"key": after})
-	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
+	r.eventually("it has failed", func() bool { return strings.Contains(p.log(), "reload failed, retrying") })
 	status := p.reloads()
 	assert.Contains(t, status, `"state":"failed"`)
 	assert.Regexp(t, `"error":"command sh \([^)]*x.hcl:\d+\): exit status 1"`, status)

@@ -522,7 +522,7 @@ func TestTheNewsOfATenantThatIsGoneIsToldByTheNextAgent(t *testing.T) {
 	f.eventually("the first drops", func() bool { return f.has("demo") && f.has("stays") })
 	f.end("demo", "nexa")
 	f.eventually("it is gone", func() bool { return !f.has("demo") })
-	f.eventually("nobody can be told", func() bool { return strings.Contains(p.log(), "reload failed; will try again") })
+	f.eventually("nobody can be told", func() bool { return strings.Contains(p.log(), "reload failed, retrying") })
 	p.stop()
 	f.service()
 	p = f.start("run", "--config", config)
