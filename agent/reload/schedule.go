@@ -229,33 +229,39 @@ func (s *schedule) skip(a *attempt) {
 
 // release lets the successors of an attempt wait for it no longer.
 func (s *schedule) release(a *attempt) {
-	for _, next := range a.before {
-		delete(next.after, a)
-		s.join(next)
-	}
+	successors := a.before
 	a.before = nil
+	for _, next := range successors {
+		delete(next.after, a)
+	}
+	s.join(successors)
 }
 
-// join makes an attempt part of another one of its target that waits for the same, if there
-// is one.
-func (s *schedule) join(a *attempt) {
-	i := slices.IndexFunc(a.target.waiting, func(b *attempt) bool { return b != a && maps.Equal(b.after, a.after) })
-	if i < 0 {
-		return
+// join makes attempts part of others of their targets that wait for the same, and then
+// their successors, which may now wait for the same as well.
+func (s *schedule) join(attempts []*attempt) {
+	for _, a := range attempts {
+		waiting := a.target.waiting
+		i := slices.IndexFunc(waiting, func(b *attempt) bool { return b != a && maps.Equal(b.after, a.after) })
+		if i < 0 || !slices.Contains(waiting, a) { // It was joined already.
+			continue
+		}
+		other, successors := waiting[i], a.before
+		other.change = other.change.and(a.change)
+		if a.due.Before(other.due) {
+			other.due = a.due
+		}
+		for previous := range a.after {
+			previous.before = without(previous.before, a)
+		}
+		a.before = nil
+		for _, next := range successors {
+			delete(next.after, a)
+			other.precede(next)
+		}
+		s.remove(a)
+		s.join(successors)
 	}
-	other := a.target.waiting[i]
-	other.change = other.change.and(a.change)
-	if a.due.Before(other.due) {
-		other.due = a.due
-	}
-	for previous := range a.after {
-		previous.before = without(previous.before, a)
-	}
-	for _, next := range a.before {
-		other.precede(next)
-		delete(next.after, a)
-	}
-	s.remove(a)
 }
 
 // remove takes an attempt out of those that are waiting.
@@ -375,7 +381,7 @@ func (s *schedule) suspend(a *attempt) {
 	s.waiting = slices.Insert(s.waiting, 0, a)
 	a.target.waiting = slices.Insert(a.target.waiting, 0, a)
 	if again != nil {
-		s.join(again)
+		s.join([]*attempt{again})
 	}
 }
 
