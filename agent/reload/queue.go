@@ -133,10 +133,10 @@ func (q *Queue) States() (all []State) {
 	return all
 }
 
-// finish settles an attempt that has ended. It returns the error if the attempt has failed.
-// An attempt that fails when the context has ended was cut off: it is made again by the
+// finish settles an attempt that has ended. It returns the error if the attempt has failed,
+// and logs that it is retried if retries is set. An attempt that fails when the context has ended was cut off: it is made again by the
 // next Run, or stays pending for the next agent.
-func (q *Queue) finish(ctx context.Context, ended ended) error {
+func (q *Queue) finish(ctx context.Context, ended ended, retries bool) error {
 	var unneeded *Unneeded
 	isUnneeded := errors.As(ended.err, &unneeded)
 	if ended.err != nil && !isUnneeded && ctx.Err() != nil {
@@ -166,26 +166,29 @@ func (q *Queue) finish(ctx context.Context, ended ended) error {
 		failed = ended.attempt.target.state.Tries
 	})
 	notify(q.settled)
-	q.logFailure(name, failed, wait, isRetried, ended.err)
+	q.logFailure(name, failed, wait, isRetried && retries, ended.err)
 	return ended.err
 }
 
 // logFailure logs the first of several failures as an error.
 func (q *Queue) logFailure(name string, failed int, wait time.Duration, isRetried bool, err error) {
 	attributes := append([]any{"target", name, "error", err}, OutputOf(err)...)
+	if isRetried {
+		attributes = append(attributes, "retry_in", wait.String())
+	}
 	if failed > 1 {
-		q.log.Debug("reload failed again", append(attributes, "attempt", failed, "retry_in", wait.String())...)
+		q.log.Debug("reload failed again", append(attributes, "attempt", failed)...)
 		return
 	}
 	var panicked *PanicError
 	if errors.As(err, &panicked) {
 		attributes = append(attributes, "stack", panicked.Stack)
 	}
-	if !isRetried {
+	if isRetried {
+		q.log.Error("reload failed, retrying", attributes...)
+	} else {
 		q.log.Error("reload failed", attributes...)
-		return
 	}
-	q.log.Error("reload failed, retrying", append(attributes, "retry_in", wait.String())...)
 }
 
 // finishCheck takes in the result of a check. One that was cut off is made again by the

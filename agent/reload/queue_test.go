@@ -53,7 +53,7 @@ func newFake(name string, fails int) fake {
 	return fake{name: name, fails: &fails, runs: &[]time.Time{}, changes: &[]Change{}}
 }
 
-func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
+func TestQueue_RunsTheSameActionOncePerBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -69,7 +69,7 @@ func TestQueueRunsTheSameActionOncePerBatch(t *testing.T) {
 	})
 }
 
-func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
+func TestQueue_RetriesWithBackoffAndLogsTheFirstFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
@@ -88,7 +88,7 @@ func TestQueueRetriesWithBackoffAndSaysSoOnce(t *testing.T) {
 	})
 }
 
-func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
+func TestQueue_RetriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -103,7 +103,7 @@ func TestQueueTriesAFailedActionAtOnceWhenItIsAddedAgain(t *testing.T) {
 	})
 }
 
-func TestQueueSpreadsBatchesAndKeepsTheirOrder(t *testing.T) {
+func TestQueue_GathersABatchDuringItsSplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -123,7 +123,7 @@ func TestQueueSpreadsBatchesAndKeepsTheirOrder(t *testing.T) {
 	})
 }
 
-func TestQueueTellsOfAllFilesThatHaveChangedMeanwhile(t *testing.T) {
+func TestQueue_RetriesWithTheFilesOfAllChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -137,7 +137,7 @@ func TestQueueTellsOfAllFilesThatHaveChangedMeanwhile(t *testing.T) {
 	})
 }
 
-func TestQueueForgetsActionsThatAreNoLongerThereAndHandsOnWhatTheyHadToTell(t *testing.T) {
+func TestQueue_HandsOnChangesOfActionsThatAreNotRetained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -164,7 +164,7 @@ func TestQueueForgetsActionsThatAreNoLongerThereAndHandsOnWhatTheyHadToTell(t *t
 	})
 }
 
-func TestQueueTellsHowActionsAre(t *testing.T) {
+func TestQueue_ReportsTheStatesOfActions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		q := NewQueue(slog.New(slog.NewTextHandler(&logged, nil)))
@@ -206,14 +206,14 @@ func TestQueueTellsHowActionsAre(t *testing.T) {
 	})
 }
 
-func TestQueue_KeepsWhatIsHiddenOfAllChanges(t *testing.T) {
+func TestChange_HidesTheValuesOfAllItJoins(t *testing.T) {
 	first, second, unknown := Change{Hidden: []string{"a"}}, Change{Hidden: []string{"b"}}, Change{}
 	assert.Equal(t, []string{"a", "b"}, first.and(second).Hidden)
 	assert.Nil(t, unknown.and(second).Hidden)
 	assert.Nil(t, first.and(unknown).Hidden)
 }
 
-func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {
+func TestQueue_HandsOnTheChangeOfAnActionThatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(slog.New(slog.DiscardHandler))
 		go func() { _ = q.Run(t.Context()) }()
@@ -237,7 +237,7 @@ func TestQueueHandsOnWhatAnActionIsJustTellingAsItIsTakenAway(t *testing.T) {
 	})
 }
 
-func TestQueueFinishesWhatItIsJustDoingAsTheAgentEnds(t *testing.T) {
+func TestQueue_GivesRunningActionsTwoSecondsWhenItsContextEnds(t *testing.T) {
 	for takes, left := range map[time.Duration]int{time.Second: 1, time.Minute: 2} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -21,7 +21,7 @@ const (
 // and no check outlives Run. It may be called again and then goes on, but not while another
 // Run or a [Queue.Flush] is at work. It returns nil.
 func (q *Queue) Run(ctx context.Context) error {
-	w := newWorkers(ctx, q)
+	w := newWorkers(ctx, q, true)
 	defer w.cutOff()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -55,7 +55,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 		left[a] = true
 	}
 	failed := map[*attempt]error{}
-	w := newWorkers(ctx, q)
+	w := newWorkers(ctx, q, false)
 	defer w.cutOff()
 	note := func(ended ended) {
 		delete(left, ended.attempt)
@@ -89,6 +89,8 @@ func (q *Queue) Flush(ctx context.Context) error {
 type workers struct {
 	queue *Queue
 	ctx   context.Context // of Run or Flush
+	// retries is set if actions that fail are retried.
+	retries bool
 	// actions is the context of actions, which outlives ctx until cutOff is called.
 	actions           context.Context
 	cutOff            context.CancelFunc
@@ -104,9 +106,9 @@ type ended struct {
 	err     error
 }
 
-func newWorkers(ctx context.Context, q *Queue) *workers {
+func newWorkers(ctx context.Context, q *Queue, retries bool) *workers {
 	actions, cutOff := context.WithCancel(context.WithoutCancel(ctx))
-	return &workers{queue: q, ctx: ctx, actions: actions, cutOff: cutOff, ended: make(chan ended)}
+	return &workers{queue: q, ctx: ctx, retries: retries, actions: actions, cutOff: cutOff, ended: make(chan ended)}
 }
 
 // startDue starts the actions that are due, or those of them that are among only. It
@@ -150,7 +152,7 @@ func (w *workers) finish(ended ended) error {
 		return nil
 	}
 	w.running--
-	return w.queue.finish(w.ctx, ended)
+	return w.queue.finish(w.ctx, ended, w.retries)
 }
 
 // finishAll waits for all goroutines, and cuts their actions off after the grace period.

@@ -127,6 +127,44 @@ func (s *simulation) drain() {
 	require.Empty(s, s.pending())
 }
 
+func TestSchedule_SharesARunOfALaterJobThatWaitsForTheSame(t *testing.T) {
+	s := newSimulation(t)
+	s.addBatch(0, "hangs y z")
+	assert.Equal(t, []string{"hangs"}, s.startDue())
+	for range 3 {
+		s.addBatch(0, "hangs y z")
+	}
+	assert.Empty(t, s.startDue())
+	assert.Len(t, s.waiting, 5, "once after the run that hangs, and once after the next")
+	s.addBatch(0, "y")
+	assert.Equal(t, []string{"y"}, s.startDue(), "for itself, it waits for nothing")
+	s.finishNamed("y", nil)
+	s.finishNamed("hangs", nil)
+	assert.ElementsMatch(t, []string{"y", "hangs"}, s.startDue())
+	s.finishNamed("hangs", nil)
+	assert.Empty(t, s.startDue(), "y runs")
+	s.addBatch(0, "y")
+	s.finishNamed("y", nil)
+	assert.ElementsMatch(t, []string{"y", "z"}, s.startDue())
+	s.finishNamed("z", nil)
+	s.finishNamed("y", nil)
+	assert.Equal(t, []string{"z"}, s.startDue(), "y has run for all that waited for it")
+	s.drain()
+}
+
+func TestSchedule_KeepsTheOrderOfAJobWhenAnActionInItIsForgotten(t *testing.T) {
+	s := newSimulation(t)
+	s.addBatch(0, "a b c")
+	assert.Equal(t, []string{"a"}, s.startDue())
+	owed := s.retain([]namedAction{{key: "a", name: "a"}, {key: "c", name: "c"}})
+	assert.Equal(t, []Change{changed("file0")}, owed)
+	assert.Empty(t, s.startDue(), "c waits for a")
+	s.succeed(s.running[0], s.now)
+	begun, _ := s.start(s.now, nil)
+	require.Len(t, begun, 1)
+	assert.Equal(t, "c", begun[0].target.name)
+}
+
 func TestSchedule_KeepsItsRulesInRandomRuns(t *testing.T) {
 	for seed := range uint64(25) {
 		s, random := newSimulation(t), rand.New(rand.NewPCG(seed, 0))
