@@ -206,7 +206,7 @@ func (c *changes) reread(ctx context.Context) {
 	switch {
 	case err == nil && isPiped(cfg):
 		err = errPiped // An empty pipe is no reason to take drops back.
-	case err == nil && !reflect.DeepEqual(command(c.cfg), command(cfg)):
+	case err == nil && !reflect.DeepEqual(commandOf(c.cfg), commandOf(cfg)):
 		err = errors.New("the exec block has changed, for which the agent has to be started anew")
 	case anew:
 		// What is wrong with certificates shows only here.
@@ -239,8 +239,8 @@ var errPiped = errors.New("the configuration reads from a pipe, which can only b
 // is nothing to compare with, and nothing to read again.
 func isPiped(cfg *config.Config) bool { return slices.ContainsFunc(cfg.Files, textfile.IsStream) }
 
-// command is what is supervised, without its variables.
-func command(cfg *config.Config) *supervise.Command {
+// commandOf is what is supervised, without its variables.
+func commandOf(cfg *config.Config) *supervise.Command {
 	if cfg.Supervise == nil {
 		return nil
 	}

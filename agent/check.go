@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/reload"
@@ -128,7 +129,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	defer d.busy(time.Time{})
 	begun := time.Now()
 	output := &redact.Output{Keep: c.ShowOutput}
-	err := reload.Command{Args: args, Timeout: c.Timeout, Files: handed}.Run(ctx, output)
+	err := command.Spec{Args: args, Timeout: c.Timeout, Files: handed}.Run(ctx, output)
 	d.counts.checks.Note(begun, err)
 	switch {
 	case ctx.Err() != nil:
@@ -136,7 +137,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 	case err != nil:
 		// The path is another one each time, and tells nobody anything.
 		plain := strings.NewReplacer(path, "{{.Path}}")
-		failed := reload.WithOutput(errors.New(plain.Replace(err.Error())), output, r.hidden, "set show_output = true in the check block to log its output, or run it by hand")
+		failed := redact.WithOutput(errors.New(plain.Replace(err.Error())), output, r.hidden, "set show_output = true in the check block to log its output, or run it by hand")
 		failed.Output = plain.Replace(failed.Output)
 		return &checkError{whose, failed}
 	}
@@ -145,7 +146,7 @@ func (d *dropper) check(ctx context.Context, c *config.Check, whose *state, path
 
 // outputIn is the output of a check that has failed, where it is to be logged, or "".
 func outputIn(err error) string {
-	var failed *reload.OutputError
+	var failed *redact.OutputError
 	if !errors.As(err, &failed) {
 		return ""
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
@@ -628,7 +629,7 @@ func (d *dropper) fail(s *state, err error) {
 		if s.hasFile() {
 			what = "drop failed, keeping last good file"
 		}
-		d.log.Error(what, slices.Concat([]any{"drop", s.drop.Name, "destination", s.drop.Destination, "error", err}, ifAny("hint", render.HintOf(err)), reload.OutputOf(err))...)
+		d.log.Error(what, slices.Concat([]any{"drop", s.drop.Name, "destination", s.drop.Destination, "error", err}, ifAny("hint", render.HintOf(err)), redact.OutputOf(err))...)
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -56,12 +56,12 @@ func (d *dropper) setEnviron(r rendered) {
 // checkEnviron finds the variable that is too large for the command to be started, or
 // the largest where all together are.
 func (d *dropper) checkEnviron(g group, pairs []string) (*state, error) {
-	check := func(pairs []string) error { return reload.CheckEnviron(nil, pairs) }
+	check := func(pairs []string) error { return command.CheckEnviron(nil, pairs) }
 	if d.process != nil {
 		check = d.process.CheckEnviron
 	}
 	err := check(pairs)
-	var wrong *reload.TooLargeError
+	var wrong *command.TooLargeError
 	if !errors.As(err, &wrong) {
 		return nil, nil
 	}

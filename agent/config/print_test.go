@@ -662,7 +662,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
 var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
-	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Files", "reload.Command.Place"}
+	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Place"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	quiet(t)

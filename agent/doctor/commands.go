@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
 )
@@ -45,8 +46,7 @@ func (e *exam) commands(ctx context.Context) {
 
 // program tells whether a command can be found. It is not run.
 func (e *exam) program(name string, args []string) {
-	command := reload.Command{Args: args}
-	if err := command.Check(context.Background()); err != nil {
+	if err := (command.Spec{Args: args}).Check(); err != nil {
 		detail, fix := cutFix(err.Error())
 		e.fail(name, args[0], err, detail, cmp.Or(fix, "make it executable: chmod +x "+args[0])+"; in a container, it has to be in deaddrop's own image")
 		return

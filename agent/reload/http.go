@@ -92,7 +92,7 @@ func (h HTTP) try(ctx context.Context, client *http.Client, change Change) error
 	output := &redact.Output{Keep: h.ShowOutput}
 	_, _ = io.Copy(output, io.LimitReader(answer.Body, maxAnswer))
 	err = fmt.Errorf("%s: the answer is %d %s, not %s", h, answer.StatusCode, http.StatusText(answer.StatusCode), h.expected())
-	err = WithOutput(err, output, change.hiddenWith(sent(request)), "set show_output = true in the reload block to log the answer")
+	err = redact.WithOutput(err, output, change.hiddenWith(sent(request)), "set show_output = true in the reload block to log the answer")
 	if answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/redact"
 )
 
 func headerFile(t *testing.T, content string) string {
@@ -132,11 +134,11 @@ func TestHTTP_LogsTheAnswerOnlyWhenAskedToAndWithoutWhatWasSent(t *testing.T) {
 	want := "POST " + strings.Replace(server.URL, "http://", "http://u:xxxxx@", 1) + "/: the answer is 403 Forbidden, not 2xx"
 	err := do.Do(t.Context(), change)
 	require.EqualError(t, err, want)
-	assert.Equal(t, []any{"printed", "1 line, 4192 bytes", "hint", "set show_output = true in the reload block to log the answer"}, OutputOf(err))
+	assert.Equal(t, []any{"printed", "1 line, 4192 bytes", "hint", "set show_output = true in the reload block to log the answer"}, redact.OutputOf(err))
 	do.ShowOutput = true
 	err = do.Do(t.Context(), change)
 	require.EqualError(t, err, want)
-	var failed *OutputError
+	var failed *redact.OutputError
 	require.ErrorAs(t, err, &failed)
 	assert.Regexp(t, `^no: \.+ \[redacted\] Basic \[redacted\] and \[redacted\]$`, failed.Output)
 	err = do.Do(t.Context(), Change{})

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/tally"
 )
 
@@ -172,7 +173,7 @@ func (q *Queue) finish(ctx context.Context, ended ended, retries bool) error {
 
 // logFailure logs the first of several failures as an error.
 func (q *Queue) logFailure(name string, failed int, wait time.Duration, isRetried bool, err error) {
-	attributes := append([]any{"target", name, "error", err}, OutputOf(err)...)
+	attributes := append([]any{"target", name, "error", err}, redact.OutputOf(err)...)
 	if isRetried {
 		attributes = append(attributes, "retry_in", wait.String())
 	}

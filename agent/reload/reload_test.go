@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/smarteros/deaddrop/agent/redact"
 )
 
 // TestMain lets the test binary be the service that gets a signal.
@@ -123,18 +125,6 @@ func TestCommandFailureShowsNoOutput(t *testing.T) {
 	require.ErrorContains(t, err, "there is no program no-such-program")
 }
 
-func TestCommandIsEndedWithItsChildrenAfterItsTimeout(t *testing.T) {
-	pids := filepath.Join(t.TempDir(), "pids")
-	err := Command{Args: []string{"sh", "-c", `sleep 1000 & echo $! >"$0"; wait`, pids}, Timeout: 200 * time.Millisecond}.Do(t.Context(), Change{})
-	require.ErrorContains(t, err, "ended after its timeout of 200ms")
-	child, err := readPID(pids)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.pid))
-		return err != nil || strings.Contains(string(stat), ") Z ")
-	}, 10*time.Second, 10*time.Millisecond, "the child is gone or a zombie")
-}
-
 func TestCommandGetsWhatHasChangedAndItsOwnSettings(t *testing.T) {
 	dir := t.TempDir()
 	c := Command{Args: []string{"./tell"}, Dir: dir, Env: []string{"COLOR=blue", "HOME=/nowhere"}}
@@ -159,22 +149,6 @@ func TestCommandGetsWhatHasChangedAndItsOwnSettings(t *testing.T) {
 	require.ErrorContains(t, Command{Args: []string{"true"}, Dir: "/nowhere"}.Check(t.Context()), "there is no folder /nowhere")
 }
 
-func TestCommandRunsAsAnotherUser(t *testing.T) {
-	require.ErrorContains(t, Command{Args: []string{"true"}, User: "no-such-user"}.Check(t.Context()), `there is no user "no-such-user"`)
-	if os.Geteuid() != 0 {
-		require.ErrorContains(t, Command{Args: []string{"true"}, User: "nobody"}.Check(t.Context()), "only root can run it")
-		t.Skip("only root can run a program as another user")
-	}
-	for _, user := range []string{"nobody", "65534"} {
-		var out bytes.Buffer
-		require.NoError(t, Command{Args: []string{"sh", "-c", `id -un; id -Gn; echo "$USER $LOGNAME $HOME"`}, User: user, Dir: "/"}.Run(t.Context(), &out))
-		assert.Equal(t, "nobody\nnogroup\nnobody nobody /nonexistent\n", out.String())
-	}
-	var out bytes.Buffer
-	require.NoError(t, Command{Args: []string{"id", "-u"}, User: "4711", Dir: "/"}.Run(t.Context(), &out))
-	assert.Equal(t, "4711\n", out.String(), "in a container a user may have a number only")
-}
-
 func TestCommand_LogsItsOutputOnlyWhenAskedTo(t *testing.T) {
 	secret := strings.Repeat("s3cr3t+Value/", 23) + "x" // 300 bytes
 	script := `printf '%3800s' ''; echo "$0"; echo "$0" | fold -w 76; set -x; : "$0"; : "$TOKEN"; yes | head -c 100000; exit 3`
@@ -191,7 +165,7 @@ func TestCommand_LogsItsOutputOnlyWhenAskedTo(t *testing.T) {
 		c.ShowOutput = tc.show
 		err := c.Do(t.Context(), tc.change)
 		require.EqualError(t, err, "command sh: exit status 3", name)
-		logged := OutputOf(err)
+		logged := redact.OutputOf(err)
 		require.Len(t, logged, 4, name)
 		assert.Regexp(t, `^500\d\d lines, 10\d{4} bytes$`, logged[1], name)
 		assert.Equal(t, []any{"printed", "hint", tc.hint}, []any{logged[0], logged[2], logged[3]}, name)
@@ -199,7 +173,7 @@ func TestCommand_LogsItsOutputOnlyWhenAskedTo(t *testing.T) {
 	c.ShowOutput = true
 	err := c.Do(t.Context(), known)
 	require.EqualError(t, err, "command sh: exit status 3")
-	var failed *OutputError
+	var failed *redact.OutputError
 	require.ErrorAs(t, err, &failed)
 	assert.True(t, strings.HasPrefix(failed.Output, "[redacted]\n+ : [redacted]\n"), "%q", failed.Output)
 	assert.Contains(t, failed.Output, "y\ny\n")
@@ -208,7 +182,7 @@ func TestCommand_LogsItsOutputOnlyWhenAskedTo(t *testing.T) {
 	}
 	assert.Less(t, len(failed.Output), 5000)
 	require.NoError(t, Command{Args: []string{"true"}, ShowOutput: true}.Do(t.Context(), known))
-	assert.Nil(t, OutputOf(err.(*OutputError).Err))
+	assert.Nil(t, redact.OutputOf(err.(*redact.OutputError).Err))
 }
 
 func TestCommand_ErrorsLeaveOutTheArguments(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/reload"
 )
 
@@ -179,7 +180,7 @@ func (p *Process) prepare() (*exec.Cmd, error) {
 	args := p.command.Args
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = with(reload.Environ(), environ)
+	cmd.Env = with(command.Environ(), environ)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	_, err := exec.LookPath(args[0])
 	if err == nil {
@@ -191,10 +192,10 @@ func (p *Process) prepare() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// CheckEnviron returns a [*reload.TooLargeError] where the command cannot be started
+// CheckEnviron returns a [*command.TooLargeError] where the command cannot be started
 // with these variables, of the form NAME=value, on top of the agent's own.
 func (p *Process) CheckEnviron(pairs []string) error {
-	return reload.CheckEnviron(p.command.Args, with(reload.Environ(), pairs))
+	return command.CheckEnviron(p.command.Args, with(command.Environ(), pairs))
 }
 
 func (p *Process) start() (*running, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/process"
 	"github.com/smarteros/deaddrop/agent/reload"
 )
@@ -195,7 +196,7 @@ func TestProcess_GoesOnWhenItsNewEnvironmentIsTooLarge(t *testing.T) {
 	p.SetEnviron([]string{"A=1"})
 	require.Eventually(t, func() bool { return said() == "1  \n" }, time.Minute, time.Millisecond)
 	for name, pairs := range map[string][]string{"one": {"A=2", "B=" + strings.Repeat("m4rker", 30_000)}, "all": slices.Repeat([]string{"B=" + strings.Repeat("m4rker", 20_000)}, 60)} {
-		var wrong *reload.TooLargeError
+		var wrong *command.TooLargeError
 		require.ErrorAs(t, p.CheckEnviron(pairs), &wrong)
 		assert.Equal(t, "B", wrong.Name)
 		actions := p.SetEnviron(pairs)

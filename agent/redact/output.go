@@ -1,13 +1,9 @@
-package reload
+package redact
 
-import (
-	"errors"
+import "errors"
 
-	"github.com/smarteros/deaddrop/agent/redact"
-)
-
-// OutputError is a failed program or request. Its text never contains the output, which is
-// for the log alone.
+// OutputError is the error of a program or request that has printed something. Its text
+// never contains the output, which is for the log alone: see [OutputOf].
 type OutputError struct {
 	Err error
 	// Size is how much output there was, or "".
@@ -21,9 +17,10 @@ type OutputError struct {
 func (e *OutputError) Error() string { return e.Err.Error() }
 func (e *OutputError) Unwrap() error { return e.Err }
 
-// WithOutput returns an [*OutputError]. The output is shown where it was kept, and where
-// it is known which values to hide.
-func WithOutput(err error, output *redact.Output, hidden []string, hint string) *OutputError {
+// WithOutput adds the output to an error. The output is shown if it was kept, and if the
+// values to hide are known: nil stands for unknown, an empty slice for none. hint is how to
+// see an output that was not kept.
+func WithOutput(err error, output *Output, hidden []string, hint string) *OutputError {
 	failed := &OutputError{Err: err, Size: output.Size()}
 	switch {
 	case failed.Size == "":
@@ -37,7 +34,8 @@ func WithOutput(err error, output *redact.Output, hidden []string, hint string) 
 	return failed
 }
 
-// OutputOf returns attributes for the log, about the output of what has failed.
+// OutputOf returns the attributes for the log that an [OutputError] has: "printed", "output"
+// and "hint"; none for other errors.
 func OutputOf(err error) []any {
 	var failed *OutputError
 	if !errors.As(err, &failed) {

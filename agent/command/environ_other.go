@@ -1,6 +1,6 @@
 //go:build !linux
 
-package reload
+package command
 
 // limits are not known.
 func limits() (one, all int) { return 0, 0 }

@@ -1,7 +1,8 @@
-package reload
+package command
 
 import (
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -54,10 +55,10 @@ func TestCheckEnviron_NamesTheVariableAndNotItsValue(t *testing.T) {
 			return all
 		}(),
 	} {
-		err := Command{Args: []string{"true"}, Env: environ}.Check(t.Context())
+		err := Spec{Args: []string{"true"}, Env: environ}.Check()
 		require.ErrorContains(t, err, want)
 		assert.NotContains(t, err.Error(), "m4rker")
-		err = Command{Args: []string{"true"}, Env: environ}.Do(t.Context(), Change{})
+		err = Spec{Args: []string{"true"}, Env: environ}.Run(t.Context(), io.Discard)
 		require.ErrorContains(t, err, want)
 		assert.NotContains(t, err.Error(), "m4rker")
 	}

@@ -1,4 +1,4 @@
-package reload
+package command
 
 import (
 	"os"

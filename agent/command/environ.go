@@ -1,15 +1,27 @@
-package reload
+package command
 
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 )
 
-// TooLargeError says that the kernel starts no program with these variables or
-// arguments. It holds names and sizes, no value.
+// Environ returns the environment for programs that the agent runs: its own, without
+// its credentials, and without the variables that systemd has set for the agent alone.
+func Environ() []string { return slices.DeleteFunc(os.Environ(), isAgents) }
+
+// isAgents reports whether a variable is for the agent alone.
+func isAgents(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return slices.Contains([]string{"VAULT_TOKEN", "VAULT_SECRET_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}, name)
+}
+
+// TooLargeError is a variable or an argument, or all of them together, that the kernel
+// refuses as too large. It holds names and sizes, no values.
 type TooLargeError struct {
 	// Name is the variable that is too large, or the largest of all; "argument 2" for
 	// one of the command line, where 0 is the program.
@@ -18,11 +30,11 @@ type TooLargeError struct {
 	Size int
 	// Total is that of all variables and arguments; 0 where one alone is too large.
 	Total int
-	// Limit is the most that the kernel takes: of one, or of all.
+	// Limit is the most that the kernel takes, in bytes: of one, or of all.
 	Limit int
 }
 
-// Hint is what the user can do about it.
+// Hint says what the user can do about it.
 func (e *TooLargeError) Hint() string {
 	return "write it to a file, as by a drop or template block, and hand on the file's path"
 }
@@ -44,7 +56,7 @@ func (e *TooLargeError) Error() string {
 func CheckEnviron(args, environ []string) error {
 	one, all := limits()
 	if one == 0 {
-		return nil // It is not known of this system.
+		return nil // The limits of this system are not known.
 	}
 	largest := TooLargeError{}
 	total := 0
@@ -73,7 +85,7 @@ func CheckEnviron(args, environ []string) error {
 	return &largest
 }
 
-// explain names the largest variable where the kernel found all of them too large.
+// explain names the largest variable if the kernel refused all of them as too large.
 func explain(err error, cmd *exec.Cmd) error {
 	if !errors.Is(err, syscall.E2BIG) {
 		return err
