@@ -121,7 +121,7 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	defer stopCommand()
 	agent, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAgent()
-	r.process = supervise.New(cfg.Supervise.Command, log)
+	r.process = supervise.New(cfg.Supervise.Exec, log)
 	ended := make(chan error, 1)
 	go func() {
 		err := r.process.Run(command)

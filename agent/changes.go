@@ -20,7 +20,6 @@ import (
 	"github.com/smarteros/deaddrop/agent/filestate"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
-	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render/safefile"
@@ -240,11 +239,11 @@ var errPiped = errors.New("the configuration reads from a pipe, which can only b
 func isPiped(cfg *config.Config) bool { return slices.ContainsFunc(cfg.Files, textfile.IsStream) }
 
 // commandOf is what is supervised, without its variables.
-func commandOf(cfg *config.Config) *supervise.Command {
+func commandOf(cfg *config.Config) *config.Exec {
 	if cfg.Supervise == nil {
 		return nil
 	}
-	return &cfg.Supervise.Command
+	return &cfg.Supervise.Exec
 }
 
 // digest is of the names and contents of files, and the names in folders; what

@@ -164,7 +164,10 @@ func (r rendered) showsOutput() bool {
 	})
 }
 
-func reloadShowsOutput(r config.Reload) bool { return actionShowsOutput(r.Action) }
+func reloadShowsOutput(r config.Reload) bool {
+	action, _ := reload.New(r.Target, nil)
+	return actionShowsOutput(action)
+}
 
 func actionShowsOutput(action reload.Action) bool {
 	switch a := action.(type) {

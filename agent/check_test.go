@@ -7,7 +7,6 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/redact"
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -27,17 +26,17 @@ func TestCheck_HidesTheValuesOfAFileAndNotItsNames(t *testing.T) {
 }
 
 func TestCheck_CollectsHiddenValuesOnlyWhereOutputIsShown(t *testing.T) {
-	silent := config.Drop{Check: &config.Check{}, Reloads: []config.Reload{{Action: reload.Command{Args: []string{"true"}}}, {Action: reload.HTTP{}}}}
+	silent := config.Drop{Check: &config.Check{}, Reloads: []config.Reload{{Target: config.Command{Args: []string{"true"}}}, {Target: config.HTTP{}}}}
 	group := func(d config.Drop, set *config.Set) rendered {
 		return rendered{group: group{set, []*state{{drop: d}}}}
 	}
 	assert.False(t, group(silent, &config.Set{Check: silent.Check, Reloads: silent.Reloads}).showsOutput())
 	for _, each := range []rendered{
 		group(config.Drop{Check: &config.Check{ShowOutput: true}}, nil),
-		group(config.Drop{Reloads: []config.Reload{{Action: reload.Command{ShowOutput: true}}}}, nil),
-		group(config.Drop{Reloads: []config.Reload{{Action: reload.HTTP{ShowOutput: true}}}}, nil),
+		group(config.Drop{Reloads: []config.Reload{{Target: config.Command{ShowOutput: true}}}}, nil),
+		group(config.Drop{Reloads: []config.Reload{{Target: config.HTTP{ShowOutput: true}}}}, nil),
 		group(silent, &config.Set{Check: &config.Check{ShowOutput: true}}),
-		group(silent, &config.Set{Reloads: []config.Reload{{Action: reload.HTTP{ShowOutput: true}}}}),
+		group(silent, &config.Set{Reloads: []config.Reload{{Target: config.HTTP{ShowOutput: true}}}}),
 	} {
 		assert.True(t, each.showsOutput())
 	}

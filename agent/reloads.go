@@ -7,7 +7,6 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
-	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -114,22 +113,20 @@ func (d *dropper) wanted(all []config.Reload, first bool) []reload.Action {
 		if first && !each.OnStart {
 			continue
 		}
-		if action, ok := d.bind(each.Action); ok {
+		if action, ok := d.bind(each.Target); ok {
 			actions = append(actions, action)
 		}
 	}
 	return actions
 }
 
-// bind finds the command that an action is about. There is none in an agent that
+// bind returns the action for a target. There is none for the command in an agent that
 // renders once.
-func (d *dropper) bind(action reload.Action) (reload.Action, bool) {
-	of, isSupervised := action.(supervise.Reload)
-	if isSupervised {
-		of.Of = d.process
-		return of, d.process != nil
+func (d *dropper) bind(target config.Target) (reload.Action, bool) {
+	if d.process == nil {
+		return reload.New(target, nil)
 	}
-	return action, true
+	return reload.New(target, d.process.Reload)
 }
 
 // heldUntil is when a group may be written, as its changes are gathered until

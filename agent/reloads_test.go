@@ -12,7 +12,9 @@ import (
 
 func TestNewsOf_RunsTheReloadsOfASetAfterThoseOfItsFiles(t *testing.T) {
 	command := func(name string) reload.Action { return reload.Command{Args: []string{name}} }
-	reloads := func(name string) []config.Reload { return []config.Reload{{Action: command(name)}} }
+	reloads := func(name string) []config.Reload {
+		return []config.Reload{{Target: config.Command{Args: []string{name}}}}
+	}
 	r := rendered{group: group{set: &config.Set{Reloads: reloads("set")}, states: []*state{
 		{wrote: true, drop: config.Drop{Destination: "/a", Reloads: reloads("a")}},
 		{wrote: true, drop: config.Drop{Destination: "/b", Reloads: reloads("b")}},

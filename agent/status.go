@@ -200,7 +200,7 @@ func (s *state) report() status.Drop {
 		reloads = slices.Concat(reloads, s.drop.Set.Reloads)
 	}
 	for _, each := range reloads {
-		d.Reloads = append(d.Reloads, each.Action.String())
+		d.Reloads = append(d.Reloads, each.Target.String())
 	}
 	return d
 }

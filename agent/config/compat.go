@@ -10,8 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 
-	"github.com/smarteros/deaddrop/agent/reload"
-	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/agent/signals"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/filemode"
@@ -145,7 +144,7 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		}
 		return
 	}
-	s := &Supervise{Command: supervise.Command{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Grace: supervise.DefaultGrace, Restart: true}}
+	s := &Supervise{Exec: Exec{Args: l.command(b.Command), StopSignal: syscall.SIGTERM, Grace: DefaultStopGrace, Restart: true}}
 	switch b.Restart {
 	case "", "always":
 	case "never":
@@ -154,14 +153,14 @@ func (l *loader) supervise(b *superviseBlock, env []envTemplateBlock) {
 		l.at(b.RestartRange, "restart_on_secret_changes %q is not known; use \"always\" or \"never\"", b.Restart)
 	}
 	if b.StopSignal != "" {
-		sig, err := reload.ParseSignal(b.StopSignal)
+		sig, err := signals.Parse(b.StopSignal)
 		if err != nil {
 			l.at(b.StopSignalRange, "%s", err)
 		}
 		s.StopSignal = sig
 	}
 	if b.ReloadSignal != "" {
-		sig, err := reload.ParseSignal(b.ReloadSignal)
+		sig, err := signals.Parse(b.ReloadSignal)
 		if err != nil {
 			l.at(b.ReloadSignalRange, "%s", err)
 		}

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 )
@@ -73,7 +72,7 @@ exec {
 	require.NoError(t, err)
 	assert.Equal(t, []any{true, "agent.pid", "warn", "text", "agent.log"}, []any{cfg.Once, cfg.PIDFile, cfg.LogLevel, cfg.LogFormat, cfg.LogFile})
 	assert.Equal(t, []Sink{{Path: "a", Mode: 0o600}, {Path: "b", Mode: 0o640}}, cfg.Sinks)
-	assert.Equal(t, []Reload{{reload.Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 5 * time.Second}, true}}, unplaced(cfg.Drops[0].Reloads))
+	assert.Equal(t, []Reload{{Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 5 * time.Second}, true}}, unplaced(cfg.Drops[0].Reloads))
 	require.NotNil(t, cfg.Supervise)
 	assert.Equal(t, []string{"serve", "-v"}, cfg.Supervise.Args)
 	assert.Equal(t, syscall.SIGINT, cfg.Supervise.StopSignal)

@@ -6,9 +6,9 @@ package config
 import (
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/secret"
@@ -72,10 +72,29 @@ type Sink struct {
 	UID, GID *int
 }
 
+// DefaultStopGrace is how long a supervised command may take to end after its stop signal.
+// 30 s is what Vault Agent gives.
+const DefaultStopGrace = 30 * time.Second
+
 // Supervise is a command that the agent runs with secrets in its environment.
 type Supervise struct {
-	supervise.Command
+	Exec
 	Env []EnvTemplate
+}
+
+// Exec says how a supervised command is run.
+type Exec struct {
+	// Args are the program and its arguments; at least one.
+	Args []string
+	// StopSignal asks the program to end. After Grace it is killed, and its children with
+	// it.
+	StopSignal syscall.Signal
+	Grace      time.Duration
+	// Restart starts the program anew when its environment changes.
+	Restart bool
+	// ReloadSignal is sent when its environment changes, instead of a restart; 0
+	// is none. The program keeps the environment that it was started with.
+	ReloadSignal syscall.Signal
 }
 
 // EnvTemplate is one variable of a supervised command.

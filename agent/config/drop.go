@@ -13,7 +13,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
@@ -357,7 +356,7 @@ func (l *loader) check(b *checkBlock) *Check {
 }
 
 // exec reads the command of a template; ok is false where there is none.
-func (l *loader) exec(b *execBlock) (c reload.Command, ok bool) {
+func (l *loader) exec(b *execBlock) (c Command, ok bool) {
 	c.Timeout = defaultExecTimeout
 	if b.Timeout != "" {
 		c.Timeout, _ = l.duration(b.Timeout, b.TimeoutRange)

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 )
 
@@ -49,7 +48,7 @@ func TestForEachStandsForADropPerTenant(t *testing.T) {
 	assert.Equal(t, "secret/tenant/demo/nexa", drops[0].Secret)
 	assert.Equal(t, "/run/deaddrop/demo/nexa.json", drops[0].Destination)
 	assert.Equal(t, "/run/deaddrop", drops[0].File().Place)
-	assert.Equal(t, "nexa-demo", drops[0].Reloads[0].Action.(reload.Container).Name)
+	assert.Equal(t, "nexa-demo", drops[0].Reloads[0].Target.(Container).Name)
 	assert.NotContains(t, cfg.String(), "stands-for")
 	assert.Contains(t, cfg.String(), `for_each = "secret/tenant/*"`)
 	assert.Contains(t, cfg.String(), `secret = "secret/tenant/${each.key}/nexa"`)

@@ -9,8 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/smarteros/deaddrop/agent/reload"
 )
 
 // everything has all that Vault Agent 1.21 and 2.x, OpenBao Agent 2.6 and
@@ -225,7 +223,7 @@ func TestLoad_TakesEverySettingOfTheIncumbents(t *testing.T) {
 	assert.Equal(t, []*int{&root, &root}, []*int{first.UID, first.GID})
 	assert.Equal(t, Wait{2 * time.Second, 5 * time.Second}, first.Wait)
 	assert.Equal(t, []*int{&root, &root}, []*int{second.UID, second.GID}, "user and group win over uid and gid")
-	assert.Equal(t, []Reload{{reload.Command{Args: []string{"true"}, Timeout: 3 * time.Second, Env: []string{"A=1", "B=2"}}, true}}, second.Reloads)
+	assert.Equal(t, []Reload{{Command{Args: []string{"true"}, Timeout: 3 * time.Second, Env: []string{"A=1", "B=2"}}, true}}, second.Reloads)
 	assert.Equal(t, Wait{time.Second, 2 * time.Second}, second.Wait)
 	assert.Empty(t, third.Reloads)
 	assert.Equal(t, Wait{}, third.Wait)

@@ -13,8 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/reload"
-	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/agent/signals"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -398,24 +397,24 @@ func (p *printer) waitBlock(w Wait) {
 func (p *printer) reloads(all []Reload) {
 	for _, each := range all {
 		p.block("reload", func() {
-			p.action(each.Action)
+			p.target(each.Target)
 			p.flag("on_start", each.OnStart)
 		})
 	}
 }
 
-func (p *printer) action(action reload.Action) {
-	switch a := action.(type) {
-	case reload.PIDFile:
-		p.set("signal", reload.SignalName(a.Signal))
+func (p *printer) target(target Target) {
+	switch a := target.(type) {
+	case PIDFile:
+		p.set("signal", signals.Name(a.Signal))
 		p.set("pid_file", a.Path)
 		p.set("expect_user", a.ExpectUser)
-	case reload.Process:
-		p.set("signal", reload.SignalName(a.Signal))
+	case Process:
+		p.set("signal", signals.Name(a.Signal))
 		p.set("process", a.Name)
 		p.set("command_line", a.CommandLine)
 		p.set("expect_user", a.ExpectUser)
-	case reload.Container:
+	case Container:
 		p.signalOrRestart(a.Signal)
 		p.set("container", a.Name)
 		p.set("container_label", a.Label)
@@ -423,14 +422,14 @@ func (p *printer) action(action reload.Action) {
 		p.set("compose_project", a.Project)
 		p.set("docker_host", a.Host)
 		p.set("timeout", ShortDuration(a.Timeout))
-	case reload.Unit:
+	case Unit:
 		p.set("action", a.Action)
 		p.set("unit", a.Name)
 		if a.User {
 			p.set("bus", "user")
 		}
 		p.set("timeout", ShortDuration(a.Timeout))
-	case reload.Command:
+	case Command:
 		p.command(a.Args, a.Timeout)
 		var env []string
 		for _, pair := range a.Env {
@@ -443,9 +442,9 @@ func (p *printer) action(action reload.Action) {
 		p.set("dir", a.Dir)
 		p.set("user", a.User)
 		p.flag("show_output", a.ShowOutput)
-	case reload.HTTP:
+	case HTTP:
 		p.http(a)
-	case supervise.Reload:
+	case Child:
 		p.flag("exec", true)
 		p.signalOrRestart(a.Signal)
 	}
@@ -456,10 +455,10 @@ func (p *printer) signalOrRestart(sig syscall.Signal) {
 		p.set("action", "restart")
 		return
 	}
-	p.set("signal", reload.SignalName(sig))
+	p.set("signal", signals.Name(sig))
 }
 
-func (p *printer) http(h reload.HTTP) {
+func (p *printer) http(h HTTP) {
 	p.set("method", h.Method)
 	p.set("url", redactedURL(h.URL))
 	p.raw("retries", strconv.Itoa(h.Retries))
@@ -493,11 +492,11 @@ func (p *printer) supervise(s *Supervise) {
 	p.block("exec", func() {
 		p.list("command", s.Args)
 		if s.ReloadSignal != 0 {
-			p.set("reload_signal", reload.SignalName(s.ReloadSignal))
+			p.set("reload_signal", signals.Name(s.ReloadSignal))
 		} else {
 			p.set("restart_on_secret_changes", map[bool]string{true: "always", false: "never"}[s.Restart])
 		}
-		p.set("restart_stop_signal", reload.SignalName(s.StopSignal))
+		p.set("restart_stop_signal", signals.Name(s.StopSignal))
 		p.set("kill_timeout", ShortDuration(s.Grace))
 	})
 }

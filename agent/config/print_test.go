@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )
@@ -621,14 +620,14 @@ func plainDrops(drops []Drop) []Drop {
 func plainReloads(reloads []Reload) []Reload {
 	var all []Reload
 	for _, r := range reloads {
-		if c, ok := r.Action.(reload.Command); ok {
+		if c, ok := r.Target.(Command); ok {
 			c.Place = ""
 			c.Env = slices.Clone(c.Env)
 			for i, pair := range c.Env {
 				name, _, _ := strings.Cut(pair, "=")
 				c.Env[i] = name + "=" + secret.Redacted
 			}
-			r.Action = c
+			r.Target = c
 		}
 		all = append(all, r)
 	}
@@ -662,7 +661,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
 var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
-	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "reload.Command.Place"}
+	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "config.Command.Place"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	quiet(t)
@@ -690,7 +689,7 @@ func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	}
 	for _, of := range []any{
 		Config{}, Vault{}, Auth{}, ID{}, Sink{}, Supervise{}, EnvTemplate{}, TemplateText{}, Drop{}, Set{}, Check{}, Reload{}, Wait{}, Listener{}, ForEach{}, render.Encoding{}, render.Keys{},
-		reload.PIDFile{}, reload.Process{}, reload.Container{}, reload.Unit{}, reload.Command{}, reload.HTTP{},
+		PIDFile{}, Process{}, Container{}, Unit{}, Command{}, HTTP{}, Child{}, Exec{},
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {
 			name := reflect.TypeOf(of).String() + "." + field.Name

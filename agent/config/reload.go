@@ -14,14 +14,13 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/smarteros/deaddrop/agent/reload"
-	"github.com/smarteros/deaddrop/agent/supervise"
+	"github.com/smarteros/deaddrop/agent/signals"
 	"github.com/smarteros/deaddrop/render/dotenv"
 )
 
 // Reload is one thing to do when a file has changed.
 type Reload struct {
-	reload.Action
+	Target
 	// OnStart does it, too, when the file appears for the first time as the agent
 	// starts.
 	OnStart bool
@@ -44,12 +43,12 @@ const (
 // defaultRetries are those of a request that nobody answers.
 const defaultRetries = 2
 
-// maker makes an action of the settings of a reload block.
+// maker makes a target of the settings of a reload block.
 type maker struct {
 	// target is the setting that chooses it; others are those that it may have.
 	target string
 	others []string
-	make   func(*reloadReader) reload.Action
+	make   func(*reloadReader) Target
 }
 
 // makers are all that can be done. Where a block has the targets of several, the
@@ -116,7 +115,7 @@ func (l *loader) reloadOf(def hcl.Range, settings map[string]settingValue) (r Re
 		return r, false
 	}
 	r.OnStart = reader.flag("on_start")
-	r.Action = m.make(reader)
+	r.Target = m.make(reader)
 	return r, len(l.problems) == before
 }
 
@@ -199,7 +198,7 @@ func (r *reloadReader) signal(required bool) syscall.Signal {
 		}
 		return 0
 	}
-	sig, err := reload.ParseSignal(text)
+	sig, err := signals.Parse(text)
 	if err != nil {
 		r.at(r.settings["signal"].expr, "%s", err)
 	}
@@ -211,12 +210,12 @@ func (r *reloadReader) word(name string, all ...string) string {
 	return r.choice(name, r.text(name), r.settings[name].expr, all...)
 }
 
-func (r *reloadReader) pidFile() reload.Action {
-	return reload.PIDFile{Path: r.text("pid_file"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
+func (r *reloadReader) pidFile() Target {
+	return PIDFile{Path: r.text("pid_file"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
 }
 
-func (r *reloadReader) process() reload.Action {
-	p := reload.Process{Name: r.text("process"), CommandLine: r.text("command_line"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
+func (r *reloadReader) process() Target {
+	p := Process{Name: r.text("process"), CommandLine: r.text("command_line"), Signal: r.signal(true), ExpectUser: r.text("expect_user")}
 	if _, err := regexp.Compile(p.CommandLine); err != nil {
 		r.at(r.settings["command_line"].expr, "command_line is not a regular expression: %s", err)
 	}
@@ -239,8 +238,8 @@ func (r *reloadReader) signalOrRestart() syscall.Signal {
 	return sig
 }
 
-func (r *reloadReader) container() reload.Action {
-	c := reload.Container{
+func (r *reloadReader) container() Target {
+	c := Container{
 		Name: r.text("container"), Label: r.text("container_label"), Service: r.text("compose_service"), Project: r.text("compose_project"),
 		Host: r.text("docker_host"), Signal: r.signalOrRestart(), Timeout: defaultSignalTimeout,
 	}
@@ -257,9 +256,9 @@ func (r *reloadReader) container() reload.Action {
 	return c
 }
 
-func (r *reloadReader) unit() reload.Action {
-	u := reload.Unit{
-		Name: r.text("unit"), Action: r.word("action", reload.UnitActions()...), User: r.word("bus", "system", "user") == "user",
+func (r *reloadReader) unit() Target {
+	u := Unit{
+		Name: r.text("unit"), Action: r.word("action", UnitActions()...), User: r.word("bus", "system", "user") == "user",
 		Timeout: r.timeout(defaultUnitTimeout),
 	}
 	if strings.ContainsAny(u.Name, "/ *?[]\n") {
@@ -271,9 +270,9 @@ func (r *reloadReader) unit() reload.Action {
 	return u
 }
 
-func (r *reloadReader) command() reload.Action {
+func (r *reloadReader) command() Target {
 	at := r.settings["command"]
-	c := reload.Command{
+	c := Command{
 		Args: r.arguments(at.Value, at.expr), Timeout: r.timeout(defaultExecTimeout), Dir: r.text("dir"), User: r.text("user"),
 		ShowOutput: r.flag("show_output"), Place: placeOf(r.def),
 	}
@@ -297,8 +296,8 @@ func (r *reloadReader) command() reload.Action {
 	return c
 }
 
-func (r *reloadReader) http() reload.Action {
-	h := reload.HTTP{
+func (r *reloadReader) http() Target {
+	h := HTTP{
 		URL: r.text("url"), Method: r.word("method", "POST", "GET"), Timeout: r.timeout(defaultHTTPTimeout),
 		Retries: r.retries(), Expect: r.expect(), HeaderFile: r.text("header_file"), CACert: r.text("ca_cert"),
 		ShowOutput: r.flag("show_output"),
@@ -352,14 +351,14 @@ func wholeNumber(v cty.Value) (int, bool) {
 	return int(n), accuracy == 0 && n >= -1<<31 && n < 1<<31
 }
 
-func (r *reloadReader) exec() reload.Action {
+func (r *reloadReader) exec() Target {
 	if !r.flag("exec") {
 		r.at(r.settings["exec"].expr, "exec stands for the command of the exec block; write exec = true, or command = [\"…\"] to run a program")
 	}
 	if !r.supervises {
 		r.at(r.settings["exec"].name, "exec = true stands for the command of the exec block, and there is none")
 	}
-	return supervise.Reload{Signal: r.signalOrRestart()}
+	return Child{Signal: r.signalOrRestart()}
 }
 
 // reloads reads all that a block says is to be done after a change, in the order
@@ -390,7 +389,7 @@ func (l *loader) reloads(b reloadBlocks) []Reload {
 		case b.Exec != nil:
 			l.at(b.Command.Range(), "command and exec exclude each other")
 		case len(args) > 0:
-			all = append(all, placed{Reload{reload.Command{Args: args, Timeout: timeout, Place: placeOf(b.Command.Range())}, true}, b.Command.Range().Start.Byte})
+			all = append(all, placed{Reload{Command{Args: args, Timeout: timeout, Place: placeOf(b.Command.Range())}, true}, b.Command.Range().Start.Byte})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b placed) int { return cmp.Compare(a.at, b.at) })

@@ -8,9 +8,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/smarteros/deaddrop/agent/reload"
-	"github.com/smarteros/deaddrop/agent/supervise"
 )
 
 // dropWith is a drop whose 10th line is the first of the text.
@@ -94,44 +91,44 @@ func TestLoadUnderstandsEveryReload(t *testing.T) {
 	cfg, err := load(t, file)
 	require.NoError(t, err)
 	want := []Reload{
-		{reload.PIDFile{Path: "/run/nexa.pid", Signal: 35, ExpectUser: "nexa"}, true},
-		{reload.Command{Args: []string{"first", "of", "two"}, Timeout: 30 * time.Second}, true},
-		{Action: reload.Process{Name: "nexa", CommandLine: "--tenant demo", Signal: 10, ExpectUser: "101"}},
-		{Action: reload.Process{CommandLine: "only", Signal: 15}},
-		{Action: reload.Container{Name: "nexa", Signal: 1, Host: "tcp://docker:2375", Timeout: 10 * time.Second}},
-		{Action: reload.Container{Label: "role=web", Timeout: time.Minute}},
-		{Action: reload.Container{Service: "nexa", Project: "platform", Signal: 1, Timeout: 5 * time.Second}},
-		{Action: reload.Unit{Name: "nginx.service", Action: "reload-or-restart", Timeout: 90 * time.Second}},
-		{Action: reload.Unit{Name: "nexa.socket", Action: "restart", User: true, Timeout: 90 * time.Second}},
-		{Action: reload.Command{Args: []string{"reload", "--now"}, Timeout: 5 * time.Second, Env: []string{"A=m4rker", "B=2"}, Dir: "/srv", User: "nexa"}},
-		{Action: reload.Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 30 * time.Second}},
-		{Action: reload.HTTP{URL: "http://u:m4rker@127.0.0.1:8080/reload?key=m4rker", Method: "GET", Retries: 5, Expect: []int{200, 204},
+		{PIDFile{Path: "/run/nexa.pid", Signal: 35, ExpectUser: "nexa"}, true},
+		{Command{Args: []string{"first", "of", "two"}, Timeout: 30 * time.Second}, true},
+		{Target: Process{Name: "nexa", CommandLine: "--tenant demo", Signal: 10, ExpectUser: "101"}},
+		{Target: Process{CommandLine: "only", Signal: 15}},
+		{Target: Container{Name: "nexa", Signal: 1, Host: "tcp://docker:2375", Timeout: 10 * time.Second}},
+		{Target: Container{Label: "role=web", Timeout: time.Minute}},
+		{Target: Container{Service: "nexa", Project: "platform", Signal: 1, Timeout: 5 * time.Second}},
+		{Target: Unit{Name: "nginx.service", Action: "reload-or-restart", Timeout: 90 * time.Second}},
+		{Target: Unit{Name: "nexa.socket", Action: "restart", User: true, Timeout: 90 * time.Second}},
+		{Target: Command{Args: []string{"reload", "--now"}, Timeout: 5 * time.Second, Env: []string{"A=m4rker", "B=2"}, Dir: "/srv", User: "nexa"}},
+		{Target: Command{Args: []string{"sh", "-c", "echo $HOME"}, Timeout: 30 * time.Second}},
+		{Target: HTTP{URL: "http://u:m4rker@127.0.0.1:8080/reload?key=m4rker", Method: "GET", Retries: 5, Expect: []int{200, 204},
 			HeaderFile: "/run/secrets/header", CACert: "/etc/ca.pem", Timeout: 10 * time.Second}},
-		{Action: reload.HTTP{URL: "https://localhost/", Method: "POST", Retries: 2, Expect: []int{202}, Timeout: 10 * time.Second}},
-		{Action: supervise.Reload{Signal: 1}},
-		{Action: supervise.Reload{}},
+		{Target: HTTP{URL: "https://localhost/", Method: "POST", Retries: 2, Expect: []int{202}, Timeout: 10 * time.Second}},
+		{Target: Child{Signal: 1}},
+		{Target: Child{}},
 	}
 	assert.Equal(t, want, unplaced(cfg.Drops[0].Reloads))
 	assert.Equal(t, Wait{2 * time.Second, 8 * time.Second}, cfg.Drops[0].Wait)
 	assert.Equal(t, 30*time.Second, cfg.Splay)
-	assert.Equal(t, supervise.Command{Args: []string{"serve"}, StopSignal: 15, ReloadSignal: 10, Grace: 5 * time.Second, Restart: true}, cfg.Supervise.Command)
+	assert.Equal(t, Exec{Args: []string{"serve"}, StopSignal: 15, ReloadSignal: 10, Grace: 5 * time.Second, Restart: true}, cfg.Supervise.Exec)
 
 	printed := cfg.String()
 	assert.NotContains(t, printed, "m4rker")
 	again, err := load(t, printed)
 	require.NoError(t, err, printed)
 	for i := range want { // What may be secret is not printed.
-		switch a := want[i].Action.(type) {
-		case reload.Command:
+		switch a := want[i].Target.(type) {
+		case Command:
 			if a.Env != nil {
 				a.Env = []string{"A=[redacted]", "B=[redacted]"}
 			}
-			want[i].Action = a
-		case reload.HTTP:
+			want[i].Target = a
+		case HTTP:
 			if a.Method == "GET" {
 				a.URL = "http://u:xxxxx@127.0.0.1:8080/reload?[redacted]"
 			}
-			want[i].Action = a
+			want[i].Target = a
 		}
 	}
 	assert.Equal(t, want, unplaced(again.Drops[0].Reloads))
@@ -218,9 +215,9 @@ set "s" {
 func unplaced(reloads []Reload) []Reload {
 	all := slices.Clone(reloads)
 	for i := range all {
-		if c, isCommand := all[i].Action.(reload.Command); isCommand {
+		if c, isCommand := all[i].Target.(Command); isCommand {
 			c.Place = ""
-			all[i].Action = c
+			all[i].Target = c
 		}
 	}
 	return all
@@ -231,6 +228,6 @@ func TestLoad_TellsCommandsApartByTheirPlace(t *testing.T) {
 	cfg, err := load(t, login+"drop \"n\" {\n  secret = \"secret/a\"\n  destination = \"n.env\"\n  reload { command = \"true\" }\n  reload { command = \"false\" }\n}")
 	require.NoError(t, err)
 	reloads := cfg.Drops[0].Reloads
-	assert.Equal(t, "command sh (deaddrop.hcl:9)", fmt.Sprint(reloads[0].Action))
-	assert.Equal(t, "command sh (deaddrop.hcl:10)", fmt.Sprint(reloads[1].Action))
+	assert.Equal(t, "command sh (deaddrop.hcl:9)", fmt.Sprint(reloads[0].Target))
+	assert.Equal(t, "command sh (deaddrop.hcl:10)", fmt.Sprint(reloads[1].Target))
 }

@@ -56,7 +56,10 @@ func (e *exam) program(name string, args []string) {
 
 // reload asks an action whether it could be done.
 func (e *exam) reload(ctx context.Context, r config.Reload) {
-	err := r.Check(ctx)
+	var err error
+	if action, ok := reload.New(r.Target, nil); ok { // Else it is the agent's own command.
+		err = action.Check(ctx)
+	}
 	var absent *reload.Absent
 	if err == nil {
 		e.ok("reload", r.String(), "could be told now; not done")

@@ -5,40 +5,16 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/smarteros/deaddrop/agent/command"
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/redact"
 )
 
 // Command runs a program, without a shell.
-type Command struct {
-	// Args are the program and its arguments; at least one.
-	Args []string
-	// Timeout ends the program and its children by SIGKILL; 0 is none.
-	Timeout time.Duration
-	// Env are variables, in the form NAME=value, on top of the agent's.
-	Env []string
-	// Dir is the working folder; "" is the agent's.
-	Dir string
-	// User, by name or number, runs the program; "" is the agent's own. It gets
-	// the user's groups, too.
-	User string
-	// ShowOutput logs what the program prints when it fails, without hidden values.
-	ShowOutput bool
-	// Place is where the configuration has the command, such as "deaddrop.hcl:12", or "".
-	// Commands that differ in nothing else are the same.
-	Place string
-}
+type Command config.Command
 
-// String leaves out the arguments, which may be secret. The place tells commands of the
-// same program apart.
-func (c Command) String() string {
-	if c.Place == "" {
-		return "command " + c.Args[0]
-	}
-	return "command " + c.Args[0] + " (" + c.Place + ")"
-}
+func (c Command) String() string { return config.Command(c).String() }
 
 // Do runs the program and waits for it. It does not get the agent's own
 // credentials, but what has changed: the paths in DEADDROP_CHANGED_FILES, a line

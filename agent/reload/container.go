@@ -10,51 +10,19 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/smarteros/deaddrop/agent/config"
 )
 
 // Container signals or restarts containers, through the API of the Docker Engine,
-// which Podman has, too. Exactly one of Name, Label and Service is set.
-type Container struct {
-	// Name is that of one container, or its id (at least twelve digits of it).
-	Name string
-	// Label is NAME=VALUE, or NAME: all running containers that have it.
-	Label string
-	// Service is one of a compose file: all its running containers, of Project or,
-	// where that is "", of the project that the agent's own container belongs to.
-	Service, Project string
-	// Signal is sent; 0 restarts the containers instead.
-	Signal syscall.Signal
-	// Host is where the API is, as in DOCKER_HOST, which "" stands for.
-	Host string
-	// Timeout is for all of it; a restart takes as long as the container does to
-	// stop.
-	Timeout time.Duration
-}
+// which Podman has, too.
+type Container config.Container
 
-func (c Container) String() string {
-	return c.what() + " " + c.whom()
-}
+func (c Container) String() string { return config.Container(c).String() }
 
-func (c Container) what() string {
-	if c.Signal == 0 {
-		return "restart of"
-	}
-	return SignalName(c.Signal) + " to"
-}
-
-func (c Container) whom() string {
-	switch {
-	case c.Name != "":
-		return "container " + c.Name
-	case c.Label != "":
-		return "containers with the label " + c.Label
-	case c.Project != "":
-		return fmt.Sprintf("compose service %s of project %s", c.Service, c.Project)
-	}
-	return "compose service " + c.Service
-}
+// whom names the containers.
+func (c Container) whom() string { return config.Container(c).Containers() }
 
 // Do tells every container that is meant and running. Those that were started
 // after the change have seen it, and those that do not run will see it.

@@ -20,38 +20,15 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/redact"
 	"github.com/smarteros/deaddrop/agent/textfile"
 )
 
 // HTTP asks a URL.
-type HTTP struct {
-	URL    string
-	Method string // GET or POST
-	// Expect are the status codes that count as success; none stands for all 2xx.
-	Expect []int
-	// Retries is how often it is tried again at once, a second apart and longer,
-	// where nobody answers or the answer is 429 or 5xx.
-	Retries int
-	// HeaderFile has lines such as "Authorization: Bearer …"; or "".
-	HeaderFile string
-	// CACert has the certificates to trust instead of the system's; or "".
-	CACert string
-	// Timeout is for each try.
-	Timeout time.Duration
-	// ShowOutput logs an answer that is no success, without hidden values.
-	ShowOutput bool
-}
+type HTTP config.HTTP
 
-// String leaves out what may be secret: password and query.
-func (h HTTP) String() string {
-	u, err := url.Parse(h.URL)
-	if err != nil {
-		return h.Method + " to a URL"
-	}
-	u.RawQuery, u.Fragment = "", ""
-	return h.Method + " " + u.Redacted()
-}
+func (h HTTP) String() string { return config.HTTP(h).String() }
 
 // Do asks, and does not follow redirections: they may lead where the headers are
 // not meant to go.

@@ -3,20 +3,14 @@
 package reload
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/redact"
-	"github.com/smarteros/deaddrop/render"
 )
 
 // Action is one way to make a service pick up a change. Actions hold nothing but
@@ -31,6 +25,31 @@ type Action interface {
 	Check(ctx context.Context) error
 	// String names the action in logs. It shows no secret.
 	String() string
+}
+
+// New returns the action for a target of the configuration. For the target
+// [config.Child] that is the one that child returns; without a supervised command child
+// is nil, and ok false.
+func New(target config.Target, child func(config.Child) Action) (action Action, ok bool) {
+	switch t := target.(type) {
+	case config.PIDFile:
+		return PIDFile(t), true
+	case config.Process:
+		return Process(t), true
+	case config.Container:
+		return Container(t), true
+	case config.Unit:
+		return Unit(t), true
+	case config.Command:
+		return Command(t), true
+	case config.HTTP:
+		return HTTP(t), true
+	case config.Child:
+		if child != nil {
+			return child(t), true
+		}
+	}
+	return nil, false
 }
 
 // Change is what a service is told of.
@@ -75,45 +94,6 @@ func (e *Absent) Error() string { return e.Err.Error() }
 func (e *Absent) Unwrap() error { return e.Err }
 
 func absent(format string, args ...any) error { return &Absent{fmt.Errorf(format, args...)} }
-
-// The first and the last of the signals that have no name of their own, as the C
-// library has them, and kill -l shows them.
-const rtMin, rtMax = 34, 64
-
-// ParseSignal reads a signal by name ("HUP", "SIGHUP", "RTMIN+3", in any case) or
-// by number.
-func ParseSignal(s string) (syscall.Signal, error) {
-	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	if n, err := strconv.Atoi(s); err == nil && (unix.SignalName(syscall.Signal(n)) != "" || n >= rtMin && n <= rtMax) {
-		return syscall.Signal(n), nil
-	}
-	for base, n := range map[string]int{"SIGRTMIN": rtMin, "SIGRTMAX": rtMax} {
-		offset, isRT := strings.CutPrefix(name, base)
-		more, err := strconv.Atoi(cmp.Or(offset, "0"))
-		if isRT && err == nil && n+more >= rtMin && n+more <= rtMax && (offset == "" || strings.ContainsAny(offset[:1], "+-")) {
-			return syscall.Signal(n + more), nil
-		}
-	}
-	var names []string
-	for n := syscall.Signal(1); n < 32; n++ {
-		names = append(names, unix.SignalName(n))
-	}
-	if near := render.Nearest(name, names); near != "" {
-		return 0, fmt.Errorf("there is no signal %q; did you mean %q?", s, near)
-	}
-	return 0, fmt.Errorf("there is no signal %q; examples are \"HUP\", \"USR1\", \"TERM\"", s)
-}
-
-// SignalName is the name of a signal that [ParseSignal] reads.
-func SignalName(s syscall.Signal) string {
-	if name := unix.SignalName(s); name != "" {
-		return name
-	}
-	return fmt.Sprintf("SIGRTMIN+%d", int(s)-rtMin)
-}
 
 // limited bounds a context, by a time of its own where there is one.
 func limited(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {

@@ -89,23 +89,6 @@ func TestSignalIsNotSentToAnyProcessButTheService(t *testing.T) {
 	require.EqualError(t, err, "pid file /nowhere/x.pid does not exist; is the service running?")
 }
 
-func TestParseSignal(t *testing.T) {
-	for text, want := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "SIGHUP": syscall.SIGHUP, "usr1": syscall.SIGUSR1, "15": syscall.SIGTERM, "RTMIN": 34, "sigrtmin+3": 37, "RTMAX-1": 63, "64": 64} {
-		got, err := ParseSignal(text)
-		require.NoError(t, err, text)
-		assert.Equal(t, want, got)
-		again, err := ParseSignal(SignalName(got))
-		require.NoError(t, err, text)
-		assert.Equal(t, want, again)
-	}
-	for text, want := range map[string]string{
-		"HPU": `there is no signal "HPU"; did you mean "SIGHUP"?`, "": `there is no signal ""`, "0": "no signal", "99": "no signal", "-1": "no signal", "RTMIN+31": "no signal", "RTMIN3": "no signal", "RTMAX+1": "no signal", "33": "no signal", "reload": "examples are",
-	} {
-		_, err := ParseSignal(text)
-		require.ErrorContains(t, err, want, text)
-	}
-}
-
 func TestCommandRunsWithoutShellAndCredentials(t *testing.T) {
 	for _, own := range []string{"VAULT_TOKEN", "VAULT_SECRET_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
 		t.Setenv(own, "m4rker")

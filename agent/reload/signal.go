@@ -16,23 +16,18 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/process"
+	"github.com/smarteros/deaddrop/agent/signals"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"
 )
 
-// PIDFile signals the process whose id a file holds.
-type PIDFile struct {
-	Path   string
-	Signal syscall.Signal
-	// ExpectUser is the name or id of the user that the process must run as. Where it
-	// is "", the owner of the file decides: see [pidEntry.mayName].
-	ExpectUser string
-}
+// PIDFile signals the process whose id a file holds. Without an expected user the owner of
+// the file decides which process it may name: see [pidEntry.mayName].
+type PIDFile config.PIDFile
 
-func (s PIDFile) String() string {
-	return fmt.Sprintf("%s to the process in %s", SignalName(s.Signal), s.Path)
-}
+func (s PIDFile) String() string { return config.PIDFile(s).String() }
 
 // Do signals the process. It refuses process groups, process 1, the agent itself, a process
 // that is younger than the file (the id has belonged to one that has ended), and a process
@@ -197,7 +192,7 @@ func send(pid int, sig syscall.Signal, change Change, verify func(process.Proces
 		}
 	}
 	if pid == 1 && sig != 0 && !process.Handles(pid, int(sig)) {
-		return fmt.Errorf("process 1 has no handler for %s, and Linux keeps signals without one from process 1; is the service still starting?", SignalName(sig))
+		return fmt.Errorf("process 1 has no handler for %s, and Linux keeps signals without one from process 1; is the service still starting?", signals.Name(sig))
 	}
 	switch err := held.Signal(sig); {
 	case errors.Is(err, os.ErrProcessDone), errors.Is(err, syscall.ESRCH):
@@ -212,22 +207,9 @@ func send(pid int, sig syscall.Signal, change Change, verify func(process.Proces
 
 // Process signals the process that runs a program. It is for services whose
 // processes the agent sees, as in a shared PID namespace.
-type Process struct {
-	// Name is the program: its file's name or path, or how it calls itself; or "".
-	Name string
-	// CommandLine is a regular expression that the arguments, joined by blanks,
-	// have to match; or "".
-	CommandLine string
-	Signal      syscall.Signal
-	// ExpectUser is the name or id of the user that the process must run as; or "".
-	// Processes of others do not count then.
-	ExpectUser string
-}
+type Process config.Process
 
-func (s Process) String() string {
-	what := strings.TrimSpace(s.Name + " " + s.CommandLine)
-	return fmt.Sprintf("%s to the process %q", SignalName(s.Signal), what)
-}
+func (s Process) String() string { return config.Process(s).String() }
 
 // Do signals the one process that fits, and of a process and its descendants the
 // first. Where several fit that do not descend from each other, none is.

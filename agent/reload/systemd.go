@@ -13,28 +13,16 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/process"
 	"github.com/smarteros/deaddrop/render"
 )
 
 // Unit reloads or restarts a unit of systemd, over D-Bus. It never starts one
 // that is stopped.
-type Unit struct {
-	// Name is complete, with its ending.
-	Name string
-	// Action is one of [UnitActions].
-	Action string
-	// User says that it is a unit of the user's own manager.
-	User bool
-	// Timeout is for systemd to be done; a unit has time limits of its own.
-	Timeout time.Duration
-}
+type Unit config.Unit
 
-// UnitActions are what can be done to a unit, the default first: a reload where
-// the unit can do it, and else a restart.
-func UnitActions() []string { return []string{"reload-or-restart", "reload", "restart"} }
-
-func (u Unit) String() string { return fmt.Sprintf("%s of unit %s", u.Action, u.Name) }
+func (u Unit) String() string { return config.Unit(u).String() }
 
 // Do asks systemd and waits until it is done.
 func (u Unit) Do(ctx context.Context, change Change) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/compose/dockertest"
 )
 
@@ -75,7 +76,7 @@ func TestUnitsAreReloadedBySystemd(t *testing.T) {
 	}
 
 	var unneeded *Unneeded
-	for _, action := range UnitActions() {
+	for _, action := range config.UnitActions() {
 		require.ErrorAs(t, Unit{Name: "stopped.service", Action: action, Timeout: time.Minute}.Do(t.Context(), now()), &unneeded)
 		assert.Equal(t, "unit stopped.service is inactive; it will see the change when it starts", unneeded.Why)
 	}

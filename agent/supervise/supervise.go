@@ -18,26 +18,9 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/command"
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/reload"
 )
-
-// DefaultGrace is how long a command may take to end after its stop signal; it is
-// then killed, and its children with it. 30 s is what Vault Agent gives.
-const DefaultGrace = 30 * time.Second
-
-// Command says what to run.
-type Command struct {
-	// Args are the program and its arguments; at least one.
-	Args []string
-	// StopSignal asks the program to end. After Grace it is killed.
-	StopSignal syscall.Signal
-	Grace      time.Duration
-	// Restart starts the program anew when its environment changes.
-	Restart bool
-	// ReloadSignal is sent when its environment changes, instead of a restart; 0
-	// is none. The program keeps the environment that it was started with.
-	ReloadSignal syscall.Signal
-}
 
 // ExitError is the end of a command that has ended by itself, and not well. A
 // signal counts as 128 and its number, as shells have it.
@@ -49,7 +32,7 @@ func (e *ExitError) Error() string {
 
 // Process is an actor that runs one command: see [Process.Run].
 type Process struct {
-	command Command
+	command config.Exec
 	log     *slog.Logger
 	orders  chan order
 	ended   chan struct{}
@@ -67,7 +50,7 @@ type order struct {
 }
 
 // New returns a process that waits for its environment.
-func New(c Command, log *slog.Logger) *Process {
+func New(c config.Exec, log *slog.Logger) *Process {
 	return &Process{command: c, log: log, orders: make(chan order), ended: make(chan struct{}), whole: make(chan struct{})}
 }
 
@@ -280,20 +263,17 @@ func (p *Process) stop(r *running) {
 	<-r.ended
 }
 
+// Reload returns the action that signals or restarts the command.
+func (p *Process) Reload(c config.Child) reload.Action { return Reload{Of: p, Signal: c.Signal} }
+
 // Reload signals or restarts a supervised command.
 type Reload struct {
-	// Of is the command; nil stands for the one of the configuration.
 	Of *Process
 	// Signal is sent; 0 restarts the command instead.
 	Signal syscall.Signal
 }
 
-func (r Reload) String() string {
-	if r.Signal == 0 {
-		return "restart of the command"
-	}
-	return reload.SignalName(r.Signal) + " to the command"
-}
+func (r Reload) String() string { return config.Child{Signal: r.Signal}.String() }
 
 // Do waits until the command was signalled or has ended to be started anew.
 func (r Reload) Do(ctx context.Context, change reload.Change) error {

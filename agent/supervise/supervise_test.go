@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/command"
+	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/process"
 	"github.com/smarteros/deaddrop/agent/reload"
 )
@@ -28,7 +29,7 @@ func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Proc
 	t.Setenv("SAID", path)
 	t.Setenv("VAULT_TOKEN", "m4rker")
 	log = &bytes.Buffer{}
-	p = New(Command{Args: []string{"sh", "-c", script}, StopSignal: sig, Grace: DefaultGrace, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
+	p = New(config.Exec{Args: []string{"sh", "-c", script}, StopSignal: sig, Grace: config.DefaultStopGrace, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	ended := make(chan error, 1)
@@ -125,7 +126,7 @@ func TestTheStopSignalIsTheOneThatWasAskedFor(t *testing.T) {
 }
 
 func TestACommandThatIsNotThereIsAnError(t *testing.T) {
-	p := New(Command{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
+	p := New(config.Exec{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
 	p.SetEnviron([]string{"A=m4rker"})
 	p.SetEnviron([]string{"A=m4rker"})
 	err := p.Run(t.Context())
@@ -133,7 +134,7 @@ func TestACommandThatIsNotThereIsAnError(t *testing.T) {
 	assert.NotContains(t, err.Error(), "m4rker")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	p = New(Command{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
+	p = New(config.Exec{Args: []string{"/nowhere"}}, slog.New(slog.DiscardHandler))
 	require.NoError(t, p.Run(ctx), "it never gets an environment")
 }
 
@@ -215,7 +216,7 @@ func TestProcess_GoesOnWhenItsNewEnvironmentIsTooLarge(t *testing.T) {
 }
 
 func TestProcess_NamesTheVariableThatIsTooLargeToStart(t *testing.T) {
-	p := New(Command{Args: []string{"true"}}, slog.New(slog.DiscardHandler))
+	p := New(config.Exec{Args: []string{"true"}}, slog.New(slog.DiscardHandler))
 	p.SetEnviron([]string{"A=1", "KEY=" + strings.Repeat("m4rker", 30_000)})
 	err := p.Run(t.Context())
 	require.ErrorContains(t, err, `starting the command true: variable KEY has 180004 bytes`)
