@@ -31,7 +31,7 @@ func (l *loader) drop(name string, body hcl.Body, def hcl.Range, in *Set) {
 		l.oneDrop(name, body, def, in)
 		return
 	}
-	l.oneOrMany(name, body, def, func(l *loader, body hcl.Body) { l.oneDrop(name, body, def, nil) })
+	l.oneOrMany(block{name: name, body: body, def: def})
 }
 
 func (l *loader) oneDrop(name string, body hcl.Body, def hcl.Range, in *Set) {
@@ -52,11 +52,7 @@ func (l *loader) oneDrop(name string, body hcl.Body, def hcl.Range, in *Set) {
 
 // set reads a "set" block and the drops in it.
 func (l *loader) set(name string, body hcl.Body, def hcl.Range) {
-	l.oneOrMany(name, body, def, func(l *loader, body hcl.Body) {
-		b := setBody{Name: name, DefRange: def}
-		l.hcl(gohcl.DecodeBody(body, l.ctx, &b))
-		l.oneSet(b)
-	})
+	l.oneOrMany(block{isSet: true, name: name, body: body, def: def})
 }
 
 func (l *loader) oneSet(b setBody) {

@@ -38,7 +38,11 @@ func (f *ForEach) plan(p *drop.Plan) {
 	if len(f.Keys) == 0 && f.ownersDiffer {
 		add = p.AddMany
 	}
-	for _, d := range f.samples {
+	all := f.sample
+	for _, key := range f.Keys {
+		all = append(all, f.listed[key]...)
+	}
+	for _, d := range all {
 		add(d.File())
 	}
 }

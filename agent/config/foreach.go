@@ -21,7 +21,8 @@ import (
 // more: it may have been removed by mistake.
 const DefaultGrace = 5 * time.Minute
 
-// ForEach is a block that stands for one drop, or one set of them, per tenant.
+// ForEach is a block that stands for one drop, or one set of them, per tenant. It is data:
+// [Expand] evaluates it for a tenant.
 type ForEach struct {
 	// Name is the block's label, or Pattern where it has none.
 	Name string
@@ -44,21 +45,48 @@ type ForEach struct {
 	// CreateDirs says that folders are made that are not there.
 	CreateDirs bool
 
-	// isLabelled says that the block has a name of its own.
-	isLabelled bool
-	// samples are the drops of all keys that the configuration lists; else those of a
-	// key that stands for any.
-	samples []Drop
+	// block is evaluated for each key, within the configuration that encloses it.
+	block     block
+	enclosing enclosing
+	// listed are the drops of the keys that the configuration lists. Without a list,
+	// sample are the drops of a key that stands for any.
+	listed map[string][]Drop
+	sample []Drop
 	// ownersDiffer says that user or group depend on the key.
 	ownersDiffer bool
-	// build makes the drops of a key, or of one that stands for any.
-	build func(key string, standIn bool) ([]Drop, error)
 }
 
-// Drops are those of one key. What is wrong with them is an [*Error].
-func (f *ForEach) Drops(key string) ([]Drop, error) { return f.build(key, false) }
+// enclosing is what a block with for_each needs of the configuration that it is in.
+type enclosing struct {
+	sources                          map[string][]byte    // of the files, by name
+	destinations                     map[string]hcl.Range // of all blocks
+	templates                        *templateCache
+	tenant, service                  string
+	wait                             Wait
+	strict, requireTmpfs, supervises bool
+}
 
-// Wants tells whether the patterns let a key through.
+// Expand returns the drops of a block with for_each for one tenant. The drops of a tenant
+// that the configuration lists are always the same; for any other the block is evaluated
+// anew, and reads template files again, which [Drop.Files] then names. The error is an
+// [*Error] with every problem of the tenant's drops.
+//
+// Expand may be called by several goroutines at once.
+func Expand(f *ForEach, tenant string) ([]Drop, error) {
+	if drops, known := f.listed[tenant]; known {
+		return drops, nil
+	}
+	return f.evaluate(f.loader(tenant, false))
+}
+
+// Drops returns the drops of one tenant: see [Expand].
+func (f *ForEach) Drops(key string) ([]Drop, error) { return Expand(f, key) }
+
+// String is the name of the block. The text that it is evaluated from may hold secrets, and
+// is not shown.
+func (f *ForEach) String() string { return f.Name }
+
+// Wants reports whether the patterns let a key through.
 func (f *ForEach) Wants(key string) bool {
 	matches := func(pattern string) bool { return render.Matches(pattern, key) }
 	return (len(f.Include) == 0 || slices.ContainsFunc(f.Include, matches)) && !slices.ContainsFunc(f.Exclude, matches)
@@ -76,12 +104,21 @@ type forEachBlock struct {
 	Rest           hcl.Body       `hcl:",remain"`
 }
 
-// oneOrMany reads a block that may have for_each. one reads the rest of it, for
-// one key or for none, with a loader of its own.
-func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l *loader, body hcl.Body)) {
+// block is a block that may have for_each: a drop, a template or a set.
+type block struct {
+	isSet bool
+	name  string // its label, or ""
+	body  hcl.Body
+	def   hcl.Range
+}
+
+// oneOrMany reads a block that may have for_each.
+func (l *loader) oneOrMany(of block) {
 	var b forEachBlock
-	diags := gohcl.DecodeBody(body, l.ctx, &b)
+	diags := gohcl.DecodeBody(of.body, l.ctx, &b)
 	l.hcl(diags)
+	def := of.def
+	of.body = b.Rest
 	switch {
 	case diags.HasErrors():
 		return
@@ -89,12 +126,13 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 		if b.Include != nil || b.Exclude != nil || b.OnRemoved != "" || b.Grace != "" {
 			l.at(def, "include, exclude, on_removed and removal_grace are for blocks with for_each")
 		}
-		one(l, b.Rest)
+		l.one(of)
 		return
 	}
 	f := &ForEach{
-		Name: name, isLabelled: name != "", Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
+		Name: of.name, Include: b.Include, Exclude: b.Exclude, Grace: DefaultGrace,
 		RemoveFiles: l.choice("on_removed", b.OnRemoved, b.OnRemovedRange, "remove", "keep") == "remove",
+		block:       of, enclosing: l.enclosing(),
 	}
 	if b.Grace != "" {
 		f.Grace, _ = l.duration(b.Grace, b.GraceRange)
@@ -102,35 +140,61 @@ func (l *loader) oneOrMany(name string, body hcl.Body, def hcl.Range, one func(l
 	if !l.keysOf(f, b.ForEach) {
 		return
 	}
-	f.build = func(key string, standIn bool) ([]Drop, error) {
-		each := l.forKey(key, standIn)
-		one(each, b.Rest)
-		if standIn {
-			f.ownersDiffer = each.ownersDiffer
-		}
-		if key == someKey && l.files != nil { // The configuration is being read.
-			l.cfg.Warnings = append(l.cfg.Warnings, each.cfg.Warnings...)
-		}
-		for i := range each.cfg.Drops {
-			d := &each.cfg.Drops[i]
-			if name != "" && d.Set == nil {
-				d.Name = keyed(d.Name, key)
-			}
-			d.Place = f.Place
-			if f.Place != "" && !IsBelow(d.Destination, f.Place) {
-				each.at(def, "destination %s would be outside of %s", d.Destination, f.Place)
-			}
-			if d.OnMissing == Fail {
-				each.at(def, "on_missing = \"fail\" cannot be in a block with for_each: one tenant must not stop the others")
-			}
-			if each.files != l.files {
-				d.Files = each.cfg.Files
-			}
-		}
-		return each.cfg.Drops, each.err()
-	}
-	l.tryOut(f, def)
+	l.tryOut(f)
 	l.cfg.Each = append(l.cfg.Each, f)
+}
+
+// one reads a block without for_each, or one with it for the key of the loader.
+func (l *loader) one(b block) {
+	if !b.isSet {
+		l.oneDrop(b.name, b.body, b.def, nil)
+		return
+	}
+	set := setBody{Name: b.name, DefRange: b.def}
+	l.hcl(gohcl.DecodeBody(b.body, l.ctx, &set))
+	l.oneSet(set)
+}
+
+// enclosing returns what blocks with for_each need of the configuration. Its destinations
+// are complete only once all blocks were read.
+func (l *loader) enclosing() enclosing {
+	return enclosing{
+		sources: l.sources, destinations: l.destinations, templates: l.templates, tenant: l.cfg.Tenant, service: l.cfg.Service,
+		wait: l.cfg.Wait, strict: l.strict, requireTmpfs: l.requireTmpfs, supervises: l.supervises,
+	}
+}
+
+// loader returns a loader for one key, or for a stand-in for any. The problems and warnings
+// that it finds and the files that it reads are its own.
+func (f *ForEach) loader(key string, standIn bool) *loader {
+	l, in := newLoader(), f.enclosing
+	l.sources, l.taken, l.templates = in.sources, in.destinations, in.templates
+	l.strict, l.requireTmpfs, l.supervises = in.strict, in.requireTmpfs, in.supervises
+	l.cfg.Tenant, l.cfg.Service, l.cfg.Wait = in.tenant, in.service, in.wait
+	l.key, l.standIn, l.ctx = key, standIn, withKey(scope(in.tenant, in.service), key)
+	return l
+}
+
+// evaluate reads the block for the key of a loader.
+func (f *ForEach) evaluate(l *loader) ([]Drop, error) {
+	l.one(f.block)
+	for i := range l.cfg.Drops {
+		d := &l.cfg.Drops[i]
+		if f.block.name != "" && d.Set == nil {
+			d.Name = keyed(d.Name, l.key)
+		}
+		d.Place = f.Place
+		if f.Place != "" && !IsBelow(d.Destination, f.Place) {
+			l.at(f.block.def, "destination %s would be outside of %s", d.Destination, f.Place)
+		}
+		if d.OnMissing == Fail {
+			l.at(f.block.def, "on_missing = \"fail\" cannot be in a block with for_each: one tenant must not stop the others")
+		}
+		if l.files == &l.cfg.Files { // Otherwise they are files of the configuration.
+			d.Files = l.cfg.Files
+		}
+	}
+	return l.cfg.Drops, l.err()
 }
 
 // keyed is the name of what a block stands for, for one key.
@@ -181,9 +245,13 @@ const (
 
 // tryOut finds what is wrong whatever the key is, and where the files are. Of a
 // list, each key is tried.
-func (l *loader) tryOut(f *ForEach, def hcl.Range) {
-	one, err := f.build(someKey, true)
-	other, _ := f.build(otherKey, true)
+func (l *loader) tryOut(f *ForEach) {
+	some, another := l.forKey(f, someKey, true), l.forKey(f, otherKey, true)
+	one, err := f.evaluate(some)
+	other, _ := f.evaluate(another)
+	l.cfg.Warnings = append(l.cfg.Warnings, some.cfg.Warnings...)
+	f.ownersDiffer = some.ownersDiffer || another.ownersDiffer
+	def := f.block.def
 	if err != nil || len(one) != len(other) || len(one) == 0 {
 		l.adopt(err)
 		return
@@ -207,28 +275,28 @@ func (l *loader) tryOut(f *ForEach, def hcl.Range) {
 	f.Place = place
 	l.claim(f.Pattern, def)
 	if len(f.Keys) == 0 {
-		f.samples = one
+		f.sample = one
 		return
 	}
-	built := map[string][]Drop{}
+	f.listed = map[string][]Drop{}
 	for _, key := range f.Keys {
-		drops, err := f.build(key, false)
+		drops, err := f.evaluate(l.forKey(f, key, false))
 		l.adopt(err)
 		for _, d := range drops {
 			for _, path := range d.Paths() {
 				l.claim(path, def)
 			}
 		}
-		built[key] = drops
-		f.samples = append(f.samples, drops...)
+		f.listed[key] = drops
 	}
-	anew := f.build
-	f.build = func(key string, standIn bool) ([]Drop, error) {
-		if drops, known := built[key]; known && !standIn {
-			return drops, nil
-		}
-		return anew(key, standIn)
-	}
+}
+
+// forKey returns a loader for one key while the configuration is being read: the files that
+// it reads are those of the configuration.
+func (l *loader) forKey(f *ForEach, key string, standIn bool) *loader {
+	each := f.loader(key, standIn)
+	each.files = l.files
+	return each
 }
 
 // adopt takes over what another loader has found wrong.
@@ -241,20 +309,6 @@ func (l *loader) adopt(err error) {
 		p.Text = strings.ReplaceAll(p.Text, someKey, "${each.key}")
 		l.problems = append(l.problems, p)
 	}
-}
-
-// forKey is a loader for one key: what it finds wrong is its own. Files that it reads
-// are those of the configuration while that is read, and its own from then on.
-func (l *loader) forKey(key string, standIn bool) *loader {
-	each := newLoader()
-	each.sources, each.strict, each.requireTmpfs, each.supervises = l.sources, l.strict, l.requireTmpfs, l.supervises
-	each.taken = l.destinations
-	each.key, each.standIn, each.ctx, each.parsed = key, standIn, withKey(l.ctx, key), l.parsed
-	each.cfg.Wait, each.cfg.Tenant, each.cfg.Service = l.cfg.Wait, l.cfg.Tenant, l.cfg.Service
-	if l.files != nil {
-		each.files = l.files
-	}
-	return each
 }
 
 // dependsOnKey tells whether a text is made of a stand-in for a key, so that what

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -248,4 +251,96 @@ func TestTemplatesOfForEachAreWatchedAndShared(t *testing.T) {
 	assert.NoError(t, err)
 	_, err = cfg.Each[0].Drops("missing")
 	assert.ErrorContains(t, err, "template missing.ctmpl cannot be read")
+}
+
+func TestExpand_ReadsTheTemplateOfATenantAgain(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
+	require.NoError(t, err)
+	content := func(text string) string {
+		require.NoError(t, os.WriteFile("demo.ctmpl", []byte(text), 0o600))
+		drops, err := Expand(cfg.Each[0], "demo")
+		require.NoError(t, err)
+		require.Len(t, drops, 1)
+		assert.Equal(t, []string{"demo.ctmpl"}, drops[0].Files)
+		result, err := drops[0].Template.Execute(render.Input{})
+		require.NoError(t, err)
+		return string(result.Content)
+	}
+	assert.Equal(t, "first", content("first"))
+	assert.Equal(t, "second", content("second"))
+	assert.Equal(t, []string{"deaddrop.hcl"}, cfg.Files, "it is no file of the configuration")
+}
+
+func TestExpand_EvaluatesAListedTenantOnce(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+"template {\n  for_each = [\"good\"]\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
+	require.NoError(t, err)
+	require.NoError(t, os.Remove("good.ctmpl"))
+	one, err := Expand(cfg.Each[0], "good")
+	require.NoError(t, err)
+	two, err := cfg.Each[0].Drops("good")
+	require.NoError(t, err)
+	assert.Same(t, &one[0], &two[0])
+	assert.Empty(t, one[0].Files)
+	assert.Equal(t, []string{"deaddrop.hcl", "good.ctmpl"}, cfg.Files)
+	_, err = Expand(cfg.Each[0], "another")
+	assert.ErrorContains(t, err, "template another.ctmpl cannot be read")
+}
+
+func TestExpand_TakesTheSettingsAroundTheBlock(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+`
+strict  = true
+tenant  = "platform"
+service = "nexa"
+wait {
+  min = "2s"
+}
+exec {
+  command = ["serve"]
+}
+set "s" {
+  for_each    = "apps/*"
+  destination = "/run/${each.key}"
+  drop "d" {
+    secret      = "secret/${tenant}/${service}"
+    destination = "d.env"
+  }
+  reload {
+    exec   = true
+    action = "restart"
+  }
+}
+`)
+	require.NoError(t, err)
+	drops, err := Expand(cfg.Each[0], "demo")
+	require.NoError(t, err)
+	require.Len(t, drops, 1)
+	assert.True(t, drops[0].Strict)
+	assert.Equal(t, "secret/demo/nexa", drops[0].Secret)
+	assert.Equal(t, Wait{2 * time.Second, 8 * time.Second}, drops[0].Wait)
+	assert.Equal(t, []Reload{{Target: Child{}}}, drops[0].Set.Reloads)
+}
+
+func TestExpand_MayRunSeveralTimesAtOnce(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, login+"template {\n  for_each = \"a/*\"\n  contents = \"x\"\n  destination = \"/run/${each.key}\"\n}\n")
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			drops, err := Expand(cfg.Each[0], fmt.Sprint("tenant-", i))
+			assert.NoError(t, err)
+			assert.Len(t, drops, 1)
+		})
+	}
+	all.Wait()
+}
+
+func TestForEach_ShowsNoSecretsOfTheFileInLogs(t *testing.T) {
+	folder(t)
+	cfg, err := load(t, strings.Replace(login, `secret_id_file_path = "secret_id"`, `secret_id = "`+marker+`"`, 1)+perTenant)
+	require.NoError(t, err)
+	assert.Equal(t, "nexa", fmt.Sprintf("%+v", cfg.Each[0]))
 }

@@ -46,7 +46,6 @@ func (c Credentials) Load(paths ...string) (*Config, error) {
 		l.merge(&all, blocks)
 	}
 	l.blocks(&all, paths[0])
-	l.files = nil // The configuration is whole: what keys read from here on is their own.
 	l.cfg.Warnings = inOrder(l.cfg.Warnings)
 	return l.cfg, l.err()
 }
@@ -139,12 +138,12 @@ type loader struct {
 	strict       bool
 	supervises   bool // there is a command to supervise
 	requireTmpfs bool
-	key          string                         // of a block with for_each, or ""
-	standIn      bool                           // the key stands for any
-	ownersDiffer bool                           // user or group depend on the key
-	ctx          *hcl.EvalContext               // what expressions may use
-	parsed       map[parsedKey]*render.Template // templates that the keys of a for_each share
-	files        *[]string                      // those of the configuration
+	key          string           // of a block with for_each, or ""
+	standIn      bool             // the key stands for any
+	ownersDiffer bool             // user or group depend on the key
+	ctx          *hcl.EvalContext // what expressions may use
+	templates    *templateCache   // those that the keys of a for_each share
+	files        *[]string        // those of the configuration, or of the key
 	credentials  Credentials
 	// dockerSecrets is where to look for ids that nothing else names.
 	dockerSecrets string
@@ -153,7 +152,7 @@ type loader struct {
 func newLoader() *loader {
 	l := &loader{
 		cfg: &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
-		ctx: scope("", ""), parsed: map[parsedKey]*render.Template{},
+		ctx: scope("", ""), templates: &templateCache{byKey: map[parsedKey]*render.Template{}},
 		sources: map[string][]byte{}, destinations: map[string]hcl.Range{}, folders: map[string]bool{}, dockerSecrets: dockerSecrets,
 	}
 	l.files = &l.cfg.Files

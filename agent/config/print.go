@@ -73,7 +73,7 @@ func (c *Config) String() string {
 
 // forEach prints a block as it is for a key that stands for any.
 func (p *printer) forEach(f *ForEach) {
-	drops, err := f.build(someKey, true)
+	drops, err := f.evaluate(f.loader(someKey, true))
 	if err != nil || len(drops) == 0 {
 		return // It was tried when the file was read.
 	}
@@ -84,7 +84,7 @@ func (p *printer) forEach(f *ForEach) {
 		p.setBlock(set, drops)
 		return
 	}
-	if f.isLabelled {
+	if f.block.name != "" {
 		p.drop("drop "+quote(f.Name), drops[0])
 		return
 	}

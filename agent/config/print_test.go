@@ -583,13 +583,13 @@ func plain(t *testing.T, c *Config) *Config {
 	p.Each = nil
 	for _, f := range c.Each {
 		each := *f
-		each.build, each.samples = nil, nil
+		each.block, each.enclosing, each.listed, each.sample = block{}, enclosing{}, nil, nil
 		p.Each = append(p.Each, &each)
-		for _, key := range []string{someKey, "demo"} {
-			drops, err := f.build(key, key == someKey)
-			require.NoError(t, err)
-			p.Drops = append(p.Drops, plainDrops(drops)...)
-		}
+		standIns, err := f.evaluate(f.loader(someKey, true))
+		require.NoError(t, err)
+		drops, err := Expand(f, "demo")
+		require.NoError(t, err)
+		p.Drops = slices.Concat(p.Drops, plainDrops(standIns), plainDrops(drops))
 	}
 	if c.Supervise != nil {
 		s := *c.Supervise
@@ -661,7 +661,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
 var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
-	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.build", "config.ForEach.samples", "config.ForEach.ownersDiffer", "config.Command.Place"}
+	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.block", "config.ForEach.enclosing", "config.ForEach.listed", "config.ForEach.sample", "config.ForEach.ownersDiffer", "config.Command.Place"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {
 	quiet(t)

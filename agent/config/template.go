@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -22,6 +23,25 @@ import (
 type parsedKey struct {
 	name, text, left, right, denied string
 	lenient                         bool
+}
+
+// templateCache are parsed templates, which keys share. It may be used by several
+// goroutines at once.
+type templateCache struct {
+	mu    sync.Mutex
+	byKey map[parsedKey]*render.Template
+}
+
+func (c *templateCache) get(key parsedKey) *render.Template {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKey[key]
+}
+
+func (c *templateCache) put(key parsedKey, t *render.Template) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byKey[key] = t
 }
 
 // builtinPrefix begins the source of a ready-made template.
@@ -136,13 +156,13 @@ func (l *loader) templateFile(b templateBody, o render.Options) *render.Template
 // the line of a heredoc, or at the argument that holds the template.
 func (l *loader) parse(name, text string, o render.Options, at hcl.Range) *render.Template {
 	key := parsedKey{name, text, o.Left, o.Right, strings.Join(o.Denied, " "), o.Lenient}
-	if known := l.parsed[key]; known != nil {
+	if known := l.templates.get(key); known != nil {
 		return known
 	}
 	tmpl, err := render.Parse(name, text, o)
 	if err == nil {
 		if l.key == "" || !strings.Contains(name+text, l.key) { // Else no one else has it.
-			l.parsed[key] = tmpl
+			l.templates.put(key, tmpl)
 		}
 		return tmpl
 	}
