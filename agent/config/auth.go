@@ -315,6 +315,7 @@ func (m method) file(name, otherwise string, mayBeGone bool) string {
 		file, at = s.value.Reveal(), s.at
 	}
 	if _, err := ReadCredential(file); err != nil && !(mayBeGone && errors.Is(err, fs.ErrNotExist)) {
+		m.noteUnread(file)
 		m.at(at, "%s %s cannot be read: %s", name, file, drop.Bare(err))
 	}
 	return file
@@ -343,6 +344,7 @@ func (m method) id(auth *Auth, name, variable string) ID {
 func (m method) idFile(name string, s setting, mayBeGone bool) ID {
 	id := ID{File: s.value.Reveal()}
 	if _, err := id.Read(); err != nil && !(mayBeGone && errors.Is(err, fs.ErrNotExist)) {
+		m.noteUnread(id.File)
 		m.at(s.at, "%s_file_path %s cannot be read: %s", name, id.File, drop.Bare(err))
 	}
 	return id
@@ -364,6 +366,7 @@ func (l *loader) idFromAround(name, variable string) ID {
 // checkAround checks that the file of an id that nothing names can be read.
 func (l *loader) checkAround(id ID) {
 	if _, err := id.Read(); err != nil {
+		l.noteUnread(id.File)
 		l.at(hcl.Range{}, "%s cannot be read: %s", id.File, drop.Bare(err))
 	}
 }

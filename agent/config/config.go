@@ -60,6 +60,8 @@ type Config struct {
 	StateDir string
 	// Warnings are what the files say that has no effect, or not the expected one.
 	Warnings []Problem
+	// Sources are Files with the digest of what was read of each.
+	Sources Sources
 	// Files are the files and folders that it was read from, templates included.
 	Files []string
 }

@@ -13,6 +13,9 @@ import (
 // places, never a line of the file: that may hold a secret id.
 type Error struct {
 	Problems []Problem
+	// Sources are the files and folders that were read, or could not be: once one of them
+	// differs, the configuration may be valid.
+	Sources Sources
 }
 
 // Problem is one thing that is wrong. File is "" for flags and environment
@@ -44,7 +47,7 @@ func (e *Error) Error() string {
 
 // Invalid returns an [Error] of one problem that has no place in a file.
 func Invalid(format string, args ...any) *Error {
-	return &Error{[]Problem{{Text: fmt.Sprintf(format, args...)}}}
+	return &Error{Problems: []Problem{{Text: fmt.Sprintf(format, args...)}}}
 }
 
 // placeOf returns the file and line of a block, for users. It returns "" for flags and
@@ -87,7 +90,7 @@ func (ps problems) err() error {
 	if len(ps) == 0 {
 		return nil
 	}
-	return &Error{inOrder(ps)}
+	return &Error{Problems: inOrder(ps)}
 }
 
 // inOrder sorts problems by their places, and leaves out those that were found twice.

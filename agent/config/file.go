@@ -17,7 +17,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
-	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -32,6 +31,7 @@ func (l *loader) expand(paths []string) []string {
 			continue
 		}
 		found, err := inFolder(path)
+		l.noteSource(path, digestOfFolder(found, err))
 		switch {
 		case err != nil:
 			l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
@@ -57,7 +57,7 @@ func inFolder(folder string) ([]string, error) {
 
 // parseFile returns what a file holds; ok is false where there is no telling.
 func (l *loader) parseFile(path string) (body hcl.Body, ok bool) {
-	src, err := textfile.Read(path)
+	src, err := l.readFile(path)
 	if err != nil {
 		l.problems = append(l.problems, Problem{File: path, Text: "cannot be read: " + drop.Bare(err).Error()})
 		return nil, false

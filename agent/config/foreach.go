@@ -295,7 +295,7 @@ func (l *loader) tryOut(f *ForEach) {
 // it reads are those of the configuration.
 func (l *loader) forKey(f *ForEach, key string, standIn bool) *loader {
 	each := f.loader(key, standIn)
-	each.files = l.files
+	each.files, each.read, each.unread = l.files, l.read, l.unread
 	return each
 }
 

@@ -46,6 +46,7 @@ func (c Credentials) Load(paths ...string) (*Config, error) {
 		l.merge(&all, blocks)
 	}
 	l.blocks(&all, paths[0])
+	l.cfg.Sources = l.read
 	l.cfg.Warnings = inOrder(l.cfg.Warnings)
 	return l.cfg, l.err()
 }
@@ -131,6 +132,7 @@ func (s Simple) Build() (*Config, error) {
 type loader struct {
 	problems
 	sources      map[string][]byte // of the files, by name
+	read, unread Sources
 	cfg          *Config
 	destinations map[string]hcl.Range
 	taken        map[string]hcl.Range // destinations of the configuration that a key is added to
@@ -153,7 +155,7 @@ func newLoader() *loader {
 	l := &loader{
 		cfg: &Config{Interval: DefaultInterval, LeaseShare: DefaultLeaseShare, CertShare: DefaultCertShare},
 		ctx: scope("", ""), templates: &templateCache{byKey: map[parsedKey]*render.Template{}},
-		sources: map[string][]byte{}, destinations: map[string]hcl.Range{}, folders: map[string]bool{}, dockerSecrets: dockerSecrets,
+		sources: map[string][]byte{}, read: Sources{}, unread: Sources{}, destinations: map[string]hcl.Range{}, folders: map[string]bool{}, dockerSecrets: dockerSecrets,
 	}
 	l.files = &l.cfg.Files
 	return l

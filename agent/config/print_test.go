@@ -570,7 +570,7 @@ func grammar() []string {
 func plain(t *testing.T, c *Config) *Config {
 	t.Helper()
 	p := *c
-	p.Warnings, p.Files = nil, nil
+	p.Warnings, p.Files, p.Sources = nil, nil, nil
 	if p.Vault.Address == "" {
 		p.Vault.Address = defaultAddress
 	}
@@ -660,7 +660,7 @@ func fieldsOf(v reflect.Value, set map[string]bool) {
 
 // notPrinted are fields that no configuration file sets, or that say what it has set
 // elsewhere.
-var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
+var notPrinted = []string{"config.Config.Warnings", "config.Config.Files", "config.Config.Sources", "config.Auth.Token", "config.Drop.Template", "config.Drop.Files",
 	"config.Drop.userOfKey", "config.Drop.groupOfKey", "config.EnvTemplate.Template", "config.ForEach.block", "config.ForEach.enclosing", "config.ForEach.listed", "config.ForEach.sample", "config.ForEach.ownersDiffer", "config.Command.Place"}
 
 func TestPrint_LoadedAgainIsTheSameConfiguration(t *testing.T) {

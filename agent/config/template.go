@@ -129,6 +129,7 @@ func (l *loader) templateFile(b templateBody, o render.Options) *render.Template
 	if err != nil && l.dependsOnKey(b.Source) {
 		return nil
 	}
+	l.noteRead(b.Source, text, err)
 	if err != nil {
 		l.at(b.SourceRange, "template %s cannot be read: %s", b.Source, drop.Bare(err))
 		return nil
@@ -139,7 +140,7 @@ func (l *loader) templateFile(b templateBody, o render.Options) *render.Template
 			return "", "", false
 		}
 		path := filepath.Join(filepath.Dir(b.Source), name)
-		text, err := textfile.Read(path)
+		text, err := l.readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", "", false
 		}
