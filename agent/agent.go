@@ -17,6 +17,7 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/footprint"
+	"github.com/smarteros/deaddrop/agent/reconfigure"
 	"github.com/smarteros/deaddrop/agent/reload"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
@@ -97,16 +98,18 @@ func filesOnly(cfg *config.Config) *config.Config {
 // reads the configuration again when its files have changed; a bad one is
 // refused, and the old one kept. load is nil where there are no files.
 //
+// process takes over what of a new configuration is about the process; it may be nil.
+//
 // Where the configuration has a command to supervise, Run ends with it: with nil
 // or a [*supervise.ExitError]. Version is shown to those who ask how the agent is.
-func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), version string, log *slog.Logger) error {
+func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), process Process, version string, log *slog.Logger) error {
 	warn(cfg, log)
-	if load != nil && isPiped(cfg) {
+	if load != nil && reconfigure.IsPiped(cfg) {
 		log.Warn("configuration was read from a pipe, ignoring changed files")
 		load = nil
 	}
 	defer inBackground(context.Background(), func(ctx context.Context) { _ = supervise.Reap(ctx) })()
-	r := runner{load: load, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
+	r := runner{load: load, host: process, queue: reload.NewQueue(log), board: status.NewBoard(), started: time.Now(), log: log}
 	r.counts = &counts{reloads: r.queue.Tries}
 	r.server = status.NewServer(r.board, r.counts.now, version, r.started, log)
 	defer r.server.Close()
@@ -136,6 +139,14 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	return err
 }
 
+// Process is what of the process follows the configuration: its log and its pid file.
+type Process interface {
+	// Apply takes over the log and the pid file of a configuration.
+	Apply(cfg *config.Config)
+	// ReopenLog opens the file of the log again, which may have been moved away.
+	ReopenLog()
+}
+
 // inBackground works until the context ends, or the function is called that it
 // returns.
 func inBackground(ctx context.Context, work func(context.Context)) (stop func()) {
@@ -154,11 +165,19 @@ func inBackground(ctx context.Context, work func(context.Context)) (stop func())
 // loop runs one session after the other, until the context ends.
 func (r runner) loop(ctx context.Context, cfg *config.Config) error {
 	// They are listened to for as long as this runs: between two sessions, too.
-	var stop func()
-	r.hangup, stop = notified(syscall.SIGHUP)
+	hangups, stop := notified(syscall.SIGHUP)
 	defer stop()
 	r.status, stop = notified(syscall.SIGUSR1)
 	defer stop()
+	files := reconfigure.New(reconfigure.Options{
+		Config: cfg, Load: r.load, Hangups: hangups, OnHangup: r.onHangup, OnRefused: r.board.NoteRefused, Log: r.log,
+		Verify: func(cfg *config.Config) error {
+			_, err := session.New(cfg.Vault, cfg.Auth, slog.New(slog.DiscardHandler))
+			return err
+		},
+	})
+	r.changes = files.Changes()
+	defer inBackground(ctx, func(ctx context.Context) { _ = files.Run(ctx) })()
 	for {
 		next, err := r.run(ctx, cfg)
 		if err != nil || next == nil {
@@ -170,16 +189,18 @@ func (r runner) loop(ctx context.Context, cfg *config.Config) error {
 
 // runner is what outlives a session.
 type runner struct {
-	load           func() (*config.Config, error)
-	queue          *reload.Queue
-	process        *supervise.Process // nil where no command is supervised
-	board          *status.Board
-	server         *status.Server
-	counts         *counts
-	systemd        *status.Systemd // nil where systemd does not listen
-	started        time.Time
-	hangup, status <-chan os.Signal
-	log            *slog.Logger
+	load    func() (*config.Config, error)
+	host    Process // nil where nothing of it follows the configuration
+	changes <-chan reconfigure.Change
+	queue   *reload.Queue
+	process *supervise.Process // nil where no command is supervised
+	board   *status.Board
+	server  *status.Server
+	counts  *counts
+	systemd *status.Systemd // nil where systemd does not listen
+	started time.Time
+	status  <-chan os.Signal
+	log     *slog.Logger
 }
 
 // run runs the actors of one configuration. It returns another one when that
@@ -202,19 +223,20 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	keeper.counts = r.counts
 	keeper.dropper.process, keeper.dropper.busy = r.process, r.board.Busy
 	keeper.retain()
-	changes := &changes{cfg: cfg, load: r.load, vault: vault, watcher: watcher, plans: keeper.plans, hangup: r.hangup, systemd: r.systemd, board: r.board, log: r.log}
+	next := make(chan *config.Config, 1)
+	follow := func(ctx context.Context) error { return r.follow(ctx, keeper, next) }
 
 	last, release := beyond(ctx, leaving)
 	defer release()
 	actors, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group run.Group
-	for _, actor := range []func(context.Context) error{vault.Run, sinks.Run, watcher.Run, keeper.Run, r.queue.Run, changes.Run} {
+	for _, actor := range []func(context.Context) error{vault.Run, sinks.Run, watcher.Run, keeper.Run, r.queue.Run, follow} {
 		group.Add(func() error { return actor(actors) }, func(error) { cancel() })
 	}
 	err = group.Run()
 	keeper.noteTold(r.queue.Pending())
-	if changes.restart == nil {
+	if len(next) == 0 {
 		keeper.endEnviron()
 		keeper.onExit()
 	}
@@ -222,7 +244,77 @@ func (r runner) run(ctx context.Context, cfg *config.Config) (*config.Config, er
 	defer cancel()
 	watcher.Close(bye, keeper.settled())
 	vault.Close(bye, false)
-	return changes.restart, err
+	select {
+	case cfg := <-next:
+		return cfg, err
+	default:
+		return nil, err
+	}
+}
+
+// onHangup begins what SIGHUP calls for. [runner.follow] ends it.
+func (r runner) onHangup() {
+	if r.host != nil {
+		r.host.ReopenLog()
+	}
+	r.systemd.Reloading()
+}
+
+// follow hands changes on to the actors of a session until the context ends, or until a
+// configuration needs a new session: that one it sends to next.
+func (r runner) follow(ctx context.Context, k *keeper, next chan<- *config.Config) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change := <-r.changes:
+			if change.Config != nil {
+				r.adopt(change.Config)
+			}
+			switch {
+			case change.NeedsSession:
+				next <- change.Config
+			case change.Config != nil:
+				select {
+				case k.plans <- change.Config:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			if change.Hangup {
+				if !change.NeedsSession { // Else everything starts anew.
+					k.refresh(ctx)
+				}
+				r.systemd.Reloaded(ctx)
+			}
+			if change.NeedsSession {
+				return nil
+			}
+		}
+	}
+}
+
+// adopt takes over what of a new configuration needs no session.
+func (r runner) adopt(cfg *config.Config) {
+	warn(cfg, r.log)
+	r.board.NoteConfig(configStatus(cfg))
+	if r.host != nil {
+		r.host.Apply(cfg)
+	}
+}
+
+// refreshTimeout bounds the login that SIGHUP may call for.
+const refreshTimeout = 10 * time.Second
+
+// refresh reads every secret now. A policy that was attached to the role counts from the
+// next login on, so where something is denied there is one first.
+func (k *keeper) refresh(ctx context.Context) {
+	limit, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if err := k.vault.RefreshPolicies(limit); err != nil {
+		k.log.Warn("login failed, keeping the token", "error", err)
+	}
+	k.watcher.Refresh()
 }
 
 // listen opens the listeners of a configuration, and closes all others.

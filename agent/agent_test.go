@@ -54,7 +54,7 @@ func TestNoGoroutineOutlivesTheAgent(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, cfg, load, "test", slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Run(ctx, cfg, load, nil, "test", slog.New(slog.DiscardHandler)) }()
 	holds := func(name, want string) {
 		t.Helper()
 		require.Eventually(t, func() bool {

@@ -81,7 +81,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	if cfg.Once && cfg.Supervise == nil {
 		return orEnded(ctx, agent.Once(ctx, cfg, false, log))
 	}
-	return agent.Run(ctx, cfg, load, buildVersion(), log)
+	return agent.Run(ctx, cfg, load, nil, buildVersion(), log)
 }
 
 func newRender() *cobra.Command {

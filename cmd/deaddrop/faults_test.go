@@ -330,7 +330,7 @@ func TestAChangedVaultBlockThatCannotWorkIsRefused(t *testing.T) {
 	p := newPatient(t, s, s.Address)
 	good := p.rig.read("deaddrop.hcl")
 	p.rig.write("deaddrop.hcl", strings.Replace(good, "vault { address", "vault {\n  ca_cert = \"nowhere.pem\"\n}\n# { address", 1))
-	p.says("the changed configuration is refused")
+	p.says("configuration refused, keeping the old one")
 	p.rig.write("deaddrop.hcl", "# no change\n"+good)
 	p.recovered()
 }

@@ -44,7 +44,7 @@ func TestTheSecretIDIsNotInTheEnvironmentOfTheAgentOrOfItsPrograms(t *testing.T)
 	assert.Equal(t, "none none "+r.RoleID, r.read("template"))
 
 	r.write("x.hcl", "auto_auth {\n  method \"approle\" {\n    mount_path = \"auth/approle/\"\n  }\n}\n"+base+"# changed\n")
-	r.eventually("it is read again", func() bool { return strings.Contains(p.log(), "the configuration has changed") })
+	r.eventually("it is read again", func() bool { return strings.Contains(p.log(), "configuration reloaded") })
 	r.RevokeTokens()
 	r.Put("nexa", map[string]any{"KEY": "two"})
 	r.eventually("it still knows the secret id", func() bool { return strings.Contains(r.read("nexa.json"), "two") })

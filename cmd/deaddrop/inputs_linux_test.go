@@ -93,7 +93,7 @@ func TestConfiguration_MayComeFromAPipe(t *testing.T) {
 	r.eventually("it keeps the configuration", func() bool { return strings.Contains(r.read("nexa.json"), "three") })
 	p.ends(exitOK)
 	assert.NotContains(t, p.log(), "refused")
-	assert.NotContains(t, p.log(), "configuration has changed")
+	assert.NotContains(t, p.log(), "configuration reloaded")
 }
 
 func TestValidate_EndsWhileItReadsAPipe(t *testing.T) {

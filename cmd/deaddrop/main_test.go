@@ -494,7 +494,7 @@ func TestRunNoticesNewTemplatesAndConfigurations(t *testing.T) {
 	r.eventually("the new template counts", func() bool { return r.read("out") == "two v" })
 
 	template("{{ broken")
-	r.eventually("a bad template is refused", func() bool { return strings.Contains(p.log(), "is refused; the old one stays in force") })
+	r.eventually("a bad template is refused", func() bool { return strings.Contains(p.log(), "configuration refused, keeping the old one") })
 	assert.Equal(t, "two v", r.read("out"))
 	template("three ")
 	r.eventually("a good one counts again", func() bool { return r.read("out") == "three v" })

@@ -199,7 +199,7 @@ func TestABadConfigurationIsRefusedAtHangupAndTheOldOneGoesOn(t *testing.T) {
 	r.eventually("the file", func() bool { return strings.Contains(r.read("nexa.json"), "one") })
 	r.write("x.hcl", good+"dorp {}\n")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "the changed configuration is refused") })
+	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "configuration refused, keeping the old one") })
 	assert.Contains(t, p.log(), `Did you mean \"drop\"?`)
 	r.Put("nexa", map[string]any{"KEY": "two"})
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
@@ -208,7 +208,7 @@ func TestABadConfigurationIsRefusedAtHangupAndTheOldOneGoesOn(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	r.eventually("a good one counts", func() bool { return strings.Contains(r.read("more.json"), "two") })
 	p.ends(exitOK)
-	assert.Equal(t, 1, strings.Count(p.log(), "is refused"))
+	assert.Equal(t, 1, strings.Count(p.log(), "configuration refused"))
 }
 
 func TestAClosedLogDoesNotEndIt(t *testing.T) {

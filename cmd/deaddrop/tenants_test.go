@@ -388,9 +388,9 @@ func TestFilesThatAreToStayDoSoEvenInTheGrace(t *testing.T) {
 	f.end("demo", "nexa")
 	f.eventually("it is gone", func() bool { return strings.Contains(p.log(), "a tenant is gone; its files go, too") })
 	f.config("  removal_grace = \"2h\"\n") // A configuration that is read in the grace changes nothing.
-	f.eventually("the configuration is read", func() bool { return strings.Contains(p.log(), "the configuration has changed") })
+	f.eventually("the configuration is read", func() bool { return strings.Contains(p.log(), "configuration reloaded") })
 	f.config("  removal_grace = \"0s\"\n  on_removed = \"keep\"\n")
-	f.eventually("it is read again", func() bool { return strings.Count(p.log(), "the configuration has changed") == 2 })
+	f.eventually("it is read again", func() bool { return strings.Count(p.log(), "configuration reloaded") == 2 })
 	f.put("other", "nexa", "2")
 	f.eventually("the rest goes on", func() bool { return f.read("out/other/nexa.env") == "KEY=2\n" })
 	p.stop()

@@ -84,7 +84,7 @@ drop "each" {
 	cfg.StateDir = filepath.Join(dir, "state")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- agent.Run(ctx, cfg, nil, "1.2.3", slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- agent.Run(ctx, cfg, nil, nil, "1.2.3", slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-ended)

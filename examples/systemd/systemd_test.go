@@ -269,7 +269,7 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.sh("systemctl reload " + agent)
 			m.soon("the refusal is logged", func() bool {
 				out, _ := m.Run("journalctl", "-u", agent)
-				return strings.Contains(out, "the changed configuration is refused")
+				return strings.Contains(out, "configuration refused, keeping the old one")
 			})
 			assert.Equal(m.t, "all 2 drops are current", m.is("StatusText", agent))
 		}},
