@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +19,6 @@ import (
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/dotenv"
-	"github.com/smarteros/deaddrop/render/drop"
 )
 
 func newRun() *cobra.Command {
@@ -53,12 +50,12 @@ exec block its command is waited for, up to kill_timeout.`,
 			if err := confine(cfg); err != nil {
 				return err
 			}
-			log, err := opts.logger(cfg)
+			log, err := opts.newLog(cfg)
 			if err != nil {
 				return err
 			}
-			defer sayWhyItEnds(cmd.Context(), log)()
-			return failure(log, run(cmd.Context(), cfg, load, log))
+			defer sayWhyItEnds(cmd.Context(), log.Logger)()
+			return failure(log.Logger, run(cmd.Context(), cfg, load, log))
 		},
 	}
 	opts.bind(cmd)
@@ -69,19 +66,16 @@ exec block its command is waited for, up to kill_timeout.`,
 }
 
 // run runs the agent, and keeps its process id in a file where one is wanted.
-func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *slog.Logger) error {
-	if cfg.PIDFile != "" {
-		content := []byte(strconv.Itoa(os.Getpid()) + "\n")
-		file := drop.File{Path: cfg.PIDFile, Content: content, Mode: config.PIDFileMode, CreateDirs: true}
-		if err := cfg.Folders().Write([]drop.File{file})[0].Err; err != nil {
-			return err
-		}
-		defer func() { _, _ = drop.Remove(cfg.PIDFile) }()
+func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *processLog) error {
+	p := &process{log: log}
+	if err := p.writePIDFile(cfg); err != nil {
+		return err
 	}
+	defer p.removePIDFile()
 	if cfg.Once && cfg.Supervise == nil {
-		return orEnded(ctx, agent.Once(ctx, cfg, false, log))
+		return orEnded(ctx, agent.Once(ctx, cfg, false, log.Logger))
 	}
-	return agent.Run(ctx, cfg, load, nil, buildVersion(), log)
+	return agent.Run(ctx, cfg, load, p, buildVersion(), log.Logger)
 }
 
 func newRender() *cobra.Command {
@@ -113,10 +107,11 @@ issues for a template, such as a certificate, is issued.
 			if err := confine(cfg); err != nil {
 				return err
 			}
-			log, err := opts.logger(cfg)
+			open, err := opts.newLog(cfg)
 			if err != nil {
 				return err
 			}
+			log := open.Logger
 			if cfg.Supervise != nil && len(cfg.Drops)+len(cfg.Each) == 0 {
 				return errors.New("there is no file to render: exec and env_template are for \"deaddrop run\"")
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/term"
@@ -18,32 +20,146 @@ import (
 	"github.com/smarteros/deaddrop/render/printable"
 )
 
-// logger logs to standard error, or the file that the configuration names: text
-// for people, JSON for collectors. Flags go before the configuration.
-func (o *options) logger(cfg *config.Config) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cmp.Or(o.logLevel, cfg.LogLevel, "info"))); err != nil {
+// processLog is the log of the process, on standard error or in the file that the
+// configuration names: text for people, JSON for collectors. Level, format and file may
+// be replaced while others log. Flags go before the configuration.
+type processLog struct {
+	*slog.Logger
+	flagLevel, flagFormat string // "" where they are not given
+	level                 slog.LevelVar
+	output                logOutput
+
+	mu     sync.Mutex // of what follows
+	opened logTarget
+	wanted logTarget // differs from opened where a file could not be opened
+}
+
+// logTarget is where a log goes.
+type logTarget struct{ file, format string }
+
+// newLog opens the log of a configuration.
+func (o *options) newLog(cfg *config.Config) (*processLog, error) {
+	l := &processLog{flagLevel: o.logLevel, flagFormat: o.logFormat}
+	if err := l.setLevel(cfg); err != nil {
 		return nil, fmt.Errorf("--log-level %q is not known: use debug, info, warn or error", o.logLevel)
 	}
-	format := cmp.Or(o.logFormat, cfg.LogFormat, "auto")
-	to := os.Stderr
-	if cfg.LogFile != "" {
-		file, err := openLog(cfg.LogFile)
-		if err != nil {
-			return nil, config.Invalid("log_file: %v", err)
-		}
-		to = file // It stays open until the end of the process.
+	l.wanted = l.targetOf(cfg)
+	if !slices.Contains([]string{"auto", "text", "json"}, l.wanted.format) {
+		return nil, fmt.Errorf("--log-format %q is not known: use auto, text or json", o.logFormat)
 	}
-	how := &slog.HandlerOptions{Level: level}
+	if err := l.open(); err != nil {
+		return nil, config.Invalid("log_file: %v", err)
+	}
+	l.Logger = slog.New(logHandler{output: &l.output, level: &l.level})
+	return l, nil
+}
+
+func (l *processLog) setLevel(cfg *config.Config) error {
+	return l.level.UnmarshalText([]byte(cmp.Or(l.flagLevel, cfg.LogLevel, "info")))
+}
+
+func (l *processLog) targetOf(cfg *config.Config) logTarget {
+	return logTarget{cfg.LogFile, cmp.Or(l.flagFormat, cfg.LogFormat, "auto")}
+}
+
+// open opens the wanted target, and closes that of before.
+func (l *processLog) open() error {
+	file := os.Stderr
+	if l.wanted.file != "" {
+		var err error
+		if file, err = openLog(l.wanted.file); err != nil {
+			return err
+		}
+	}
+	how := &slog.HandlerOptions{Level: &l.level}
 	// The handlers of slog escape line breaks and most controls, but not all that acts
 	// on a terminal.
-	switch {
-	case format == "text" || format == "auto" && term.IsTerminal(int(to.Fd())):
-		return slog.New(slog.NewTextHandler(printable.NewWriter(to), how)), nil
-	case format == "json" || format == "auto":
-		return slog.New(slog.NewJSONHandler(printable.NewJSONWriter(to), how)), nil
+	var handler slog.Handler = slog.NewJSONHandler(printable.NewJSONWriter(file), how)
+	if l.wanted.format == "text" || l.wanted.format == "auto" && term.IsTerminal(int(file.Fd())) {
+		handler = slog.NewTextHandler(printable.NewWriter(file), how)
 	}
-	return nil, fmt.Errorf("--log-format %q is not known: use auto, text or json", o.logFormat)
+	l.output.replace(handler, file)
+	l.opened = l.wanted
+	return nil
+}
+
+// apply takes over the log of a changed configuration. A file that cannot be opened
+// leaves the log where it is.
+func (l *processLog) apply(cfg *config.Config) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.setLevel(cfg) // It is valid: that was checked when the configuration was loaded.
+	if l.wanted = l.targetOf(cfg); l.wanted != l.opened {
+		l.openOrKeep()
+	}
+}
+
+// reopen opens the file of the log again, which logrotate may have moved away.
+func (l *processLog) reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wanted.file != "" {
+		l.openOrKeep()
+	}
+}
+
+func (l *processLog) openOrKeep() {
+	if err := l.open(); err != nil {
+		l.Error("cannot open log file, keeping the old one", "error", err)
+	}
+}
+
+// logOutput is a handler that can be replaced while others use it, and its file.
+type logOutput struct {
+	mu      sync.RWMutex
+	handler slog.Handler
+	file    *os.File
+}
+
+// replace closes the file of before, unless that is a standard stream. It waits for lines
+// that are being written.
+func (o *logOutput) replace(handler slog.Handler, file *os.File) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file != nil && o.file != os.Stdout && o.file != os.Stderr {
+		_ = o.file.Close()
+	}
+	o.handler, o.file = handler, file
+}
+
+// logHandler passes records on to the handler of an output, with its own attributes and
+// groups.
+type logHandler struct {
+	output *logOutput
+	level  slog.Leveler
+	extend []func(slog.Handler) slog.Handler // in order
+}
+
+func (h logHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.level.Level()
+}
+
+func (h logHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.output.mu.RLock()
+	defer h.output.mu.RUnlock()
+	handler := h.output.handler
+	for _, extend := range h.extend {
+		handler = extend(handler)
+	}
+	return handler.Handle(ctx, r)
+}
+
+func (h logHandler) WithAttrs(attributes []slog.Attr) slog.Handler {
+	return h.with(func(to slog.Handler) slog.Handler { return to.WithAttrs(attributes) })
+}
+
+func (h logHandler) WithGroup(name string) slog.Handler {
+	return h.with(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
+}
+
+func (h logHandler) with(extend func(slog.Handler) slog.Handler) slog.Handler {
+	h.extend = append(slices.Clip(h.extend), extend)
+	return h
 }
 
 // openLog opens a file to append to. Somebody else may own its folder, and would have the

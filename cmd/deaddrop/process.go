@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
+	"github.com/smarteros/deaddrop/render/drop"
 )
 
 // confine does what is done to the process once its configuration is known.
@@ -26,6 +28,58 @@ func confine(cfg *config.Config) error {
 		return config.Invalid("mlock = true: %v", err)
 	}
 	return nil
+}
+
+// process is what of a running agent's process follows the configuration: an
+// [agent.Process].
+type process struct {
+	log     *processLog
+	pidFile string // "" where there is none
+}
+
+// Apply takes over the log and the pid file of a changed configuration. What cannot be
+// taken over stays as it is.
+func (p *process) Apply(cfg *config.Config) {
+	p.log.apply(cfg)
+	if cfg.PIDFile == p.pidFile {
+		return
+	}
+	before := p.pidFile
+	if err := p.writePIDFile(cfg); err != nil {
+		p.log.Error("cannot write pid file, keeping the old one", "error", err)
+		return
+	}
+	if before != "" && !isSameFile(before, p.pidFile) {
+		_, _ = drop.Remove(before)
+	}
+}
+
+// ReopenLog opens the file of the log again.
+func (p *process) ReopenLog() { p.log.reopen() }
+
+// writePIDFile keeps the process id in the file that the configuration names, if any.
+func (p *process) writePIDFile(cfg *config.Config) error {
+	if cfg.PIDFile != "" {
+		content := []byte(strconv.Itoa(os.Getpid()) + "\n")
+		file := drop.File{Path: cfg.PIDFile, Content: content, Mode: config.PIDFileMode, CreateDirs: true}
+		if err := cfg.Folders().Write([]drop.File{file})[0].Err; err != nil {
+			return err
+		}
+	}
+	p.pidFile = cfg.PIDFile
+	return nil
+}
+
+func (p *process) removePIDFile() {
+	if p.pidFile != "" {
+		_, _ = drop.Remove(p.pidFile)
+	}
+}
+
+func isSameFile(one, other string) bool {
+	a, errA := os.Lstat(one)
+	b, errB := os.Lstat(other)
+	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
 // outlive keeps signals from ending the process: HUP and USR1, which mean something
