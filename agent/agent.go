@@ -170,7 +170,7 @@ func (r runner) loop(ctx context.Context, cfg *config.Config) error {
 	r.status, stop = notified(syscall.SIGUSR1)
 	defer stop()
 	files := reconfigure.New(reconfigure.Options{
-		Config: cfg, Load: r.load, Hangups: hangups, OnHangup: r.onHangup, OnRefused: r.board.NoteRefused, Log: r.log,
+		Config: cfg, Load: r.load, Hangups: hangups, OnHangup: r.onHangup, Log: r.log,
 		Verify: func(cfg *config.Config) error {
 			_, err := session.New(cfg.Vault, cfg.Auth, slog.New(slog.DiscardHandler))
 			return err
@@ -270,6 +270,9 @@ func (r runner) follow(ctx context.Context, k *keeper, next chan<- *config.Confi
 		case change := <-r.changes:
 			if change.Config != nil {
 				r.adopt(change.Config)
+			}
+			if change.Refused != nil {
+				r.board.NoteRefused(change.Refused)
 			}
 			switch {
 			case change.NeedsSession:

@@ -35,9 +35,14 @@ type Change struct {
 	// NeedsSession reports that Config has another Vault, login or sink than the
 	// configuration that the consumer took before.
 	NeedsSession bool
+	// Refused is why the newest configuration was refused, or nil. Config, if there is one,
+	// is older, and counts.
+	Refused error
 	// Hangup reports that the process got a SIGHUP: all secrets are to be read now.
 	Hangup bool
 }
+
+func (c Change) isEmpty() bool { return c.Config == nil && c.Refused == nil && !c.Hangup }
 
 // Options are what an [Actor] depends on.
 type Options struct {
@@ -53,8 +58,6 @@ type Options struct {
 	Hangups <-chan os.Signal
 	// OnHangup is called for each SIGHUP, before anything is read. It may be nil.
 	OnHangup func()
-	// OnRefused is called for each configuration that is refused. It may be nil.
-	OnRefused func(error)
 	// NewNotifier returns a new notifier; nil is for that of the operating system. Where it
 	// fails, the files are polled.
 	NewNotifier func() (Notifier, error)
@@ -95,9 +98,6 @@ func New(o Options) *Actor {
 	if o.OnHangup == nil {
 		o.OnHangup = func() {}
 	}
-	if o.OnRefused == nil {
-		o.OnRefused = func(error) {}
-	}
 	if o.NewNotifier == nil {
 		o.NewNotifier = newNotifier
 	}
@@ -116,7 +116,7 @@ func (a *Actor) Run(ctx context.Context) error {
 	}
 	for {
 		var changes chan<- Change
-		if a.pending != (Change{}) {
+		if !a.pending.isEmpty() {
 			changes = a.changes
 		}
 		select {
@@ -128,8 +128,8 @@ func (a *Actor) Run(ctx context.Context) error {
 			}
 			a.pending = Change{}
 		case <-a.Hangups:
-			a.Log.Info("reading everything again", "signal", "SIGHUP")
 			a.OnHangup()
+			a.Log.Info("reading everything again", "signal", "SIGHUP")
 			a.reread()
 			a.pending.Hangup = true
 		case event := <-a.watcher.events():
@@ -198,13 +198,13 @@ func (a *Actor) reread() {
 			a.Log.Error("configuration refused, keeping the old one", "error", err)
 			a.refused = refused
 		}
-		a.OnRefused(err)
+		a.pending.Refused = err
 		return
 	}
 	a.refused = refusal{}
 	a.Log.Info("configuration reloaded", "files", len(cfg.Files), "drops", len(cfg.Drops))
 	a.logRestart(cfg)
-	a.pending.Config, a.pending.NeedsSession = cfg, needsSession
+	a.pending.Config, a.pending.NeedsSession, a.pending.Refused = cfg, needsSession, nil
 }
 
 func (a *Actor) load() (cfg *config.Config, needsSession bool, err error) {

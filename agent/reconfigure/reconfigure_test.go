@@ -74,7 +74,6 @@ type rig struct {
 	notifier *fakeNotifier
 	hangups  chan os.Signal
 	loads    int
-	refused  []string // by the actor
 	log      strings.Builder
 	stop     func()
 }
@@ -99,7 +98,6 @@ func newRig(t *testing.T, content string) *rig {
 	r.loads = 0
 	r.Actor = New(Options{
 		Config: cfg, Load: load, Hangups: r.hangups,
-		OnRefused:   func(err error) { r.refused = append(r.refused, err.Error()) },
 		NewNotifier: func() (Notifier, error) { return r.notifier, nil },
 		Log:         slog.New(slog.NewTextHandler(&r.log, nil)),
 	})
@@ -151,6 +149,15 @@ func (r *rig) change() Change {
 		require.FailNow(r.t, "there is no change", &r.log)
 		return Change{}
 	}
+}
+
+// refusal waits for a configuration to be refused, and returns why.
+func (r *rig) refusal() string {
+	r.t.Helper()
+	c := r.change()
+	require.Error(r.t, c.Refused)
+	assert.Equal(r.t, Change{Refused: c.Refused}, c)
+	return c.Refused.Error()
 }
 
 func (r *rig) hasNoChange() {
@@ -209,9 +216,8 @@ func TestActor_TakesAMendedTemplateOfARefusedConfiguration(t *testing.T) {
 				r.start()
 				r.write("x.ctmpl", "{{ broken")
 				r.edit(main, login+r.template("x.ctmpl"))
+				assert.Contains(t, r.refusal(), "x.ctmpl")
 				r.hasNoChange()
-				require.Len(t, r.refused, 1)
-				assert.Contains(t, r.refused[0], "x.ctmpl")
 				assert.Equal(t, 1, strings.Count(r.log.String(), "configuration refused, keeping the old one"))
 				if name == "at SIGHUP" {
 					r.write("x.ctmpl", "mended")
@@ -230,8 +236,7 @@ func TestActor_TakesATemplateThatWasMissing(t *testing.T) {
 		r := newRig(t, login+drop("one"))
 		r.start()
 		r.edit(main, login+r.template("later/folder/x.ctmpl"))
-		r.hasNoChange()
-		require.Len(t, r.refused, 1)
+		assert.Contains(t, r.refusal(), "x.ctmpl cannot be read")
 		for _, folder := range []string{"later", "later/folder"} {
 			require.NoError(t, os.Mkdir(r.path(folder), 0o700))
 			r.notify(folder)
@@ -256,15 +261,17 @@ func TestActor_ReadsARefusedConfigurationAgainAtEveryHangup(t *testing.T) {
 		}
 		r.start()
 		r.edit(main, login+drop("two"))
-		r.hasNoChange()
-		r.hangups <- syscall.SIGHUP
-		assert.Equal(t, Change{Hangup: true}, r.change())
-		assert.Equal(t, 1, strings.Count(r.log.String(), "configuration refused"), "the same refusal of the same files is logged once")
-		assert.Len(t, r.refused, 2)
-		missing = false
+		assert.Equal(t, "there is no user nexa", r.refusal())
 		r.hangups <- syscall.SIGHUP
 		c := r.change()
+		assert.Error(t, c.Refused)
+		assert.Equal(t, Change{Hangup: true, Refused: c.Refused}, c)
+		assert.Equal(t, 1, strings.Count(r.log.String(), "configuration refused"), "the same refusal of the same files is logged once")
+		missing = false
+		r.hangups <- syscall.SIGHUP
+		c = r.change()
 		assert.True(t, c.Hangup)
+		assert.NoError(t, c.Refused)
 		require.NotNil(t, c.Config)
 		assert.Equal(t, "two", c.Config.Drops[0].Name)
 	})
@@ -346,6 +353,21 @@ func TestActor_SumsUpChangesThatNobodyHasTaken(t *testing.T) {
 		c = r.change()
 		assert.Equal(t, "five", c.Config.Drops[0].Name)
 		assert.False(t, c.NeedsSession, "it has the session of the configuration that was taken before")
+
+		r.edit(main, login+other+drop("six"))
+		time.Sleep(time.Second)
+		r.edit(main, "dorp {}")
+		time.Sleep(time.Second)
+		c = r.change()
+		assert.Equal(t, "six", c.Config.Drops[0].Name)
+		assert.Error(t, c.Refused, "the one that was refused is newer")
+		r.edit(main, "dorp {}\n")
+		time.Sleep(time.Second)
+		r.edit(main, login+other+drop("seven"))
+		time.Sleep(time.Second)
+		c = r.change()
+		assert.Equal(t, "seven", c.Config.Drops[0].Name)
+		assert.NoError(t, c.Refused, "it was mended")
 	})
 }
 
@@ -387,8 +409,7 @@ func TestActor_RefusesASessionThatIsNotVerified(t *testing.T) {
 		}
 		r.start()
 		r.edit(main, login+"vault {\n  ca_cert = \""+r.path("ca.pem")+"\"\n}\n"+drop("one"))
-		r.hasNoChange()
-		assert.Equal(t, []string{"ca.pem is no certificate"}, r.refused)
+		assert.Equal(t, "ca.pem is no certificate", r.refusal())
 		r.edit("ca.pem", "good")
 		assert.True(t, r.change().NeedsSession)
 	})
@@ -401,9 +422,8 @@ func TestActor_RefusesAnotherCommand(t *testing.T) {
 		r.start()
 		for _, content := range []string{exec("false"), ""} {
 			r.edit(main, login+drop("two")+content)
-			r.hasNoChange()
+			assert.Equal(t, errCommand.Error(), r.refusal())
 		}
-		assert.Equal(t, []string{errCommand.Error(), errCommand.Error()}, r.refused)
 		assert.Equal(t, 2, strings.Count(r.log.String(), "configuration refused"))
 		r.edit(main, login+drop("two")+exec("true"))
 		assert.Equal(t, "two", r.change().Config.Drops[0].Name)

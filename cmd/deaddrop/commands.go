@@ -30,9 +30,9 @@ func newRun() *cobra.Command {
 file is only written when its content has changed, and services are only told
 then. Changed configuration and template files are picked up by themselves.
 
-Signals: SIGHUP reads everything again at once; SIGUSR1 writes the state of every
-file to the log; SIGTERM and SIGINT stop within 5 s, and a second one at once. With an
-exec block its command is waited for, up to kill_timeout.`,
+Signals: SIGHUP reads everything again at once, and opens log_file again; SIGUSR1
+writes the state of every file to the log; SIGTERM and SIGINT stop within 5 s, and a
+second one at once. With an exec block its command is waited for, up to kill_timeout.`,
 		Example: `  deaddrop run --config /etc/deaddrop.hcl
   deaddrop run --tenant demo --service nexa --out /run/nexa.env --signal HUP --pid-file /run/nexa.pid`,
 		Args: cobra.NoArgs,

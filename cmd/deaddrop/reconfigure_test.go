@@ -1,11 +1,13 @@
 package main
 
 import (
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -94,5 +96,37 @@ func TestReconfigure_AMendedTemplateIsTakenAfterARefusal(t *testing.T) {
 	r.eventually("it is refused", func() bool { return strings.Contains(p.log(), "configuration refused, keeping the old one") })
 	r.write("templates/x.ctmpl", "mended")
 	r.eventually("it is taken", func() bool { return r.read("out") == "mended" })
+	p.stop()
+}
+
+func TestHangup_TellsSystemdBeforeAndAfter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, vaulttest.Shared(t))
+	r.Put("nexa", map[string]any{"KEY": "one"})
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: r.path("notify"), Net: "unixgram"})
+	require.NoError(t, err)
+	defer func() { _ = socket.Close() }()
+	require.NoError(t, socket.SetReadDeadline(time.Now().Add(time.Minute)))
+	says := func(line string) {
+		t.Helper()
+		for buffer := make([]byte, 4096); ; {
+			n, err := socket.Read(buffer)
+			require.NoError(t, err, line)
+			if strings.HasPrefix(string(buffer[:n]), line) {
+				return
+			}
+		}
+	}
+	r.env = append(r.env, "NOTIFY_SOCKET="+r.path("notify"))
+	base := r.Login(r.dir) + "template_config { static_secret_render_interval = \"1h\" }\n" + r.drop("nexa", "")
+	p := r.start("run", "--config", r.write("x.hcl", base))
+	says("READY=1")
+	r.Put("nexa", map[string]any{"KEY": "two"})
+	r.write("x.hcl", base+strings.Replace(r.drop("nexa", ""), "nexa.json", "more.json", 1))
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	says("RELOADING=1\n")
+	says("READY=1")
+	assert.NotEmpty(t, r.read("more.json"), "the new configuration counts by then")
+	r.eventually("all secrets are read", func() bool { return strings.Contains(r.read("nexa.json"), "two") })
 	p.stop()
 }
