@@ -98,7 +98,8 @@ func filesOnly(cfg *config.Config) *config.Config {
 // reads the configuration again when its files have changed; a bad one is
 // refused, and the old one kept. load is nil where there are no files.
 //
-// process takes over what of a new configuration is about the process; it may be nil.
+// process applies the settings of a new configuration that belong to the process; it may
+// be nil.
 //
 // Where the configuration has a command to supervise, Run ends with it: with nil
 // or a [*supervise.ExitError]. Version is shown to those who ask how the agent is.
@@ -139,11 +140,12 @@ func Run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	return err
 }
 
-// Process is what of the process follows the configuration: its log and its pid file.
+// Process applies the settings of a configuration that belong to the process itself.
 type Process interface {
-	// Apply takes over the log and the pid file of a configuration.
+	// Apply changes the log and the pid file. Where it cannot, it keeps the old ones and
+	// logs why.
 	Apply(cfg *config.Config)
-	// ReopenLog opens the file of the log again, which may have been moved away.
+	// ReopenLog opens the log file again, since logrotate may have renamed it.
 	ReopenLog()
 }
 
@@ -190,7 +192,7 @@ func (r runner) loop(ctx context.Context, cfg *config.Config) error {
 // runner is what outlives a session.
 type runner struct {
 	load    func() (*config.Config, error)
-	host    Process // nil where nothing of it follows the configuration
+	host    Process // may be nil
 	changes <-chan reconfigure.Change
 	queue   *reload.Queue
 	process *supervise.Process // nil where no command is supervised
@@ -297,7 +299,7 @@ func (r runner) follow(ctx context.Context, k *keeper, next chan<- *config.Confi
 	}
 }
 
-// adopt takes over what of a new configuration needs no session.
+// adopt applies the settings of a new configuration that need no session.
 func (r runner) adopt(cfg *config.Config) {
 	warn(cfg, r.log)
 	r.board.NoteConfig(configStatus(cfg))

@@ -1,6 +1,6 @@
 // Package reconfigure watches the files of a configuration, and SIGHUP. It loads the
-// configuration again, refuses one that is invalid or that a running agent cannot take
-// over, and hands the others to its consumer, as a [Change].
+// configuration again, refuses one that is invalid or that a running agent cannot apply,
+// and hands each result to its consumer, as a [Change].
 package reconfigure
 
 import (
@@ -27,7 +27,7 @@ const (
 	settleMax = time.Second
 )
 
-// Change is what a consumer has to take over. It sums up all that has happened since the
+// Change is what a consumer has to apply. It sums up all that has happened since the
 // consumer took the one before.
 type Change struct {
 	// Config is the new configuration, or nil where it is the same as before.
@@ -264,7 +264,7 @@ func certificatesOf(cfg *config.Config) []string {
 }
 
 // logRestart names the settings in which a configuration differs from that with which the
-// process was started, and which a running process cannot take over.
+// process was started, and which a running process cannot apply.
 func (a *Actor) logRestart(cfg *config.Config) {
 	var settings []string
 	if cfg.LockMemory != a.started.LockMemory {

@@ -30,15 +30,15 @@ func confine(cfg *config.Config) error {
 	return nil
 }
 
-// process is what of a running agent's process follows the configuration: an
-// [agent.Process].
+// process has the log and the pid file of a running agent, and applies changed settings
+// to them. It is an [agent.Process].
 type process struct {
 	log     *processLog
 	pidFile string // "" where there is none
 }
 
-// Apply takes over the log and the pid file of a changed configuration. What cannot be
-// taken over stays as it is.
+// Apply changes log and pid file to those of a configuration. Where it cannot, it keeps
+// the old ones and logs why.
 func (p *process) Apply(cfg *config.Config) {
 	p.log.apply(cfg)
 	if cfg.PIDFile == p.pidFile {
