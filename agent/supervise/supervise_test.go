@@ -20,24 +20,37 @@ import (
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/process"
 	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/servicetest"
 )
 
-// run runs a script in the background. It writes what it has to tell into the
-// file "said", whose name is in $SAID.
-func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Process, said func() string, log *bytes.Buffer, end func() error, cancel func()) {
-	path := filepath.Join(t.TempDir(), "said")
-	t.Setenv("SAID", path)
+// TestMain lets the test binary be a service that answers signals.
+func TestMain(m *testing.M) {
+	servicetest.Main()
+	os.Exit(m.Run())
+}
+
+// run runs a service in the background, and returns a function that reads its lines.
+func run(t *testing.T, service servicetest.Service, restart bool, sig syscall.Signal) (p *Process, said func() string, log *bytes.Buffer, end func() error, cancel func()) {
+	t.Helper()
+	service.File = filepath.Join(t.TempDir(), "said")
+	p, log, end, cancel = runCommand(t, service.Args(), restart, sig)
+	said = func() string {
+		content, _ := os.ReadFile(service.File)
+		return string(content)
+	}
+	return p, said, log, end, cancel
+}
+
+// runCommand runs a command in the background.
+func runCommand(t *testing.T, args []string, restart bool, sig syscall.Signal) (p *Process, log *bytes.Buffer, end func() error, cancel func()) {
+	t.Helper()
 	t.Setenv("VAULT_TOKEN", "m4rker")
 	log = &bytes.Buffer{}
-	p = New(config.Exec{Args: []string{"sh", "-c", script}, StopSignal: sig, Grace: config.DefaultStopGrace, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
+	p = New(config.Exec{Args: args, StopSignal: sig, Grace: config.DefaultStopGrace, Restart: restart}, slog.New(slog.NewTextHandler(log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	said = func() string {
-		content, _ := os.ReadFile(path)
-		return string(content)
-	}
 	end = func() error {
 		select {
 		case err := <-ended:
@@ -47,7 +60,7 @@ func run(t *testing.T, script string, restart bool, sig syscall.Signal) (p *Proc
 			return nil
 		}
 	}
-	return p, said, log, end, cancel
+	return p, log, end, cancel
 }
 
 // renew does what a change of the environment calls for.
@@ -58,7 +71,8 @@ func renew(t *testing.T, p *Process, pairs ...string) {
 	require.NoError(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}))
 }
 
-const serve = `echo "$A $B $VAULT_TOKEN" >>"$SAID"; trap 'echo stopped >>"$SAID"; exit 0' TERM; while :; do sleep 0.05; done`
+// serve writes its environment, and a line when it is stopped.
+var serve = servicetest.Service{Start: "$A $B $VAULT_TOKEN", On: map[string]string{"TERM": "stopped"}, Exit: map[string]int{"TERM": 0}}
 
 func TestACommandStartsWithItsEnvironmentAndAnewWhenThatChanges(t *testing.T) {
 	t.Setenv("A", "of the agent")
@@ -87,7 +101,7 @@ func TestACommandMayKeepItsOldEnvironment(t *testing.T) {
 
 func TestTheExitCodeOfACommandIsPassedOn(t *testing.T) {
 	for script, code := range map[string]int{"exit 0": 0, "exit 7": 7, "kill -KILL $$": 137} {
-		p, _, _, end, _ := run(t, script, true, syscall.SIGTERM)
+		p, _, end, _ := runCommand(t, []string{"sh", "-c", script}, true, syscall.SIGTERM)
 		p.SetEnviron(nil)
 		err := end()
 		if code == 0 {
@@ -101,7 +115,7 @@ func TestTheExitCodeOfACommandIsPassedOn(t *testing.T) {
 }
 
 func TestACommandThatDoesNotStopIsKilledWithItsChildren(t *testing.T) {
-	p, said, log, end, cancel := run(t, `trap "" TERM; sleep 300 & echo $! >"$SAID"; wait; wait; while :; do sleep 300; done`, true, syscall.SIGTERM)
+	p, said, log, end, cancel := run(t, servicetest.Service{Start: "$CHILD", HasChild: true, Ignore: []string{"TERM"}}, true, syscall.SIGTERM)
 	p.command.Grace = 200 * time.Millisecond
 	p.SetEnviron(nil)
 	require.Eventually(t, func() bool { return said() != "" }, time.Minute, time.Millisecond)
@@ -115,7 +129,7 @@ func TestACommandThatDoesNotStopIsKilledWithItsChildren(t *testing.T) {
 }
 
 func TestTheStopSignalIsTheOneThatWasAskedFor(t *testing.T) {
-	p, said, _, end, cancel := run(t, `trap 'echo int >>"$SAID"; exit 3' INT; echo up >"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGINT)
+	p, said, _, end, cancel := run(t, servicetest.Service{Start: "up", On: map[string]string{"INT": "int"}, Exit: map[string]int{"INT": 3}}, true, syscall.SIGINT)
 	p.SetEnviron(nil)
 	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
 	cancel()
@@ -139,7 +153,7 @@ func TestACommandThatIsNotThereIsAnError(t *testing.T) {
 }
 
 func TestACommandMayGetASignalInsteadOfARestart(t *testing.T) {
-	p, said, _, end, cancel := run(t, `trap 'echo "hup $A" >>"$SAID"' HUP; trap 'exit 0' TERM; echo up >"$SAID"; while :; do sleep 0.05; done`, false, syscall.SIGTERM)
+	p, said, _, end, cancel := run(t, servicetest.Service{Start: "up", On: map[string]string{"HUP": "hup $A"}, Exit: map[string]int{"TERM": 0}}, false, syscall.SIGTERM)
 	p.command.ReloadSignal = syscall.SIGHUP
 	p.SetEnviron([]string{"A=1"})
 	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
@@ -150,7 +164,7 @@ func TestACommandMayGetASignalInsteadOfARestart(t *testing.T) {
 }
 
 func TestAFileOfTheCommandRestartsItOrSignalsIt(t *testing.T) {
-	p, said, _, end, cancel := run(t, `trap 'echo usr >>"$SAID"' USR1; trap 'exit 0' TERM; echo up >>"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGTERM)
+	p, said, _, end, cancel := run(t, servicetest.Service{Start: "up", On: map[string]string{"USR1": "usr"}, Exit: map[string]int{"TERM": 0}}, true, syscall.SIGTERM)
 	before := reload.Change{At: time.Now()}
 	var unneeded *reload.Unneeded
 	require.ErrorAs(t, Reload{Of: p}.Do(t.Context(), before), &unneeded, "it was not started yet")
@@ -168,7 +182,7 @@ func TestAFileOfTheCommandRestartsItOrSignalsIt(t *testing.T) {
 }
 
 func TestSignalsThatTheAgentHasNoUseForAreHandedOn(t *testing.T) {
-	p, said, _, end, cancel := run(t, `trap 'echo usr2 >>"$SAID"' USR2; trap 'echo quit >>"$SAID"' QUIT; trap 'exit 0' TERM; echo up >"$SAID"; while :; do sleep 0.05; done`, true, syscall.SIGTERM)
+	p, said, _, end, cancel := run(t, servicetest.Service{Start: "up", On: map[string]string{"USR2": "usr2", "QUIT": "quit"}, Exit: map[string]int{"TERM": 0}}, true, syscall.SIGTERM)
 	p.SetEnviron(nil)
 	require.Eventually(t, func() bool { return said() == "up\n" }, time.Minute, time.Millisecond)
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR2))
@@ -224,8 +238,10 @@ func TestProcess_NamesTheVariableThatIsTooLargeToStart(t *testing.T) {
 }
 
 func TestProcess_GoesOnWhenItsProgramIsGone(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "sh")
-	require.NoError(t, os.Symlink("/bin/sh", program))
+	program := filepath.Join(t.TempDir(), "service")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(self, program))
 	p, said, _, end, cancel := run(t, serve, true, syscall.SIGTERM)
 	p.command.Args[0] = program
 	p.SetEnviron([]string{"A=1"})
@@ -233,7 +249,7 @@ func TestProcess_GoesOnWhenItsProgramIsGone(t *testing.T) {
 	require.NoError(t, os.Remove(program))
 	actions := p.SetEnviron([]string{"A=2"})
 	require.ErrorContains(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}), "the running one goes on")
-	require.NoError(t, os.Symlink("/bin/sh", program))
+	require.NoError(t, os.Symlink(self, program))
 	require.NoError(t, actions[0].Do(t.Context(), reload.Change{At: time.Now()}))
 	require.Eventually(t, func() bool { return said() == "1  \nstopped\n2  \n" }, time.Minute, time.Millisecond)
 	cancel()
