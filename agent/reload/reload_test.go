@@ -18,10 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/redact"
+	"github.com/smarteros/deaddrop/agent/servicetest"
 )
 
 // TestMain lets the test binary be the service that gets a signal.
 func TestMain(m *testing.M) {
+	servicetest.Main()
 	if os.Getenv("BE_A_SERVICE") != "" {
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)

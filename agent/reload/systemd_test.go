@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -11,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/dockertest"
 )
 
-const loop = `trap 'echo hup >>/tmp/%N' HUP; echo start >>/tmp/%N; while :; do sleep 0.1; done`
-
 func units() map[string]string {
-	service := "[Service]\nExecStart=/bin/sh -c \"" + loop + "\"\n"
+	args := servicetest.Service{File: "/tmp/%N", Start: "start", On: map[string]string{"HUP": "hup"}}.Args()
+	service := "[Service]\nExecStart=/service " + args[1] + " '" + args[2] + "'\n"
 	return map[string]string{
 		"nexa.service":    service + "ExecReload=/bin/kill -HUP $MAINPID\n",
 		"plain.service":   service,
@@ -27,11 +28,25 @@ func units() map[string]string {
 	}
 }
 
+// machine starts a systemd with the units, whose program is the test binary.
+func machine(t *testing.T) *dockertest.Machine {
+	t.Helper()
+	program, err := os.Executable()
+	require.NoError(t, err)
+	files := map[string]string{}
+	for name, text := range units() {
+		files["etc/systemd/system/"+name] = text
+	}
+	// Without polkit a request of another user is refused at once.
+	return dockertest.Boot(t, files, []string{"polkit.service"}, "--network", "none", "-v", program+":/service:ro")
+}
+
 // This is a real systemd, as process 1 of a container, spoken to over its real
 // bus.
 func TestUnitsAreReloadedBySystemd(t *testing.T) {
-	bus, run := dockertest.Systemd(t, units())
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", bus)
+	m := machine(t)
+	run := m.Run
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", m.Bus)
 	for _, unit := range []string{"nexa", "plain", "broken", "slow"} {
 		out, err := run("systemctl", "start", unit)
 		require.NoError(t, err, out)

@@ -24,19 +24,6 @@ func (m *Machine) Run(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// Systemd starts a [Machine] without a network that has the given units, by file
-// name. It returns the address of the bus and runs commands in the container.
-func Systemd(t testing.TB, units map[string]string) (bus string, run func(args ...string) (string, error)) {
-	t.Helper()
-	files := map[string]string{}
-	for name, text := range units {
-		files["etc/systemd/system/"+name] = text
-	}
-	// Without polkit a request of another user is refused at once.
-	m := Boot(t, files, []string{"polkit.service"}, "--network", "none")
-	return m.Bus, m.Run
-}
-
 // Boot starts a machine with the given files, by their paths below /, without the
 // units that are masked, and with further arguments of docker run. /usr is this
 // machine's, read-only. The test skips where systemd cannot be started.
