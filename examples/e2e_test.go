@@ -19,7 +19,7 @@ const skipped = 77
 
 // TestTheExamplesDoWhatTheirReadmesSay runs the script of each, as "make e2e" does: it
 // brings the example up with a Vault of its own, changes a secret and asks the service
-// which one it uses. They go one after the other, for the sake of small machines.
+// which one it uses. Mostly they wait, so several run side by side.
 func TestTheExamplesDoWhatTheirReadmesSay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
@@ -36,7 +36,7 @@ func TestTheExamplesDoWhatTheirReadmesSay(t *testing.T) {
 	require.NotEmpty(t, names)
 
 	run := exec.Command("e2e/run.sh", names...)
-	run.Env = append(os.Environ(), "WAIT=180") // other tests run beside it
+	run.Env = append(os.Environ(), "JOBS=4", "WAIT=180") // Other tests run beside it.
 	out, err := run.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == skipped {

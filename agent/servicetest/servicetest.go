@@ -57,9 +57,15 @@ func (s Service) Args() []string {
 }
 
 // Main is the service, and does not return, where the arguments are those of
-// [Service.Args]. It belongs at the beginning of TestMain.
+// [Service.Args]. It belongs at the beginning of TestMain. Programs that the tests start
+// then ignore no signals, even where the tests do, under nohup or in the background.
 func Main() {
 	if len(os.Args) != 3 || os.Args[1] != word {
+		for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+			if signal.Ignored(sig) {
+				signal.Notify(make(chan os.Signal, 1), sig) // A signal with a handler has none after exec.
+			}
+		}
 		return
 	}
 	var s Service

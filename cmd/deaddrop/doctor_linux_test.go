@@ -11,6 +11,7 @@ import (
 )
 
 func TestDoctorFindsAFileThatIsMountedByItself(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.write("deaddrop.hcl", r.plainDrop("replaced", "a.json", "")+r.plainDrop("in place", "b.json", "write = \"in_place\"\n"))

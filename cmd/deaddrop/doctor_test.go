@@ -120,6 +120,7 @@ All is well: 20 in order.
 `
 
 func TestDoctorSaysALineForAllThatIsWell(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"API_KEY": "k v", "URL": "u"})
 	r.Manage()
@@ -158,6 +159,7 @@ func snapshot(t *testing.T, dir string) string {
 }
 
 func TestDoctorLeavesNoTrace(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	d := newDatabase(t, s, time.Hour, time.Hour)
 	d.Put("nexa", map[string]any{"API_KEY": "k"})
@@ -189,6 +191,7 @@ template {
 }
 
 func TestDoctorWithoutTheDefaultPolicyCannotAskForWhatItMustNotTry(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, vaulttest.Shared(t), time.Hour, time.Hour)
 	found := d.doctor("--config", "deaddrop.hcl")
 	assert.Zero(t, found.ExitCode, "it is no failure: %s", found.text)
@@ -198,6 +201,7 @@ func TestDoctorWithoutTheDefaultPolicyCannotAskForWhatItMustNotTry(t *testing.T)
 }
 
 func TestDoctorNamesMissingRights(t *testing.T) {
+	t.Parallel()
 	d := newDatabase(t, vaulttest.Shared(t), time.Hour, time.Hour)
 	d.Grant("sys/capabilities-self", "update")
 	d.Grant("sys/leases/renew", "update")
@@ -221,6 +225,7 @@ drop "other" {
 }
 
 func TestDoctorFindsWhatIsWrongWithSecrets(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"API_KEY": "a", "SPACED": "a b"})
@@ -268,6 +273,7 @@ func TestDoctorFindsWhatIsWrongWithSecrets(t *testing.T) {
 }
 
 func TestDoctorSortsFailuresLikeRender(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Allow("secret/data/tenant/" + r.ID + "/gone")
 	r.write("deaddrop.hcl", "drop \"a\" {\n secret = \""+r.Path("gone")+"\"\n destination = \"a.json\"\n check { command = [\"no-such-check\"] }\n}\ndrop \"b\" {\n secret = \"secret/tenant/other/nexa\"\n destination = \"b.json\"\n}")
@@ -279,6 +285,7 @@ func TestDoctorSortsFailuresLikeRender(t *testing.T) {
 }
 
 func TestDoctorFollowsTenants(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	folder := "secret/" + r.ID
@@ -315,6 +322,7 @@ drop "nexa" {
 }
 
 func TestDoctorOfASealedVault(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Own(t, "-sealed")
 	dir := t.TempDir()
 	r := &rig{t: t, dir: dir, env: []string{"VAULT_ADDR=" + s.Address, "VAULT_ROLE_ID=r", "VAULT_SECRET_ID=s"}}
@@ -327,6 +335,7 @@ func TestDoctorOfASealedVault(t *testing.T) {
 }
 
 func TestDoctorFindsOutWhyVaultIsNotReached(t *testing.T) {
+	t.Parallel()
 	free := vaulttest.FreeAddress(t)
 	s := vaulttest.Own(t, "-tls")
 	for name, c := range map[string]struct {
@@ -354,6 +363,7 @@ func TestDoctorFindsOutWhyVaultIsNotReached(t *testing.T) {
 }
 
 func TestDoctorWarnsOfACertificateThatIsNotVerified(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Own(t, "-tls")
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -370,6 +380,7 @@ func TestDoctorWarnsOfACertificateThatIsNotVerified(t *testing.T) {
 // TestDoctorReadsCertificates puts a listener in front of Vault, as there is no way to
 // give Vault a certificate that is bad in these ways at once.
 func TestDoctorReadsCertificates(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -454,6 +465,7 @@ func through(t *testing.T, s *vaulttest.Server, with func(*httputil.ReverseProxy
 }
 
 func TestDoctorWarnsOfAClockThatIsWrong(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -470,6 +482,7 @@ func TestDoctorWarnsOfAClockThatIsWrong(t *testing.T) {
 }
 
 func TestDoctorOfALoginThatFails(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	for name, c := range map[string]struct {
 		change func(*rig)
@@ -507,6 +520,7 @@ func withoutSecretID(r *rig) {
 }
 
 func TestDoctor_KnowsALoginWithTheRoleIDAlone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.Role(map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8"})
@@ -519,6 +533,7 @@ func TestDoctor_KnowsALoginWithTheRoleIDAlone(t *testing.T) {
 }
 
 func TestDoctorLeavesAWrappedSecretIDToTheAgent(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -551,6 +566,7 @@ func TestDoctorLeavesAWrappedSecretIDToTheAgent(t *testing.T) {
 }
 
 func TestDoctorWarnsOfTokensThatAreUnwise(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	for name, c := range map[string]struct {
 		change func(*rig)
@@ -573,6 +589,7 @@ func TestDoctorWarnsOfTokensThatAreUnwise(t *testing.T) {
 }
 
 func TestDoctorStopsWhenATokenIsUsedUp(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.Put("smtp", map[string]any{"K": "v"})
@@ -586,6 +603,7 @@ func TestDoctorStopsWhenATokenIsUsedUp(t *testing.T) {
 }
 
 func TestDoctorWarnsOfIDsThatAllMayRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.write("deaddrop.hcl", r.Login(r.dir)+r.plainDrop("nexa", "nexa.env", ""))
@@ -609,6 +627,7 @@ func TestDoctorWarnsOfIDsThatAllMayRead(t *testing.T) {
 }
 
 func TestDoctorLooksAtDestinations(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	memory := inMemory(t)
 	open := filepath.Join(memory, "open")
@@ -652,6 +671,7 @@ func TestDoctorLooksAtDestinations(t *testing.T) {
 }
 
 func TestDoctorAsAnotherUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
 	}
@@ -687,6 +707,7 @@ func TestDoctorAsAnotherUser(t *testing.T) {
 }
 
 func TestDoctorLooksAtChecksAndReloads(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.write("plain", "no program")
@@ -712,6 +733,7 @@ func TestDoctorLooksAtChecksAndReloads(t *testing.T) {
 }
 
 func TestDoctor_ExplainsAPIDFileOfTheWrongUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make files of two users")
 	}
@@ -727,6 +749,7 @@ func TestDoctor_ExplainsAPIDFileOfTheWrongUser(t *testing.T) {
 }
 
 func TestDoctorOfABadConfiguration(t *testing.T) {
+	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir()}
 	r.env = []string{"VAULT_TOKEN=t"}
 	r.write("deaddrop.hcl", "drop \"x\" {\n  secrt = \"a/b\"\n  destination = \"x.env\"\n}\n")
@@ -744,6 +767,7 @@ func TestDoctorOfABadConfiguration(t *testing.T) {
 }
 
 func TestDoctorListsWarningsOfTheConfiguration(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.write("deaddrop.hcl", "cache {}\n"+r.plainDrop("nexa", "nexa.env", ""))
@@ -753,6 +777,7 @@ func TestDoctorListsWarningsOfTheConfiguration(t *testing.T) {
 }
 
 func TestDoctorLooksAtListeners(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -778,6 +803,7 @@ func TestDoctorLooksAtListeners(t *testing.T) {
 }
 
 func TestDoctorLooksAtSetsAndCommands(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"K": "v"})
 	r.write("deaddrop.hcl", `
@@ -811,6 +837,7 @@ exec { command = ["no-such-command"] }
 }
 
 func TestDoctorTakesNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	p := s.Proxy(t)
 	p.Poison("timeout", `"timeout": 0`)
@@ -841,6 +868,7 @@ func TestDoctorSaysWhatToDoWhereOnlyTheLoginHangs(t *testing.T) {
 }
 
 func TestDoctorPrintsColoursAndFoldsWhatIsAlike(t *testing.T) {
+	t.Parallel()
 	report := doctor.Report{Overall: doctor.Failed}
 	for i := range 13 {
 		report.Checks = append(report.Checks, doctor.Check{Name: "secret", Subject: fmt.Sprint("s", i), Status: doctor.OK, Detail: "may be read"})

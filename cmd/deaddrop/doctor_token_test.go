@@ -24,6 +24,7 @@ func (r *rig) givenToken(s *vaulttest.Server) string {
 }
 
 func TestDoctor_TellsAnEndedTokenFromOneWithoutRights(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -50,6 +51,7 @@ func TestDoctor_TellsAnEndedTokenFromOneWithoutRights(t *testing.T) {
 }
 
 func TestDoctor_BlamesNoPolicyWhenTheTokenEndsMeanwhile(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"K": "v"})
@@ -72,6 +74,7 @@ func TestDoctor_BlamesNoPolicyWhenTheTokenEndsMeanwhile(t *testing.T) {
 }
 
 func TestDoctor_RecognizesAWrappingTokenGivenAsSecretID(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	wrapper, err := s.Client.Clone()

@@ -61,6 +61,7 @@ func TestDoctor_ReportsNothingWhenASignalEndsIt(t *testing.T) {
 }
 
 func TestOrEnded_KeepsWhatTimeWouldNotHaveMended(t *testing.T) {
+	t.Parallel()
 	unreachable := fmt.Errorf("reading a: %w", session.ErrUnreachable)
 	wrong := errors.New("check refused new content")
 	assert.Equal(t, wrong, orEnded(t.Context(), wrong), "nothing has ended it")

@@ -250,6 +250,7 @@ func TestRunSurvivesAPolicyThatIsTakenAwayAndGivenBack(t *testing.T) {
 }
 
 func TestRunSurvivesABadNetwork(t *testing.T) {
+	t.Parallel()
 	for name, poison := range map[string]func(*vaulttest.Proxy){
 		"answers that take long":             func(p *vaulttest.Proxy) { p.Poison("latency", `"latency": 1500, "jitter": 500`) },
 		"answers that never come":            func(p *vaulttest.Proxy) { p.Poison("timeout", `"timeout": 0`) },

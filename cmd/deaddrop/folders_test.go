@@ -103,6 +103,7 @@ func modeAndOwner(t *testing.T, path string) string {
 
 // A token, a socket, a process id and the hidden records come before the first drop.
 func TestRun_LetsReadersInWhicheverFileIsFirst(t *testing.T) {
+	t.Parallel()
 	dir := readable(t)
 	f := newFleet(t)
 	f.put("demo", "nexa", "v")
@@ -144,6 +145,7 @@ func TestRun_LetsReadersInWhicheverFileIsFirst(t *testing.T) {
 }
 
 func TestRender_LeavesAFolderOfAnEarlierRunAsItIsAndDoctorSaysHowToMendIt(t *testing.T) {
+	t.Parallel()
 	dir := readable(t)
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "v"})

@@ -68,7 +68,7 @@ func TestTheUmaskIsClosedButNotForAService(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
-	tell := "command = [\"sh\", \"-c\", \"umask >mask; ulimit -S -c >core; ulimit -H -c >>core; trap 'exit 0' TERM; sleep 0.1; test -n \\\"$STAY\\\" && while :; do sleep 0.1; done; true\"]"
+	tell := "command = [\"sh\", \"-c\", \"umask >mask; ulimit -S -c >core; ulimit -H -c >>core; test -n \\\"$STAY\\\" && exec sleep 1000; true\"]"
 	p := r.start("run", "--config", r.write("x.hcl", r.Login(r.dir)+"pid_file = \"agent.pid\"\n"+r.drop("nexa", "  perms = \"0644\"\n  reload {\n    on_start = true\n    "+tell+"\n  }\n")))
 	r.eventually("it has told", func() bool { return strings.Count(r.read("core"), "\n") == 2 })
 	assert.Equal(t, "0077\n", r.read("mask"))

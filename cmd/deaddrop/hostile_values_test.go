@@ -19,6 +19,7 @@ import (
 )
 
 func TestRender_AFIFOInTheSandboxDoesNotHang(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"KEY": marker})
@@ -43,6 +44,7 @@ template {
 }
 
 func TestRender_ATenantsLoaderVariableKeepsTheLastGoodFile(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "1"})
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+`
@@ -70,6 +72,7 @@ drop "nexa" {
 
 // Vault quotes the parameters of a write in its errors.
 func TestRender_ParametersOfAWriteAreInNoError(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	mount := s.PKI(t)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,20 +23,68 @@ import (
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
-// makeImage builds an image as "make image" does for all.
-func makeImage(t *testing.T, arch string) (image string) {
+// madeImage is an image that "make image" has built.
+type madeImage struct {
+	name    string
+	program string // the program in it, as a file of this machine
+}
+
+// makeImage builds an image as "make image" does for all, with its files in a folder.
+func makeImage(t *testing.T, dir, arch string) (*madeImage, error) {
+	t.Helper()
+	stage := filepath.Join(dir, "image")
+	i := &madeImage{name: dockertest.Name(t), program: filepath.Join(stage, "root", "deaddrop")}
+	build := exec.Command("make", "image", "IMAGE="+i.name, "GOARCH="+arch, "STAGE="+stage, "VERSION=1.2.3", "REVISION=abc")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make image: %w\n%s", err, out)
+	}
+	return i, nil
+}
+
+func (i *madeImage) remove() { _ = exec.Command("docker", "rmi", "-f", i.name).Run() }
+
+// ownImage is the image for this machine, which tests share. TestMain removes it.
+var ownImage struct {
+	sync.Once
+	made *madeImage
+	err  error
+	dir  string
+}
+
+// sharedImage returns the image for this machine, and builds it for the first test.
+func sharedImage(t *testing.T) *madeImage {
+	t.Helper()
+	canMakeImages(t)
+	ownImage.Do(func() {
+		if ownImage.dir, ownImage.err = os.MkdirTemp("", "image-"); ownImage.err == nil {
+			ownImage.made, ownImage.err = makeImage(t, ownImage.dir, runtime.GOARCH)
+		}
+	})
+	require.NoError(t, ownImage.err)
+	return ownImage.made
+}
+
+func removeSharedImage() {
+	if ownImage.made != nil {
+		ownImage.made.remove()
+	}
+	_ = os.RemoveAll(ownImage.dir)
+}
+
+func canMakeImages(t *testing.T) {
 	t.Helper()
 	dockertest.Engine(t)
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("there is no make here")
 	}
-	image = dockertest.Name(t)
-	build := exec.Command("make", "image", "IMAGE="+image, "GOARCH="+arch, "STAGE="+filepath.Join(t.TempDir(), "image"), "VERSION=1.2.3", "REVISION=abc")
-	build.Dir = filepath.Join("..", "..")
-	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", image).Run() })
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return image
+}
+
+// eventuallyInDocker is [rig.eventually] for what Docker's client is asked for. Each
+// question starts a process, so it is asked less often.
+func (r *rig) eventuallyInDocker(what string, ok func() bool) {
+	r.t.Helper()
+	require.Eventually(r.t, ok, time.Minute, 250*time.Millisecond, what)
 }
 
 // volume is a new one. What a container has written to it is searched by nobody: it
@@ -82,12 +131,12 @@ func inspect(t *testing.T, format, id string) string {
 
 func (r *rig) becomes(id, health string) {
 	r.t.Helper()
-	r.eventually(health, func() bool { return inspect(r.t, "{{.State.Health.Status}}", id) == health })
+	r.eventuallyInDocker(health, func() bool { return inspect(r.t, "{{.State.Health.Status}}", id) == health })
 }
 
 func TestTheImage(t *testing.T) {
 	t.Parallel()
-	image := makeImage(t, runtime.GOARCH)
+	image := sharedImage(t).name
 	for name, test := range map[string]func(*testing.T, string){
 		"says what it is and is small":               saysWhatItIs,
 		"is asked at its address":                    isAskedAtItsAddress,
@@ -96,7 +145,10 @@ func TestTheImage(t *testing.T) {
 		"lets another user of its group read":        letsAnotherUserRead,
 		"keeps journals where only its user writes":  keepsJournals,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, image) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, image)
+		})
 	}
 }
 
@@ -136,7 +188,7 @@ func isAskedAtItsAddress(t *testing.T, image string) {
 	id := dockertest.Run(t, "--network", "none", "-e", "VAULT_TOKEN=x", image, "run", "--secret", "secret/x", "--out", "/run/deaddrop/x")
 	require.Eventually(t, func() bool {
 		return exec.Command("docker", "exec", id, "/deaddrop", "status", "--alive").Run() == nil
-	}, time.Minute, 50*time.Millisecond)
+	}, time.Minute, 250*time.Millisecond)
 	_, certificates := fileIn(t, id, "/etc/ssl/certs/ca-certificates.crt")
 	assert.Contains(t, certificates, "BEGIN CERTIFICATE")
 	program, _ := fileIn(t, id, "/deaddrop")
@@ -159,7 +211,7 @@ func keepsAVolumeCurrent(t *testing.T, image string) {
 	r.hasNoPrivilege(id)
 
 	r.Put("nexa", map[string]any{"KEY": second})
-	r.eventually("the new value is there", func() bool {
+	r.eventuallyInDocker("the new value is there", func() bool {
 		_, content := fileIn(t, id, "/run/deaddrop/nexa.env")
 		return content == "KEY="+second+"\n"
 	})
@@ -242,6 +294,7 @@ func keepsJournals(t *testing.T, image string) {
 		"nowhere in a whole emptyDir":   {[]string{"-v", folder(0, 0o777) + ":/run/deaddrop"}, "/run/deaddrop/nexa", "", own},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, vaulttest.Shared(t))
 			r.Put("nexa", map[string]any{"KEY": "v"})
 			r.write("deaddrop.hcl", `drop "nexa" {
@@ -262,7 +315,7 @@ func keepsJournals(t *testing.T, image string) {
 			args := append(tc.args, "-v", r.path("deaddrop.hcl")+":/etc/deaddrop.hcl:ro")
 			id := dockertest.Run(t, append(r.locked(image, args...), "run", "--config", "/etc/deaddrop.hcl")...)
 			log := ""
-			r.eventually("the reload fails", func() bool {
+			r.eventuallyInDocker("the reload fails", func() bool {
 				log = dockertest.Docker(t, "logs", id)
 				return strings.Contains(log, "reload failed")
 			})
@@ -323,7 +376,11 @@ func filesIn(t *testing.T, id, dir string) map[string]*tar.Header {
 
 func TestTheImageForArm64RunsThere(t *testing.T) {
 	t.Parallel()
-	image := makeImage(t, "arm64")
+	canMakeImages(t)
+	made, err := makeImage(t, t.TempDir(), "arm64")
+	require.NoError(t, err)
+	t.Cleanup(made.remove)
+	image := made.name
 	assert.Equal(t, "arm64", inspect(t, "{{.Architecture}}", image))
 	r := newRig(t, vaulttest.Shared(t))
 	id := dockertest.Docker(t, "create", "--platform", "linux/arm64", image)

@@ -31,6 +31,7 @@ func init() {
 const exhausted = 61532
 
 func TestRun_WorksWhereInotifyIsExhausted(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		exhaust func(r *rig, cmd *exec.Cmd)
 		hint    string

@@ -26,6 +26,7 @@ func folderOfAnother(t *testing.T) string {
 }
 
 func TestOpenLog_RefusesWhatAnotherUserCouldPutInItsPlace(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		put  func(t *testing.T, path, victim string)
 		want string
@@ -62,6 +63,7 @@ func putReadFIFO(t *testing.T, path, _ string) {
 }
 
 func TestOpenLog_AppendsToAFileThatOnlyTheAgentMayRead(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(folderOfAnother(t), "agent.log")
 	for range 2 {
 		file, err := openLog(path)
@@ -79,6 +81,7 @@ func TestOpenLog_AppendsToAFileThatOnlyTheAgentMayRead(t *testing.T) {
 }
 
 func TestOpenLog_TakesDevicesAndOpenFilesOfProcesses(t *testing.T) {
+	t.Parallel()
 	for path, want := range map[string]*os.File{"/dev/stdout": os.Stdout, "/dev/stderr": os.Stderr} {
 		file, err := openLog(path)
 		require.NoError(t, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
@@ -28,13 +29,16 @@ import (
 // TestMain lets the test binary be deaddrop, and be a service, so that the
 // tests below deal with real processes and real signals.
 func TestMain(m *testing.M) {
+	servicetest.Main()
 	switch os.Getenv("TEST_BE") {
 	case "deaddrop":
 		main()
 	case "service":
 		service(os.Getenv("TEST_DIR"))
 	default:
-		os.Exit(m.Run())
+		code := m.Run()
+		removeSharedImage()
+		os.Exit(code)
 	}
 }
 
@@ -262,6 +266,7 @@ const reload = `  reload {
 `
 
 func TestRenderOnceNeedsNoConfiguration(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	for name, args := range map[string][]string{
 		"logical path":         {"--secret", "PATH"},
@@ -289,6 +294,7 @@ func TestRenderOnceNeedsNoConfiguration(t *testing.T) {
 }
 
 func TestRenderOnceWritesEveryKindOfDrop(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.env = r.env[:1] // all is in the file
 	r.Put("nexa", map[string]any{"API_KEY": "k", "BIG": 9007199254740991})
@@ -329,6 +335,7 @@ drop "own" {
 }
 
 func TestRenderOnceExitCodes(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	marker := vaulttest.Marker()
@@ -392,6 +399,7 @@ func TestRenderOnceExitCodes(t *testing.T) {
 }
 
 func TestRenderOnceOfASealedVault(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Own(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"A": "1"})
@@ -410,6 +418,7 @@ func TestRenderOnceOfASealedVault(t *testing.T) {
 }
 
 func TestNothingIsContactedWhenTheConfigurationIsBad(t *testing.T) {
+	t.Parallel()
 	audit := filepath.Join(t.TempDir(), "audit.log")
 	r := newRig(t, vaulttest.Own(t, "-audit", audit))
 	before, err := os.ReadFile(audit)
@@ -423,6 +432,7 @@ func TestNothingIsContactedWhenTheConfigurationIsBad(t *testing.T) {
 }
 
 func TestRenderOnceOverTLS(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Own(t, "-tls"))
 	r.Put("nexa", map[string]any{"A": "1"})
 	args := []string{"render", "--secret", r.Path("nexa"), "--out", "nexa.env"}
@@ -437,6 +447,7 @@ func TestRenderOnceOverTLS(t *testing.T) {
 }
 
 func TestRunKeepsFilesCurrentAndReloadsOncePerBatch(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+interval+`
@@ -478,6 +489,7 @@ drop "json" {
 }
 
 func TestRunNoticesNewTemplatesAndConfigurations(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "v"})
 	template := func(text string) {
@@ -511,6 +523,7 @@ func TestRunNoticesNewTemplatesAndConfigurations(t *testing.T) {
 }
 
 func TestRunRefreshesAtOnceOnHangup(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	p := r.start("run", "--secret", r.Path("nexa"), "--out", "nexa.env", "--interval", "1h")
@@ -522,6 +535,7 @@ func TestRunRefreshesAtOnceOnHangup(t *testing.T) {
 }
 
 func TestRunReadsEachSecretOncePerInterval(t *testing.T) {
+	t.Parallel()
 	audit := filepath.Join(t.TempDir(), "audit.log")
 	r := newRig(t, vaulttest.Own(t, "-audit", audit))
 	r.Put("nexa", map[string]any{"KEY": "one"})
@@ -550,6 +564,7 @@ func TestRunReadsEachSecretOncePerInterval(t *testing.T) {
 }
 
 func TestRunOutlivesFaults(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	s := vaulttest.Own(t, "-state", state)
 	r := newRig(t, s)
@@ -580,6 +595,7 @@ func TestRunOutlivesFaults(t *testing.T) {
 }
 
 func TestRunTellsTheServiceAsSoonAsItIsThere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	p := r.start("run", "--secret", r.Path("nexa"), "--out", "nexa.env", "--interval", "1s", "--signal", "HUP", "--pid-file", "service.pid")
@@ -592,6 +608,7 @@ func TestRunTellsTheServiceAsSoonAsItIsThere(t *testing.T) {
 }
 
 func TestASecretLeavesNoTraceButItsFile(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"KEY": marker, "NESTED": map[string]any{"x": marker + " $"}})
@@ -638,6 +655,7 @@ E
 }
 
 func TestLogsAreTextOrJSON(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	args := []string{"render", "--secret", r.Path("nexa"), "--out", "nexa.env"}
@@ -650,6 +668,7 @@ func TestLogsAreTextOrJSON(t *testing.T) {
 }
 
 func TestHelpAndSmallCommands(t *testing.T) {
+	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir(), env: []string{"VAULT_TOKEN=x"}}
 	r.write("x.hcl", "drop \"x\" {\n  secret = \"secret/x\"\n  destination = \"x\"\n}\n")
 	for args, want := range map[string]struct {
@@ -684,6 +703,7 @@ func TestExecuteStopsWithItsContext(t *testing.T) {
 }
 
 func TestRunReadsVersionOneByContent(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	mount := "kv1-" + r.ID

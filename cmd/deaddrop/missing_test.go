@@ -41,6 +41,7 @@ func (r *rig) lose(s *vaulttest.Server, how, service string) {
 }
 
 func TestWhatBecomesOfTheFileOfASecretThatIsGone(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	for _, how := range []string{"deleted", "destroyed", "gone with all its versions"} {
 		for _, onMissing := range []string{"", "keep", "remove", "fail"} {
@@ -87,6 +88,7 @@ func TestWhatBecomesOfTheFileOfASecretThatIsGone(t *testing.T) {
 }
 
 func TestRenderOnceRemovesWhatIsGoneWhenToldTo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Allow("secret/data/tenant/" + r.ID + "/never")
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+"drop \"x\" {\n  secret = \""+r.Path("never")+"\"\n  destination = \"x.env\"\n  on_missing = \"remove\"\n}\n")
@@ -99,6 +101,7 @@ func TestRenderOnceRemovesWhatIsGoneWhenToldTo(t *testing.T) {
 }
 
 func TestOneDeniedSecretDoesNotStopTheOthers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	r.Put("smtp", map[string]any{"KEY": "mail"})
@@ -118,6 +121,7 @@ func TestOneDeniedSecretDoesNotStopTheOthers(t *testing.T) {
 }
 
 func TestAVersionCanBePinned(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	for _, value := range []string{"one", "two", "three"} {
 		r.Put("nexa", map[string]any{"KEY": value})
@@ -136,6 +140,7 @@ func TestAVersionCanBePinned(t *testing.T) {
 }
 
 func TestAFolderIsSaidToBeOne(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	r.Allow("secret/data/tenant/" + r.ID)
@@ -149,6 +154,7 @@ func TestAFolderIsSaidToBeOne(t *testing.T) {
 }
 
 func TestVersionOneIsLookedAtSoonerWhenItsTTLSaysSo(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	mount := "kv1-ttl-" + r.ID
@@ -167,6 +173,7 @@ func TestVersionOneIsLookedAtSoonerWhenItsTTLSaysSo(t *testing.T) {
 }
 
 func TestOtherEnginesAreRead(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	require.NoError(t, s.Client.Sys().Mount("transit-"+r.ID, &api.MountInput{Type: "transit"}))

@@ -110,6 +110,7 @@ func (e *engine) allHave(value string) func() bool {
 }
 
 func TestEngine_KeepsTheFilesOfLivingTenantsWhenItChanges(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		from, to string
 		change   func(e *engine)
@@ -151,6 +152,7 @@ func TestEngine_KeepsTheFilesOfLivingTenantsWhenItChanges(t *testing.T) {
 }
 
 func TestEngine_StillLosesWhatWasDeletedAfterItHasChanged(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(e *engine){
 		"converted":    (*engine).enableVersioning,
 		"mounted anew": func(e *engine) { e.unmount(); e.mount("2") },
@@ -183,6 +185,7 @@ func TestEngine_StillLosesWhatWasDeletedAfterItHasChanged(t *testing.T) {
 }
 
 func TestRun_KeepsItsFilesWhenSomethingElseAnswers(t *testing.T) {
+	t.Parallel()
 	says := func(code int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(code)
@@ -238,6 +241,7 @@ func TestRun_KeepsItsFilesWhenSomethingElseAnswers(t *testing.T) {
 }
 
 func TestPolicies_CountAfterSIGHUP(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"KEY": "one"})

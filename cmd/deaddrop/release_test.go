@@ -79,6 +79,7 @@ func need(t *testing.T, programs ...string) (path string) {
 var systems = []string{"linux_amd64", "linux_arm64", "darwin_amd64", "darwin_arm64"}
 
 func TestTheReleaseIsCompleteAndItsChecksumsHold(t *testing.T) {
+	t.Parallel()
 	r := newRelease(t)
 	var want []string
 	for _, program := range []string{"deaddrop", "tenantctl"} {
@@ -106,6 +107,7 @@ func TestTheReleaseIsCompleteAndItsChecksumsHold(t *testing.T) {
 }
 
 func TestTheReleaseIsWhatMakeBuildMakes(t *testing.T) {
+	t.Parallel()
 	r, bin := newRelease(t), t.TempDir()
 	build := exec.Command("make", "build", "VERSION="+r.version, "BIN="+bin)
 	build.Dir = filepath.Join("..", "..")
@@ -129,6 +131,7 @@ func TestTheReleaseIsWhatMakeBuildMakes(t *testing.T) {
 }
 
 func TestTheReleaseSaysWhatItIsMadeOf(t *testing.T) {
+	t.Parallel()
 	r := newRelease(t)
 	for _, program := range []string{"deaddrop", "tenantctl"} {
 		for _, system := range systems {
@@ -154,6 +157,7 @@ func TestTheReleaseSaysWhatItIsMadeOf(t *testing.T) {
 }
 
 func TestTheReleaseHasPackagesWithUnitsThatFindTheirProgram(t *testing.T) {
+	t.Parallel()
 	for _, ending := range []string{"deb", "rpm"} {
 		t.Run(ending, func(t *testing.T) {
 			r := newRelease(t)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/dockertest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
@@ -157,12 +158,11 @@ func TestACommandIsStartedOnceItsFilesAreThereAndGetsTheirReloads(t *testing.T) 
 	r.Put("nexa", map[string]any{"v": 1})
 	config := r.write("x.hcl", r.Login(r.dir)+interval+r.drop("nexa", "  reload {\n    exec   = true\n    signal = \"USR1\"\n  }\n")+`
 exec {
-  command = ["sh", "-c", "cat nexa.json >>notes; trap 'cat nexa.json >>notes' USR1; trap 'exit 7' TERM; while :; do sleep 0.05; done"]
+  `+command(servicetest.Service{File: "notes", Start: "${file:nexa.json}", On: map[string]string{"USR1": "${file:nexa.json}"}, Exit: map[string]int{"TERM": 7}})+`
 }
 `)
 	p := r.start("run", "--config", config)
 	r.eventually("it has read its file", func() bool { return strings.Contains(r.read("notes"), `"v": 1`) })
-	time.Sleep(300 * time.Millisecond) // The shell has no way to say that its trap is set.
 	r.Put("nexa", map[string]any{"v": 2})
 	r.eventually("it was signalled", func() bool { return strings.Contains(r.read("notes"), `"v": 2`) })
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
@@ -179,7 +179,7 @@ func TestExec_SaysWhatItsCommandWaitsFor(t *testing.T) {
 env_template "KEY" {
   contents = "{{ with secret \"`+r.Path("later")+`\" }}{{ .Data.data.KEY }}{{ end }}"
 }
-exec { command = ["sh", "-c", "echo up >>said; trap 'exit 0' TERM; while :; do sleep 0.05; done"] }
+exec { command = ["sh", "-c", "echo up >>said; exec sleep 1000"] }
 `)
 	at := vaulttest.FreeAddress(t)
 	p := r.start("run", "--config", config, "--status-address", at)
@@ -208,7 +208,7 @@ func TestExec_ItsCommandGoesOnWhenAVariableGrowsTooLarge(t *testing.T) {
 env_template "KEY" {
   contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.KEY }}{{ end }}"
 }
-exec { command = ["sh", "-c", "echo up $(echo $KEY | wc -c) >>said; trap 'exit 0' TERM; while :; do sleep 0.05; done"] }
+exec { command = ["sh", "-c", "echo up $(echo $KEY | wc -c) >>said; exec sleep 1000"] }
 `)
 	p := r.start("run", "--config", config)
 	r.eventually("it says so", func() bool { return strings.Contains(p.log(), "variable failed, command not started yet") })
@@ -330,7 +330,7 @@ func TestASidecarUnderDockerComposeReloadsItsService(t *testing.T) {
 	}
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
-	image := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/cmd/deaddrop"))
+	image := dockertest.Image(t, sharedImage(t).program)
 	service := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/examples/service"))
 	r.Put("nexa", map[string]any{"MODEL": "one", "API_KEY": "key"})
 	r.write("x.hcl", r.Login(r.dir)+interval+`
@@ -393,15 +393,19 @@ volumes:
 		r.compose(project, "down", "-v", "-t", "1")
 	})
 	r.compose(project, "up", "-d")
-	said := func(service, text string) int {
-		return strings.Count(r.compose(project, "logs", "--no-color", service), text)
+	ids := map[string]string{}
+	for _, service := range []string{"nexa", "secrets", "alone"} {
+		ids[service] = strings.TrimSpace(r.compose(project, "ps", "-q", service))
 	}
-	r.eventually("the service is up", func() bool { return said("nexa", "service started: MODEL=one") == 1 })
-	r.eventually("the sidecar is up", func() bool { return said("secrets", "there is no container deaddrop-no-such") == 1 })
+	said := func(service, text string) int {
+		return strings.Count(dockertest.Docker(t, "logs", ids[service]), text)
+	}
+	r.eventuallyInDocker("the service is up", func() bool { return said("nexa", "service started: MODEL=one") == 1 })
+	r.eventuallyInDocker("the sidecar is up", func() bool { return said("secrets", "there is no container deaddrop-no-such") == 1 })
 	r.Put("nexa", map[string]any{"MODEL": "two", "API_KEY": "key"})
-	r.eventually("the service was told, by either way", func() bool { return said("nexa", "service reloaded: MODEL=two") == 2 })
+	r.eventuallyInDocker("the service was told, by either way", func() bool { return said("nexa", "service reloaded: MODEL=two") == 2 })
 	assert.Zero(t, said("nexa", "reloaded: MODEL=one"))
-	r.eventually("a sidecar without the service's namespace and the socket says what to change", func() bool {
+	r.eventuallyInDocker("a sidecar without the service's namespace and the socket says what to change", func() bool {
 		return said("alone", `share the service's: pid:`) >= 1 && said("alone", `there is no Docker socket /var/run/docker.sock: mount it into the agent's container`) >= 1
 	})
 }
@@ -414,31 +418,36 @@ func TestAsProcessOneItReapsOrphansHandsOnSignalsAndEndsWithTheCode(t *testing.T
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"v": "first"})
-	image := dockertest.Image(t, dockertest.Build(t, "github.com/smarteros/deaddrop/cmd/deaddrop"))
+	image := dockertest.Image(t, sharedImage(t).program)
 	// The shell and its programs are this machine's.
 	for _, dir := range []string{"bin", "lib", "lib64"} {
 		if target, err := os.Readlink("/" + dir); err != nil || target != "usr/"+dir {
 			t.Skipf("/%s is not a link into /usr, whose shell the container is to use", dir)
 		}
 	}
+	service := servicetest.Service{File: "/dev/stdout", Start: "up $VALUE", On: map[string]string{"USR2": "usr2", "TERM": "stopped"}, Exit: map[string]int{"TERM": 9}}.Args()
+	// A shell makes orphans, and then becomes the service.
+	orphans := append([]string{"/usr/bin/sh", "-c", `export VALUE="${VALUE%%.*}"; i=0; while [ $i -lt 20 ]; do (/usr/bin/sleep 0.1 &); i=$((i+1)); done; exec "$0" "$@"`, "/service"}, service[1:]...)
 	config := r.write("x.hcl", r.Login(r.dir)+interval+`
 env_template "VALUE" { contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.v }}{{ end }}" }
 exec {
-  command                   = ["/usr/bin/sh", "-c", "trap 'echo usr2' USR2; trap 'echo stopped; exit 9' TERM; echo up $${VALUE%%.*}; i=0; while [ $i -lt 20 ]; do (/usr/bin/sleep 0.1 &); i=$((i+1)); done; while :; do /usr/bin/sleep 0.05; done"]
+  command                   = [`+quoted(orphans...)+`]
   restart_on_secret_changes = "always"
 }
 `)
-	id := dockertest.Run(t, "--network", "host", "-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro", "-v", r.dir+":"+r.dir+":ro", image, "run", "--config", config)
+	id := dockertest.Run(t, "--network", "host", "-v", service[0]+":/service:ro", "-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro", "-v", r.dir+":"+r.dir+":ro", image, "run", "--config", config)
 	said := func(text string) bool { return strings.Contains(dockertest.Docker(t, "logs", id), text) }
-	r.eventually("the command is up", func() bool { return said("up first") })
+	r.eventuallyInDocker("the command is up", func() bool { return said("up first") })
 	processes := func() string {
 		return dockertest.Docker(t, "exec", id, "/usr/bin/sh", "-c", "for p in /proc/[0-9]*; do read -r line <$p/stat && echo \"$line\"; done; true")
 	}
-	r.eventually("no orphan is left", func() bool { return !strings.Contains(processes(), ") Z ") && strings.Contains(processes(), "(sh) ") })
+	r.eventuallyInDocker("no orphan is left", func() bool {
+		return !strings.Contains(processes(), ") Z ") && strings.Contains(processes(), "(service) ")
+	})
 	dockertest.Docker(t, "kill", "-s", "USR2", id)
-	r.eventually("the signal was handed on", func() bool { return said("usr2") })
+	r.eventuallyInDocker("the signal was handed on", func() bool { return said("usr2") })
 	r.Put("nexa", map[string]any{"v": "second"})
-	r.eventually("it was started anew", func() bool { return said("up second") })
+	r.eventuallyInDocker("it was started anew", func() bool { return said("up second") })
 	dockertest.Docker(t, "stop", id)
 	assert.Equal(t, "9", dockertest.Docker(t, "inspect", "-f", "{{.State.ExitCode}}", id))
 	assert.Equal(t, 2, strings.Count(dockertest.Docker(t, "logs", id), "stopped"))
@@ -478,6 +487,7 @@ func TestAReloadThatIsStillToBeDoneIsDoneByTheNextAgent(t *testing.T) {
 }
 
 func TestFlagsOfReloadsAreCheckedBeforeAnythingIsContacted(t *testing.T) {
+	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir(), env: []string{"VAULT_ADDR=http://127.0.0.1:1", "VAULT_ROLE_ID=a", "VAULT_SECRET_ID=b"}}
 	for flags, want := range map[string]string{
 		"--signal HUP":                  "--signal also needs --pid-file FILE, --process NAME or --container NAME",

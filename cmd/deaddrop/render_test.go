@@ -11,10 +11,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 
 func TestASetChangesTogetherOnceItsChecksHavePassed(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.AllowAll()
 	marker := vaulttest.Marker()
@@ -63,6 +65,7 @@ set "nexa" {
 }
 
 func TestTheOutputOfACheckIsShownWithoutSecrets(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"KEY": marker, "PEM": "line " + marker + "\nnext " + marker})
@@ -98,6 +101,7 @@ drop "slow" {
 }
 
 func TestTemplatesListWriteBesidesAndReadFiles(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.AllowAll()
 	r.Grant("secret/metadata/tenant/"+r.ID, "list")
@@ -132,6 +136,7 @@ template {
 }
 
 func TestBuiltinTemplatesNeedNothingButATenant(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.AllowAll()
 	r.Put("smtp", map[string]any{"host": "mail.example", "port": 587, "user": "u", "password": "p w", "from": "x@y.z"})
@@ -210,6 +215,7 @@ template {
 `
 
 func TestAVaultAgentFileRunsUnchanged(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Shared(t)
 	r := newRig(t, s)
 	r.AllowAll()
@@ -240,6 +246,7 @@ func TestAVaultAgentFileRunsUnchanged(t *testing.T) {
 }
 
 func TestACommandIsSupervisedWithSecretsInItsEnvironment(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.AllowAll()
 	marker := vaulttest.Marker()
@@ -253,20 +260,20 @@ env_template "MODEL" {
   contents = "{{ with secret \"`+r.Path("nexa")+`\" }}{{ .Data.data.MODEL }}{{ end }}"
 }
 exec {
-  command                   = ["sh", "-c", "trap 'echo stopped $MODEL >>said; exit 0' USR2; test -n \"$API_KEY\" && echo started $MODEL >>said; while ! test -e leave; do sleep 0.05; done; exit 9"]
+  `+command(servicetest.Service{File: "said", Start: "started $MODEL $API_KEY", On: map[string]string{"USR2": "stopped $MODEL"}, Exit: map[string]int{"USR2": 0}, Until: "leave", UntilCode: 9})+`
   restart_on_secret_changes = "always"
   restart_stop_signal       = "SIGUSR2"
 }
 `)
 	p := r.start("run", "--config", config)
-	r.eventually("the command starts", func() bool { return r.read("said") == "started one\n" })
+	r.eventually("the command starts", func() bool { return r.read("said") == "started one "+marker+"\n" })
 	r.Put("nexa", map[string]any{"KEY": marker, "MODEL": "two"})
-	r.eventually("it starts anew", func() bool { return r.read("said") == "started one\nstopped one\nstarted two\n" })
+	r.eventually("it starts anew", func() bool { return r.read("said") == "started one "+marker+"\nstopped one\nstarted two "+marker+"\n" })
 	r.Put("nexa", map[string]any{"MODEL": "three"})
 	r.eventually("a variable fails", func() bool { return strings.Contains(p.log(), "variable failed") })
-	assert.Equal(t, "started one\nstopped one\nstarted two\n", r.read("said"), "the command goes on")
+	assert.Equal(t, "started one "+marker+"\nstopped one\nstarted two "+marker+"\n", r.read("said"), "the command goes on")
 	p.stop()
-	assert.Equal(t, "started one\nstopped one\nstarted two\nstopped two\n", r.read("said"))
+	assert.Equal(t, "started one "+marker+"\nstopped one\nstarted two "+marker+"\nstopped two\n", r.read("said"))
 	assert.NotContains(t, p.log(), marker)
 
 	r.Put("nexa", map[string]any{"KEY": marker, "MODEL": "four"})
@@ -279,6 +286,7 @@ exec {
 }
 
 func TestADryRunShowsKeysAndWritesNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"KEY": marker, "OLD": "1", "SAME": "s"})
@@ -335,6 +343,7 @@ drop "missing" {
 }
 
 func TestValidatePrintsWhatTheFilesComeTo(t *testing.T) {
+	t.Parallel()
 	r := &rig{t: t, dir: t.TempDir(), env: []string{"VAULT_ADDR=https://vault.example:8200", "DEADDROP_TENANT=demo"}}
 	marker := vaulttest.Marker()
 	require.NoError(t, os.Mkdir(r.path("conf.d"), 0o700))
@@ -360,6 +369,7 @@ func TestValidatePrintsWhatTheFilesComeTo(t *testing.T) {
 }
 
 func TestFilesLiveAndDieAsTheirDropsSay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	config := r.write("deaddrop.hcl", r.Login(r.dir)+interval+`
@@ -400,6 +410,7 @@ drop "strict" {
 }
 
 func TestAChangedFolderOfConfigurationIsPickedUp(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	require.NoError(t, os.Mkdir(r.path("conf.d"), 0o700))
@@ -416,6 +427,7 @@ func TestAChangedFolderOfConfigurationIsPickedUp(t *testing.T) {
 }
 
 func TestASinkFollowsTheToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Role(map[string]any{"token_ttl": "3s", "token_max_ttl": "3s"})
 	r.Manage()

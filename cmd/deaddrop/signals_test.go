@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/leaktest"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
@@ -46,10 +48,23 @@ func (p *running) ended(code int) {
 
 // hanging is a command that ends by no signal but KILL. It makes a file first.
 func hanging(file string) string {
-	return fmt.Sprintf("command = [\"sh\", \"-c\", \"trap '' TERM INT HUP; touch %s; while :; do sleep 1; done\"]", file)
+	return command(servicetest.Service{File: file, Start: "up", Ignore: []string{"TERM", "INT", "HUP"}})
+}
+
+// command is the setting of a command that is a service.
+func command(s servicetest.Service) string { return "command = [" + quoted(s.Args()...) + "]" }
+
+// quoted is a list of strings in HCL.
+func quoted(texts ...string) string {
+	var all []string
+	for _, text := range texts {
+		all = append(all, strings.ReplaceAll(strconv.Quote(text), "${", "$${"))
+	}
+	return strings.Join(all, ", ")
 }
 
 func TestTheTimeToEndIsShorterThanTheLastResortAndThatThanFiveSeconds(t *testing.T) {
+	t.Parallel()
 	assert.Less(t, lastResort, 5*time.Second)
 }
 

@@ -81,6 +81,7 @@ func (r *rig) becomesReady() {
 }
 
 func TestStatusOfAHealthyAgent(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"API_KEY": marker})
@@ -142,6 +143,7 @@ func TestStatusOfAHealthyAgent(t *testing.T) {
 }
 
 func TestStatusOfAnAgentWithoutVault(t *testing.T) {
+	t.Parallel()
 	s := vaulttest.Own(t)
 	r := newRig(t, s)
 	r.Put("nexa", map[string]any{"A": "1"})
@@ -187,6 +189,7 @@ func TestStatusOfAnAgentWithoutVault(t *testing.T) {
 }
 
 func TestACheckThatTakesLongIsNotTakenForDeath(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	marker := vaulttest.Marker()
 	r.Put("nexa", map[string]any{"A": marker})
@@ -224,6 +227,7 @@ func exists(path string) bool {
 }
 
 func TestStatusTellsOfARefusedConfiguration(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	r.simple("")
@@ -246,6 +250,7 @@ func TestStatusTellsOfARefusedConfiguration(t *testing.T) {
 }
 
 func TestListenersComeAndGoWithTheConfiguration(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	r.simple("")
@@ -277,6 +282,7 @@ func TestListenersComeAndGoWithTheConfiguration(t *testing.T) {
 }
 
 func TestAListenerThatCannotBeHadStopsNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -295,6 +301,7 @@ func TestAListenerThatCannotBeHadStopsNothing(t *testing.T) {
 }
 
 func TestTheEnvironmentAddsAListener(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	r.env = append(r.env, "DEADDROP_STATUS_ADDRESS=127.0.0.1:0")
@@ -325,6 +332,7 @@ func TestTheEnvironmentAddsAListener(t *testing.T) {
 }
 
 func TestASocketOfAKilledAgentIsReplacedAndNothingElseIs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"A": "1"})
 	r.simple("")
@@ -353,6 +361,7 @@ func TestASocketOfAKilledAgentIsReplacedAndNothingElseIs(t *testing.T) {
 }
 
 func TestStatusOverTLS(t *testing.T) {
+	t.Parallel()
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
 		t.Skip("openssl is not there, which makes a certificate for this test")
@@ -382,6 +391,7 @@ func TestStatusOverTLS(t *testing.T) {
 }
 
 func TestStatusHasToBeToldWhichAgent(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.write("none.hcl", "listener \"tcp\" {\n  address = \"127.0.0.1:1\"\n  role = \"metrics_only\"\n}\n")
 	for name, tc := range map[string]struct {

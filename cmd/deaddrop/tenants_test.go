@@ -75,6 +75,7 @@ func (f *fleet) has(tenant string) bool {
 }
 
 func TestDropsFollowTenantsThatComeAndGo(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, id := range []string{"demo", "rut-76832940-3", "skipped-test"} {
 		f.put(id, "nexa", id)
@@ -110,6 +111,7 @@ func TestDropsFollowTenantsThatComeAndGo(t *testing.T) {
 }
 
 func TestManyNewTenantsAreOneBatch(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "1")
 	f.service()
@@ -131,6 +133,7 @@ func TestManyNewTenantsAreOneBatch(t *testing.T) {
 }
 
 func TestATenantThatComesBackInTimeKeepsItsFiles(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	p := f.start("run", "--config", f.config("  removal_grace = \"1h\"\n"))
@@ -150,6 +153,7 @@ func TestATenantThatComesBackInTimeKeepsItsFiles(t *testing.T) {
 }
 
 func TestTheFilesOfATenantGoThatWasRemovedWhileNoAgentRan(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, id := range []string{"demo", "gone", "kept"} {
 		f.put(id, "nexa", id)
@@ -177,6 +181,7 @@ func TestTheFilesOfATenantGoThatWasRemovedWhileNoAgentRan(t *testing.T) {
 }
 
 func TestAFileInPlaceOfATenantsCannotMakeItLeaveTheFolder(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	victim := f.write("victim.env", "precious")
@@ -191,6 +196,7 @@ func TestAFileInPlaceOfATenantsCannotMakeItLeaveTheFolder(t *testing.T) {
 }
 
 func TestNamesThatAreNoTenantsAreLeftOut(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, id := range []string{"demo", "a b", "..x", "*", "${x}", "-rf", "é", "a%2fb"} {
 		_, err := f.s.Client.Logical().Write("secret/data/"+f.folder+"/"+id+"/nexa", map[string]any{"data": map[string]any{"KEY": "x"}})
@@ -209,6 +215,7 @@ func TestNamesThatAreNoTenantsAreLeftOut(t *testing.T) {
 }
 
 func TestADeniedTenantIsReportedWithoutStoppingOthers(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	f.put("secretive", "nexa", "two")
@@ -221,6 +228,7 @@ func TestADeniedTenantIsReportedWithoutStoppingOthers(t *testing.T) {
 }
 
 func TestAFolderThatMayNotBeListedSaysWhatThePolicyNeeds(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	f.Grant("secret/metadata/"+f.folder+"/", "deny")
@@ -231,6 +239,7 @@ func TestAFolderThatMayNotBeListedSaysWhatThePolicyNeeds(t *testing.T) {
 }
 
 func TestAListThatFailsTakesNothingAway(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	p := f.start("run", "--config", f.config("  removal_grace = \"0s\"\n"))
@@ -248,6 +257,7 @@ func TestAListThatFailsTakesNothingAway(t *testing.T) {
 }
 
 func TestAFixedListOfTenantsFollowsTheConfiguration(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, id := range []string{"a", "b", "c"} {
 		f.put(id, "nexa", id)
@@ -274,6 +284,7 @@ template {
 }
 
 func TestASetPerTenantChangesAndGoesAsOne(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.AllowAll()
 	f.Allow("secret/data/" + f.folder + "/+/smtp")
@@ -311,6 +322,7 @@ set "all" {
 }
 
 func TestThePlatformsWayToNameAPathIsUnderstood(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, vaulttest.Shared(t))
 	r.Put("nexa", map[string]any{"KEY": "one"})
 	r.env = append(r.env, "NEXA_VAULT_PATH_TEMPLATE=secret/data/tenant/{{tenant_id}}/nexa")
@@ -348,6 +360,7 @@ func (f *fleet) record() string {
 }
 
 func TestATenantWhoseGraceIsOverIsLookedForOnceMore(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	for _, id := range []string{"back", "gone", "stays"} {
 		f.put(id, "nexa", "1")
@@ -380,6 +393,7 @@ func TestATenantWhoseGraceIsOverIsLookedForOnceMore(t *testing.T) {
 }
 
 func TestFilesThatAreToStayDoSoEvenInTheGrace(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "1")
 	f.put("other", "nexa", "1")
@@ -399,6 +413,7 @@ func TestFilesThatAreToStayDoSoEvenInTheGrace(t *testing.T) {
 }
 
 func TestAnEngineThatIsGoneIsNotOneWithoutTenants(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	mount := strings.ToLower(rand.Text()[:8])
 	require.NoError(t, f.s.Client.Sys().Mount(mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}))
@@ -424,6 +439,7 @@ drop "nexa" {
 }
 
 func TestWhatATemplateWroteBesidesGoesWithItsTenantUnlessOthersWriteIt(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("a", "nexa", "1")
 	f.put("b", "nexa", "1")
@@ -449,6 +465,7 @@ E
 }
 
 func TestASetThatIsThereFailsWhereOneOfItIsMissing(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.Allow("secret/data/" + f.folder + "/+/smtp")
 	f.put("demo", "nexa", "1")
@@ -471,6 +488,7 @@ set "all" {
 }
 
 func TestADeniedTenantDoesNotKeepACommandFromStarting(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	f.put("secretive", "nexa", "two")
@@ -485,6 +503,7 @@ func TestADeniedTenantDoesNotKeepACommandFromStarting(t *testing.T) {
 }
 
 func TestATemplateOfOneTenantMayComeLaterAndChange(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "one")
 	f.put("late", "nexa", "two")
@@ -514,6 +533,7 @@ template {
 }
 
 func TestTheNewsOfATenantThatIsGoneIsToldByTheNextAgent(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexa", "1")
 	f.put("stays", "nexa", "1")
@@ -535,6 +555,7 @@ func TestTheNewsOfATenantThatIsGoneIsToldByTheNextAgent(t *testing.T) {
 }
 
 func TestAPathThatNoTenantHasIsSaidToPerhapsBeWrong(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.put("demo", "nexxa", "1")
 	f.service()

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs the e2e.sh of the examples, one after the other, with a line for each: "make e2e",
-# or "make e2e EXAMPLES='nexa n8n'". It fails if one of them does. The images that they
-# have in common are made once.
+# Runs the e2e.sh of the examples, with a line for each: "make e2e", or "make e2e
+# EXAMPLES='nexa n8n'". It fails if one of them does. JOBS of them run side by side: one,
+# if it is not set. The images that they have in common are made once.
 
 # shellcheck source=examples/e2e/lib.sh
 . "$(dirname "$0")/lib.sh"
-scripts=()
+names=()
 for example in "${@:-*}"; do
   for script in "$REPO"/examples/$example/e2e.sh; do
     [ -x "$script" ] || fail "there is no example $example"
-    scripts+=("$script")
+    names+=("$(basename "$(dirname "$script")")")
   done
 done
 begin all
@@ -17,22 +17,19 @@ use_deaddrop
 use_vault_image
 ! has_python || use_python # without it those that need it skip
 use_busybox
-LIMIT=${LIMIT:-600} # seconds for one example
+export REPO LIMIT=${LIMIT:-600} # seconds for one example
 
 # run NAME runs one example, and says how it went.
 run() {
   local status=0 started=$SECONDS
-  SHARED_IMAGES=1 timeout --kill-after=60 "$LIMIT" "$REPO/examples/$1/e2e.sh" >"$WORK/out" 2>&1 || status=$?
+  SHARED_IMAGES=1 timeout --kill-after=60 "$LIMIT" "$REPO/examples/$1/e2e.sh" >"$WORK/out.$1" 2>&1 || status=$?
   case $status in
     0) echo "$1: ok ($((SECONDS - started)) s)" ;;
-    77) echo "$1: $(tail -n 1 "$WORK/out")" ;;
-    124 | 137) cat "$WORK/out"; echo "$1: FAILED: not done within $LIMIT s"; return 1 ;;
-    *) cat "$WORK/out"; echo "$1: FAILED"; return 1 ;;
+    77) echo "$1: $(tail -n 1 "$WORK/out.$1")" ;;
+    124 | 137) cat "$WORK/out.$1"; echo "$1: FAILED: not done within $LIMIT s"; return 1 ;;
+    *) cat "$WORK/out.$1"; echo "$1: FAILED"; return 1 ;;
   esac
 }
 
-failed=0
-for script in "${scripts[@]}"; do
-  run "$(basename "$(dirname "$script")")" || failed=1
-done
-exit "$failed"
+export -f run
+printf '%s\0' "${names[@]}" | xargs -0 -P "${JOBS:-1}" -n 1 bash -c 'run "$1"' run || exit 1
