@@ -92,12 +92,12 @@ func TestErrors_OfAllFunctionsHoldNoValue(t *testing.T) {
 			fewest, most = of.NumIn()-1, of.NumIn()+2
 		}
 		for n := fewest; n <= most; n++ {
-			tries := min(80, pow(len(values), n))
+			tries := min(callsOfAFunction, pow(len(values), n))
 			for try := range tries {
 				call, rest := name, try
 				for range n {
 					at := random.IntN(len(values))
-					if tries < 80 {
+					if tries < callsOfAFunction {
 						at, rest = rest%len(values), rest/len(values)
 					}
 					call += " " + values[at]

@@ -9,3 +9,7 @@ const hostileSize = 1 << 15
 // poolLoss is how much more is allocated where a sync.Pool forgets, as it does on purpose
 // for the race detector: package regexp makes its machine anew for many a match.
 const poolLoss = 4
+
+// callsOfAFunction is a sample: nothing here runs at once, and "make test" tries all of
+// them without the race detector.
+const callsOfAFunction = 8
