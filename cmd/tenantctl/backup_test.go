@@ -206,7 +206,7 @@ func TestABackupWithAPassphraseNeedsThatPassphrase(t *testing.T) {
 	require.NoError(t, os.WriteFile(right, []byte(passphrase+"\n"), 0o600))
 	require.NoError(t, os.WriteFile(wrong, []byte(passphrase+"x\n"), 0o600))
 	require.NoError(t, os.WriteFile(empty, []byte("\n"), 0o600))
-	out, errs, code := run(t, vaultOf(s), "backup", file, "--passphrase-file", right)
+	out, errs, code := finish(t, plain(t, command(t, vaultOf(s), "backup", file, "--passphrase-file", right)), "")
 	require.Zero(t, code, errs)
 	assert.Regexp(t, `(?m)^Encryption +passphrase$`, out)
 	for args, want := range map[string]struct {
@@ -217,12 +217,12 @@ func TestABackupWithAPassphraseNeedsThatPassphrase(t *testing.T) {
 		"--passphrase-file " + empty: {exitUsage, "is empty"},
 		"":                           {exitUsage, "give --passphrase-file (there is no terminal to ask for a passphrase)"},
 	} {
-		_, errs, code := run(t, nil, append([]string{"restore", file, "--verify"}, strings.Fields(args)...)...)
+		_, errs, code := finish(t, plain(t, command(t, nil, append([]string{"restore", file, "--verify"}, strings.Fields(args)...)...)), "")
 		assert.Equal(t, want.code, code, args)
 		assert.Contains(t, errs, want.say, args)
 		assert.NotContains(t, errs, passphrase)
 	}
-	out, errs, code = run(t, nil, "restore", file, "--verify", "--passphrase-file", right) // There is no Vault.
+	out, errs, code = finish(t, plain(t, command(t, nil, "restore", file, "--verify", "--passphrase-file", right)), "") // There is no Vault.
 	require.Zero(t, code, errs)
 	assert.Regexp(t, `(?m)^Secrets +1$`, out)
 }
@@ -465,20 +465,20 @@ func TestThePassphraseIsAskedForTwiceAndDoesNotShow(t *testing.T) {
 	writeSecret(t, s, "demo", "nexa")
 	file := filepath.Join(t.TempDir(), "b")
 	passphrase := vaulttest.Marker()
-	shown, code := atTerminal(t, vaultOf(s), []string{"backup", file}, passphrase, passphrase+"x")
+	shown, code := typedAtTerminal(t, plain(t, command(t, vaultOf(s), "backup", file)), passphrase, passphrase+"x")
 	assert.Equal(t, exitUsage, code)
 	assert.Contains(t, shown, "the two passphrases differ")
 	assert.NoFileExists(t, file)
-	shown, code = atTerminal(t, vaultOf(s), []string{"backup", file}, passphrase, passphrase)
+	shown, code = typedAtTerminal(t, plain(t, command(t, vaultOf(s), "backup", file)), passphrase, passphrase)
 	require.Zero(t, code, shown)
 	assert.Contains(t, shown, "Passphrase for the backup: ")
 	assert.Contains(t, shown, "The same again: ")
 	assert.NotContains(t, shown, passphrase)
-	shown, code = atTerminal(t, nil, []string{"restore", file, "--verify"}, passphrase)
+	shown, code = typedAtTerminal(t, plain(t, command(t, nil, "restore", file, "--verify")), passphrase)
 	require.Zero(t, code, shown)
 	assert.NotContains(t, shown, passphrase)
 	recipient, _ := newAgeKey(t)
-	shown, code = atTerminal(t, vaultOf(s), []string{"backup", "-", "-r", recipient})
+	shown, code = typedAtTerminal(t, plain(t, command(t, vaultOf(s), "backup", "-", "-r", recipient)))
 	assert.Equal(t, exitUsage, code)
 	assert.Contains(t, shown, "is not written to a terminal")
 }
@@ -487,8 +487,13 @@ func TestThePassphraseIsAskedForTwiceAndDoesNotShow(t *testing.T) {
 // when it has asked for one, and returns what is to be seen there.
 func atTerminal(t *testing.T, env, args []string, lines ...string) (shown string, code int) {
 	t.Helper()
+	return typedAtTerminal(t, command(t, env, args...), lines...)
+}
+
+// typedAtTerminal is [atTerminal] for a command.
+func typedAtTerminal(t *testing.T, cmd *exec.Cmd, lines ...string) (shown string, code int) {
+	t.Helper()
 	master, slave := newTerminal(t)
-	cmd := command(t, env, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	require.NoError(t, cmd.Start())

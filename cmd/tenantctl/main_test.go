@@ -2,14 +2,18 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/compose/leaktest"
 )
@@ -21,7 +25,9 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(plainProgram.dir)
+	os.Exit(code)
 }
 
 // run runs tenantctl as a process with nothing on its standard input. Of the
@@ -35,7 +41,12 @@ func run(t *testing.T, env []string, args ...string) (stdout, stderr string, cod
 // runWith is run with this on standard input.
 func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := command(t, env, args...)
+	return finish(t, command(t, env, args...), stdin)
+}
+
+// finish runs a command to its end.
+func finish(t *testing.T, cmd *exec.Cmd, stdin string) (stdout, stderr string, code int) {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	_ = cmd.Run() // Its code says the same.
@@ -43,6 +54,32 @@ func runWith(t *testing.T, stdin string, env []string, args ...string) (stdout, 
 		t.Fatalf("tenantctl did not start: %v", cmd.Args)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// plainProgram is tenantctl as "make build" makes it. TestMain removes it.
+var plainProgram struct {
+	sync.Once
+	dir string
+	err error
+}
+
+// plain lets a command run without the race detector, with which the key of a passphrase
+// takes many seconds instead of one.
+func plain(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	plainProgram.Do(func() {
+		if plainProgram.dir, plainProgram.err = os.MkdirTemp("", "tenantctl-"); plainProgram.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", filepath.Join(plainProgram.dir, "tenantctl"), ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			plainProgram.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	require.NoError(t, plainProgram.err)
+	cmd.Path = filepath.Join(plainProgram.dir, "tenantctl")
+	return cmd
 }
 
 // command is tenantctl, not yet started. It has no controlling terminal. What it says is

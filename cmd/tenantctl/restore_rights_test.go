@@ -276,7 +276,7 @@ func newSSHKey(t *testing.T, passphrase string) (secret, public string) {
 		t.Skip("needs ssh-keygen")
 	}
 	secret = filepath.Join(t.TempDir(), "key")
-	said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "ops", "-f", secret).CombinedOutput()
+	said, err := exec.Command("ssh-keygen", "-q", "-a", "2", "-t", "ed25519", "-N", passphrase, "-C", "ops", "-f", secret).CombinedOutput()
 	require.NoError(t, err, "%s", said)
 	return secret, secret + ".pub"
 }
