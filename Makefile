@@ -27,7 +27,7 @@ SNAPSHOT = $(shell git describe --exact-match --tags HEAD >/dev/null 2>&1 || ech
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help build test e2e demo bench lint fmt fuzz image images extras release release-check clean
+.PHONY: help build test test-fast cover e2e demo bench lint fmt fuzz image images extras release release-check clean
 
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,9 +37,23 @@ build: ## build bin/deaddrop and bin/tenantctl
 	$(LEAN) -o $(BIN)/tenantctl ./cmd/tenantctl
 
 test: ## run all tests, on a real Vault that is built once
-	.ci/leaks go test -race -timeout 20m -parallel 6 $(TESTFLAGS) ./...
-	go test $(TESTFLAGS) -run ThousandsOfValues ./render/dotenv # with -race, a tenth of the values
+	.ci/leaks go test -race -timeout 20m -parallel 12 $(TESTFLAGS) ./...
+	go test $(TESTFLAGS) -run 'ThousandsOfValues|OfAllFunctions' ./render/... # with -race, a tenth of the values
 	cd compose/devvault && go test ./...
+
+test-fast: ## run the tests that need neither Vault nor Docker, in half a minute (go test -short)
+	go test -short -parallel 12 $(TESTFLAGS) ./...
+
+# Programs that tests start are covered, too, but for those that are killed.
+COVER = $(CURDIR)/bin/cover
+cover: ## run all tests, and print how much of each package they cover (bin/cover/coverage.out)
+	rm -rf $(COVER) && mkdir -p $(COVER)/tests $(COVER)/processes && chmod 1777 $(COVER)/processes
+	go build -cover -coverpkg=./... -o $(COVER)/ ./cmd/deaddrop ./cmd/tenantctl
+	DEADDROP_TEST_COVER_PROGRAMS=$(COVER) GOCOVERDIR=$(COVER)/processes \
+		go test -cover -timeout 20m -parallel 12 $(TESTFLAGS) ./... -args -test.gocoverdir=$(COVER)/tests
+	go tool covdata textfmt -i $(COVER)/tests,$(COVER)/processes -o $(COVER)/coverage.out
+	@go tool covdata percent -i $(COVER)/tests,$(COVER)/processes
+	@go tool cover -func $(COVER)/coverage.out | tail -n 1
 
 e2e: ## run the examples on a Docker engine (EXAMPLES="nexa n8n" for these alone)
 	@examples/e2e/run.sh $(EXAMPLES)

@@ -54,6 +54,7 @@ func config(t *testing.T, file string, pairs ...string) string {
 // check has Vault's own parser read a configuration, and returns what it finds.
 func check(t *testing.T, file string) (problems string) {
 	t.Helper()
+	vaulttest.NotShort(t)
 	vault, err := vaulttest.Binary()
 	require.NoError(t, err)
 	out, err := exec.Command(vault, "server", "-check", "-config", file).CombinedOutput()

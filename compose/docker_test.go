@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,7 +160,8 @@ type stack struct {
 	Address string
 }
 
-// up starts the unchanged compose files with an image, and ends with the test.
+// up starts the compose files with an image, and ends with the test. Nothing in them is
+// changed but how often the health of a container is asked for.
 func up(t *testing.T, i *image, files []string, env ...string) *stack {
 	t.Helper()
 	dockertest.Engine(t)
@@ -168,7 +170,11 @@ func up(t *testing.T, i *image, files []string, env ...string) *stack {
 			t.Skipf("there is no %s here, which the containers are made with", program)
 		}
 	}
-	s := &stack{t: t, name: dockertest.Name(t), files: files}
+	health := "testdata/health-each-second.yml"
+	if slices.Contains(files, raft) {
+		health = "testdata/health-each-second-raft.yml"
+	}
+	s := &stack{t: t, name: dockertest.Name(t), files: append(slices.Clone(files), health)}
 	_, port, _ := strings.Cut(vaulttest.FreeAddress(t), ":")
 	s.Address = "http://127.0.0.1:" + port
 	s.env = append([]string{

@@ -80,6 +80,9 @@ func TestComposeFilesAreValidForBothComposes(t *testing.T) {
 			if _, err := exec.LookPath("docker-compose"); err != nil {
 				t.Skip("compose-go takes it; there is no docker-compose 1.29 here to ask, too")
 			}
+			if testing.Short() {
+				t.Skip("compose-go takes it; docker-compose is slow, and -short was asked for")
+			}
 			out, err := dockerCompose(files, []string{devToken}, "config")
 			require.NoError(t, err, "%s", out)
 			assert.Contains(t, out, "container_name: smarteros-vault")

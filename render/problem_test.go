@@ -81,6 +81,10 @@ func TestErrors_OfAllFunctionsHoldNoValue(t *testing.T) {
 	}
 	values := []string{"$text", "$number", "$float", "$binary", "$lines", "$list", "$null", "$yes", "$small", "$expression", "$percent", "$json", "$map", "$yaml", "$entry", "$message", "$d", `"name"`, "1", "(len .text)"}
 	random := rand.New(rand.NewPCG(1, 2))
+	calls := callsOfAFunction
+	if testing.Short() {
+		calls = 8
+	}
 	failed := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(functions)) {
 		if name == "break" || name == "continue" || strings.HasPrefix(name, "_") {
@@ -92,12 +96,12 @@ func TestErrors_OfAllFunctionsHoldNoValue(t *testing.T) {
 			fewest, most = of.NumIn()-1, of.NumIn()+2
 		}
 		for n := fewest; n <= most; n++ {
-			tries := min(callsOfAFunction, pow(len(values), n))
+			tries := min(calls, pow(len(values), n))
 			for try := range tries {
 				call, rest := name, try
 				for range n {
 					at := random.IntN(len(values))
-					if tries < callsOfAFunction {
+					if tries < calls {
 						at, rest = rest%len(values), rest/len(values)
 					}
 					call += " " + values[at]

@@ -52,8 +52,9 @@ func (d *database) users() string {
 	return d.pg.Query("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'")
 }
 
-// TestLeasesOfFiveSecondsShowNoGap goes on until leases were issued anew five times. So
-// each lease and each token comes to the end of its longest time more than once.
+// TestLeasesOfFiveSecondsShowNoGap goes on until leases were issued anew five times, and
+// their users have logged in a hundred times. So each lease and each token comes to the
+// end of its longest time more than once.
 func TestLeasesOfFiveSecondsShowNoGap(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(*database){
@@ -70,8 +71,8 @@ func TestLeasesOfFiveSecondsShowNoGap(t *testing.T) {
 			d.eventually("the first drop", func() bool { return d.rig.read("db.url") != "" })
 			seen := map[string]bool{}
 			tries := 0
-			for begun := time.Now(); len(seen) <= 5; tries++ {
-				require.Less(t, time.Since(begun), 2*time.Minute, "they are not issued anew:\n%s", p.log())
+			for begun := time.Now(); len(seen) <= 5 || tries <= 100; tries++ {
+				require.Less(t, time.Since(begun), 5*time.Minute, "they are not issued anew:\n%s", p.log())
 				user, password := d.credentials()
 				seen[user] = true
 				if !d.pg.CanLogin(user, password) {
@@ -81,7 +82,6 @@ func TestLeasesOfFiveSecondsShowNoGap(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond) // Others use the machine, too.
 			}
-			assert.Greater(t, tries, 30)
 			p.stop()
 			assert.NotContains(t, p.log(), "cannot be read")
 			for user := range seen {

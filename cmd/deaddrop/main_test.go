@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	servicetest.Main()
 	switch os.Getenv("TEST_BE") {
 	case "deaddrop":
+		servicetest.MeasureCoverage("deaddrop")
 		main()
 	case "service":
 		service(os.Getenv("TEST_DIR"))
@@ -133,6 +134,7 @@ func (r *rig) command(args ...string) *exec.Cmd {
 	}
 	// With -race a program else sleeps for a second as it ends.
 	cmd.Env = append([]string{"TEST_BE=deaddrop", "GORACE=atexit_sleep_ms=20", "STATE_DIRECTORY=" + r.path("state")}, r.env...)
+	cmd.Env = append(cmd.Env, servicetest.CoverageEnv()...)
 	cmd.Dir = r.dir
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/smarteros/deaddrop/agent/servicetest"
 	"github.com/smarteros/deaddrop/compose/leaktest"
 )
 
@@ -22,6 +23,7 @@ import (
 // real processes.
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_BE") == "tenantctl" {
+		servicetest.MeasureCoverage("tenantctl")
 		main()
 		return
 	}
@@ -93,6 +95,7 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	cmd.Dir = t.TempDir()
 	// With -race a program else sleeps for a second as it ends.
 	cmd.Env = append([]string{"TEST_BE=tenantctl", "GORACE=atexit_sleep_ms=20", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	cmd.Env = append(cmd.Env, servicetest.CoverageEnv()...)
 	for _, each := range env {
 		if dir, ok := strings.CutPrefix(each, "PWD="); ok {
 			cmd.Dir = dir

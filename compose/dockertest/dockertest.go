@@ -16,9 +16,13 @@ import (
 	"github.com/smarteros/deaddrop/compose/leaktest"
 )
 
-// Engine skips the test where no Docker engine can be used.
+// Engine skips the test where no Docker engine can be used, or where -short asks for the
+// fast tests alone.
 func Engine(t testing.TB) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("this test needs Docker, and -short was asked for")
+	}
 	if out, err := exec.Command("docker", "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
 		t.Skipf("there is no Docker engine here: %v: %s", err, strings.TrimSpace(string(out)))
 	}

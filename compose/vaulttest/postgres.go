@@ -34,6 +34,7 @@ const Admin = "postgres"
 // is skipped.
 func NewPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	NotShort(t)
 	bin := postgresBin(t)
 	dir, err := os.MkdirTemp("", "postgres-") // t.TempDir is closed to other users.
 	require.NoError(t, err)

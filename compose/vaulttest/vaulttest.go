@@ -49,10 +49,19 @@ var shared = sync.OnceValues(func() (*Server, error) {
 	return Start("-listen", "127.0.0.1:0")
 })
 
+// NotShort skips a test that needs a Vault where -short asks for the fast ones alone.
+func NotShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("this test needs a Vault, and -short was asked for")
+	}
+}
+
 // Shared returns the server that all tests of a package share. It ends with the
 // test binary.
 func Shared(t testing.TB) *Server {
 	t.Helper()
+	NotShort(t)
 	s, err := shared()
 	require.NoError(t, err)
 	return s
@@ -71,6 +80,7 @@ func Own(t testing.TB, flags ...string) *Server {
 
 func skipOutside(t testing.TB) {
 	t.Helper()
+	NotShort(t)
 	if os.Getenv("DEADDROP_TEST_VAULT_ADDR") != "" {
 		t.Skip("this test stops and seals its Vault, " + outside)
 	}

@@ -127,12 +127,16 @@ var valuesReadBack = 100_000
 
 func TestLibrariesReadBackThousandsOfValuesOfTheirDialect(t *testing.T) {
 	const perFile = 250
+	values := valuesReadBack
+	if testing.Short() {
+		values /= 50
+	}
 	for name, r := range inProcess {
 		for _, d := range append(r.dialects, Portable) {
 			t.Run(name+"/"+string(d), func(t *testing.T) {
 				t.Parallel()
 				rng, refused := seed(d), 0
-				for range valuesReadBack / perFile {
+				for range values / perFile {
 					pairs, no := carried(t, rng, d, perFile, longest)
 					refused += no
 					out, err := Encode(d, pairs)
@@ -141,7 +145,7 @@ func TestLibrariesReadBackThousandsOfValuesOfTheirDialect(t *testing.T) {
 					require.NoError(t, err)
 					same(t, pairs, got)
 				}
-				t.Logf("%d values came back, %d were refused beforehand", valuesReadBack, refused)
+				t.Logf("%d values came back, %d were refused beforehand", values, refused)
 			})
 		}
 	}
@@ -247,6 +251,9 @@ func assignments(content string) [][2]string {
 // byDocker runs a container, from an image of this test that holds nothing but
 // a program which prints its environment.
 func byDocker(t *testing.T, file string) map[string]string {
+	if testing.Short() {
+		t.Skip("this test needs Docker, and -short was asked for")
+	}
 	if err := exec.Command("docker", "version").Run(); err != nil {
 		t.Skip("there is no Docker engine here")
 	}
