@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,15 +58,12 @@ func (s Service) Args() []string {
 }
 
 // Main is the service, and does not return, where the arguments are those of
-// [Service.Args]. It belongs at the beginning of TestMain. Programs that the tests start
-// then ignore no signals, even where the tests do, under nohup or in the background.
+// [Service.Args]. It belongs at the beginning of TestMain. Tests that ignore signals, as
+// under nohup or in the background of a script, start anew without: programs that they
+// start would ignore them, too.
 func Main() {
 	if len(os.Args) != 3 || os.Args[1] != word {
-		for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
-			if signal.Ignored(sig) {
-				signal.Notify(make(chan os.Signal, 1), sig) // A signal with a handler has none after exec.
-			}
-		}
+		heedSignals()
 		return
 	}
 	var s Service
@@ -73,6 +71,20 @@ func Main() {
 		fail(err)
 	}
 	s.run()
+}
+
+func heedSignals() {
+	ignored := []os.Signal{syscall.SIGHUP, syscall.SIGINT}
+	ignored = slices.DeleteFunc(ignored, func(sig os.Signal) bool { return !signal.Ignored(sig) })
+	if len(ignored) == 0 {
+		return
+	}
+	signal.Notify(make(chan os.Signal, 1), ignored...) // What has a handler has the default after exec.
+	program, err := os.Executable()
+	if err != nil {
+		fail(err)
+	}
+	fail(syscall.Exec(program, os.Args, os.Environ()))
 }
 
 func (s Service) run() {
