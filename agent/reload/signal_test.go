@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"syscall"
 	"testing"
@@ -139,7 +140,9 @@ func TestNeitherTheAgentNorItsChildrenNorAZombieAreFound(t *testing.T) {
 	child.Env = append(os.Environ(), "BE_A_SERVICE=1")
 	require.NoError(t, child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
-	for _, s := range []Process{{Name: "nexa-child"}, {Name: filepath.Base(os.Args[0])}, {Name: "no-such-program"}, {CommandLine: "^$"}} {
+	// By its name alone the same tests of another checkout would be found.
+	agent := Process{Name: filepath.Base(os.Args[0]), CommandLine: "^" + regexp.QuoteMeta(os.Args[0])}
+	for _, s := range []Process{{Name: "nexa-child"}, agent, {Name: "no-such-program"}, {CommandLine: "^$"}} {
 		_, err := findOf(s)
 		require.ErrorContains(t, err, "is the service running", "%+v", s)
 	}
