@@ -37,7 +37,7 @@ build: ## build bin/deaddrop and bin/tenantctl
 	$(LEAN) -o $(BIN)/tenantctl ./cmd/tenantctl
 
 test: ## run all tests, on a real Vault that is built once
-	.ci/leaks go test -race -timeout 20m -parallel 12 $(TESTFLAGS) ./...
+	.ci/leaks go test -race -timeout 20m -p 3 -parallel 12 $(TESTFLAGS) ./...
 	go test $(TESTFLAGS) -run 'ThousandsOfValues|OfAllFunctions' ./render/... # with -race, a tenth of the values
 	cd compose/devvault && go test ./...
 
@@ -49,7 +49,7 @@ COVER = $(CURDIR)/bin/cover
 cover: ## run all tests, and print how much of each package they cover (bin/cover/coverage.out)
 	rm -rf $(COVER) && mkdir -p $(COVER)/tests $(COVER)/processes && chmod 1777 $(COVER)/processes
 	go build -cover -coverpkg=./... -o $(COVER)/ ./cmd/deaddrop ./cmd/tenantctl
-	DEADDROP_TEST_COVER_PROGRAMS=$(COVER) GOCOVERDIR=$(COVER)/processes \
+	DEADDROP_TEST_COVER_PROGRAMS=$(COVER) DEADDROP_TEST_COVER_DATA=$(COVER)/processes \
 		go test -cover -timeout 20m -parallel 12 $(TESTFLAGS) ./... -args -test.gocoverdir=$(COVER)/tests
 	go tool covdata textfmt -i $(COVER)/tests,$(COVER)/processes -o $(COVER)/coverage.out
 	@go tool covdata percent -i $(COVER)/tests,$(COVER)/processes
