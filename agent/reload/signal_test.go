@@ -27,11 +27,15 @@ func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// printThenRun is a script that prints its process id, and then becomes another program,
+// which so cannot print anything before.
+const printThenRun = `echo $$; exec "$0" "$@"`
+
 // another starts the test binary as a service under another name, whose parent is
 // not the test. It tells its process id and what it says.
 func another(t *testing.T, program string, args ...string) (pid int, said *bufio.Reader) {
 	t.Helper()
-	shell := exec.Command("sh", append([]string{"-c", `"$@" & echo $!; wait`, "sh", program}, args...)...)
+	shell := exec.Command("sh", append([]string{"-c", `sh -c "$0" "$@" & wait`, printThenRun, program}, args...)...)
 	shell.Env = append(os.Environ(), "BE_A_SERVICE=1")
 	return startService(t, shell)
 }

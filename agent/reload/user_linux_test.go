@@ -35,7 +35,7 @@ func serviceOf(t *testing.T, uid int, program string) (pid int, said *bufio.Read
 			require.NoError(t, os.Chmod(dir, info.Mode().Perm()|0o011))
 		}
 	}
-	shell := exec.Command("sh", "-c", `"$0" & echo $!; wait`, program)
+	shell := exec.Command("sh", "-c", `sh -c "$0" "$@" & wait`, printThenRun, program)
 	shell.Env = []string{"BE_A_SERVICE=1", "PATH=" + os.Getenv("PATH")}
 	shell.Dir = "/"
 	shell.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}

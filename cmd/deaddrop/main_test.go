@@ -81,10 +81,18 @@ func newRig(t *testing.T, s *vaulttest.Server) *rig {
 
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 
+// write writes a file. A configuration is replaced as a whole: an agent that runs would
+// else find half of it.
 func (r *rig) write(name, content string) string {
 	r.t.Helper()
-	require.NoError(r.t, os.WriteFile(r.path(name), []byte(content), 0o600))
-	return r.path(name)
+	path := r.path(name)
+	if filepath.Ext(name) != ".hcl" {
+		require.NoError(r.t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	require.NoError(r.t, os.WriteFile(path+".new", []byte(content), 0o600))
+	require.NoError(r.t, os.Rename(path+".new", path))
+	return path
 }
 
 // read returns the content of a file, with values as they were given to Put.
