@@ -81,12 +81,12 @@ func newRig(t *testing.T, s *vaulttest.Server) *rig {
 
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 
-// write writes a file. A configuration is replaced as a whole: an agent that runs would
+// write writes a file. Configurations and templates are replaced: an agent that runs would
 // else find half of it.
 func (r *rig) write(name, content string) string {
 	r.t.Helper()
 	path := r.path(name)
-	if filepath.Ext(name) != ".hcl" {
+	if ext := filepath.Ext(name); ext != ".hcl" && ext != ".ctmpl" {
 		require.NoError(r.t, os.WriteFile(path, []byte(content), 0o600))
 		return path
 	}
