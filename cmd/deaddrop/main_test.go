@@ -91,6 +91,11 @@ func (r *rig) write(name, content string) string {
 		return path
 	}
 	require.NoError(r.t, os.WriteFile(path+".new", []byte(content), 0o600))
+	if before, err := os.Stat(path); err == nil {
+		owner := before.Sys().(*syscall.Stat_t)
+		require.NoError(r.t, os.Chown(path+".new", int(owner.Uid), int(owner.Gid)))
+		require.NoError(r.t, os.Chmod(path+".new", before.Mode()))
+	}
 	require.NoError(r.t, os.Rename(path+".new", path))
 	return path
 }
