@@ -3,6 +3,7 @@ package reload
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -92,13 +94,17 @@ func reloadedBy(t *testing.T, said *bufio.Reader) {
 	require.Equal(t, "reloaded\n", line)
 }
 
+// ownName is a name that no other process has, also none of the same tests elsewhere.
+func ownName() string { return "n" + strings.ToLower(rand.Text()[:8]) }
+
 func TestAProcessIsFoundByItsProgramOrItsCommandLine(t *testing.T) {
-	program := renamed(t, "nexa-a-service-with-a-long-name")
+	long := ownName() + "-a-service-with-a-long-name"
+	program := renamed(t, long)
 	for name, s := range map[string]Process{
-		"name":         {Name: "nexa-a-service-with-a-long-name"},
+		"name":         {Name: long},
 		"path":         {Name: program},
-		"command line": {CommandLine: `with-a-long-name .*--tenant=[d]emo-17`},
-		"both":         {Name: "nexa-a-service-with-a-long-name", CommandLine: "demo-17"},
+		"command line": {CommandLine: long + ` .*--tenant=[d]emo-17`},
+		"both":         {Name: long, CommandLine: "demo-17"},
 	} {
 		pid, said := another(t, program, "x", "--tenant=demo-17")
 		s.Signal = syscall.SIGHUP
@@ -113,12 +119,13 @@ func TestAProcessIsFoundByItsProgramOrItsCommandLine(t *testing.T) {
 }
 
 func TestNoProcessIsSignalledWhereSeveralFit(t *testing.T) {
-	program := renamed(t, "nexa-twice")
+	twice := ownName()
+	program := renamed(t, twice)
 	first, _ := another(t, program, "a")
 	second, said := another(t, program, "b")
-	s := Process{Name: "nexa-twice", Signal: syscall.SIGHUP}
+	s := Process{Name: twice, Signal: syscall.SIGHUP}
 	require.EqualError(t, s.Do(t.Context(), Change{}), fmt.Sprintf(
-		`2 processes are "nexa-twice" (%d, %d), and none was signalled: tell them apart by command_line = "…", or use a pid_file`, min(first, second), max(first, second)))
+		`2 processes are "%s" (%d, %d), and none was signalled: tell them apart by command_line = "…", or use a pid_file`, twice, min(first, second), max(first, second)))
 	s.CommandLine = " b$"
 	require.NoError(t, s.Do(t.Context(), Change{}))
 	reloadedBy(t, said)
@@ -128,12 +135,13 @@ func TestNoProcessIsSignalledWhereSeveralFit(t *testing.T) {
 }
 
 func TestOfAProcessAndItsDescendantsTheFirstIsSignalled(t *testing.T) {
-	program := renamed(t, "nexa-master")
+	master := ownName()
+	program := renamed(t, master)
 	pid, said := another(t, program, "with-a-worker")
 	line, err := said.ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "worker\n", line)
-	found, err := findOf(Process{Name: "nexa-master"})
+	found, err := findOf(Process{Name: master})
 	require.NoError(t, err)
 	assert.Equal(t, pid, found)
 }

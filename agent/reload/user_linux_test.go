@@ -157,12 +157,13 @@ func TestPIDFile_FollowsNoLinksForEver(t *testing.T) {
 }
 
 func TestProcess_WithExpectUserIgnoresNamesakesOfOthers(t *testing.T) {
-	program := renamed(t, "nexa-namesake")
+	name := ownName()
+	program := renamed(t, name)
 	pid, said := serviceOf(t, serviceUser, program)
 	namesake, _ := serviceOf(t, otherUser, program)
-	s := Process{Name: "nexa-namesake", Signal: syscall.SIGHUP}
+	s := Process{Name: name, Signal: syscall.SIGHUP}
 	require.EqualError(t, s.Do(t.Context(), Change{}), fmt.Sprintf(
-		`2 processes are "nexa-namesake" (%d, %d), of several users, and none was signalled: say by expect_user = "…" which user's it is`, min(pid, namesake), max(pid, namesake)))
+		`2 processes are "%s" (%d, %d), of several users, and none was signalled: say by expect_user = "…" which user's it is`, name, min(pid, namesake), max(pid, namesake)))
 	s.ExpectUser = strconv.Itoa(serviceUser)
 	require.NoError(t, s.Check(t.Context()))
 	require.NoError(t, s.Do(t.Context(), Change{}))
@@ -171,7 +172,7 @@ func TestProcess_WithExpectUserIgnoresNamesakesOfOthers(t *testing.T) {
 
 	var missing *Absent
 	require.ErrorAs(t, s.Do(t.Context(), Change{}), &missing)
-	require.ErrorContains(t, missing, `no process of user 1234 is "nexa-namesake"`)
+	require.ErrorContains(t, missing, `no process of user 1234 is "`+name+`"`)
 	s.ExpectUser = "no-such-user"
 	require.ErrorContains(t, s.Check(t.Context()), "no-such-user")
 	stillThere(t, namesake)
