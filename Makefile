@@ -65,7 +65,7 @@ demo: build ## see it work: Vault, deaddrop, a service, a rotation
 bench: build ## measure time and memory beside the floor
 	$(BUILD) -o bin/floor ./agent/bench/floor
 	@go run ./agent/bench bin/deaddrop bin/floor
-	@go test -run xxx -bench TenThousand -benchtime 1x ./cmd/tenantctl/backup | grep Benchmark
+	@go test -run xxx -bench TenThousand -benchtime 1x ./cmd/tenantctl/internal/backup | grep Benchmark
 
 lint: ## gofmt, vet and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
@@ -82,15 +82,15 @@ fuzz: ## fuzz every parser and encoder for a while
 	go test -fuzz FuzzNumbers -fuzztime 30s ./render
 	go test -fuzz FuzzReadersGetTheValueBackOrEncodeFails -fuzztime 30s ./render/dotenv
 	go test -fuzz FuzzRecoverCertificateNeverPanics -fuzztime 30s ./agent
-	go test -fuzz FuzzAPidFileNamesNoProcess -fuzztime 30s ./agent/reload
-	go test -fuzz FuzzAHeaderFileBreaksNoRequest -fuzztime 30s ./agent/reload
-	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/process
+	go test -fuzz FuzzAPidFileNamesNoProcess -fuzztime 30s ./agent/internal/reload
+	go test -fuzz FuzzAHeaderFileBreaksNoRequest -fuzztime 30s ./agent/internal/reload
+	go test -fuzz FuzzParseNeverPanics -fuzztime 30s ./agent/internal/process
 	go test -fuzz FuzzAnIDIsOneSegmentOfAPath -fuzztime 30s ./agent/tenant
-	go test -fuzz FuzzAFileIsABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
-	go test -fuzz FuzzDotenvComesBack -fuzztime 30s ./cmd/tenantctl/values
-	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/archive
+	go test -fuzz FuzzAFileIsABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/internal/archive
+	go test -fuzz FuzzDotenvComesBack -fuzztime 30s ./cmd/tenantctl/internal/values
+	go test -fuzz FuzzLinesAreABackupOrAnError -fuzztime 30s -fuzzminimizetime 20x ./cmd/tenantctl/internal/archive
 	go test -fuzz FuzzLoadNeverPanics -fuzztime 30s ./agent/config
-	go test -fuzz FuzzOutput -fuzztime 30s ./agent/redact
+	go test -fuzz FuzzOutput -fuzztime 30s ./agent/internal/redact
 	go test -fuzz FuzzWriter -fuzztime 30s ./render/printable
 
 image: ## build the container image (IMAGE=deaddrop:VERSION, GOARCH=arm64)

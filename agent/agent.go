@@ -16,13 +16,13 @@ import (
 	"github.com/oklog/run"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/footprint"
-	"github.com/smarteros/deaddrop/agent/reconfigure"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/footprint"
+	"github.com/smarteros/deaddrop/agent/internal/reconfigure"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
 	"github.com/smarteros/deaddrop/agent/supervise"
-	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/redact"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/command"
+	"github.com/smarteros/deaddrop/agent/internal/redact"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"

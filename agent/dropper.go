@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/journal"
-	"github.com/smarteros/deaddrop/agent/redact"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/journal"
+	"github.com/smarteros/deaddrop/agent/internal/redact"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
 	"github.com/smarteros/deaddrop/agent/supervise"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/command"
 	"github.com/smarteros/deaddrop/render"
 )
 

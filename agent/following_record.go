@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/agent/internal/journal"
 	"github.com/smarteros/deaddrop/agent/tenant"
 )
 

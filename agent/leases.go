@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/agent/internal/journal"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"

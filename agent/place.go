@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/filestate"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/status"
-	"github.com/smarteros/deaddrop/agent/tally"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
 )

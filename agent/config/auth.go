@@ -16,7 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/secret"

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 
-	"github.com/smarteros/deaddrop/agent/signals"
+	"github.com/smarteros/deaddrop/agent/internal/signals"
 	"github.com/smarteros/deaddrop/render/dotenv"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/filemode"

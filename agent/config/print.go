@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/signals"
+	"github.com/smarteros/deaddrop/agent/internal/signals"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"
 )

@@ -14,7 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
-	"github.com/smarteros/deaddrop/agent/signals"
+	"github.com/smarteros/deaddrop/agent/internal/signals"
 	"github.com/smarteros/deaddrop/render/dotenv"
 )
 

@@ -6,7 +6,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 )
 
 // Digest identifies the content of a file, or the names of the configuration files in a

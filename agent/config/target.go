@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/signals"
+	"github.com/smarteros/deaddrop/agent/internal/signals"
 )
 
 // Target is what a reload block notifies: one of [PIDFile], [Process], [Container],

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/command"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
 )
 
 // commands looks at what is run, or told, when files change. Of drops that have the

@@ -12,8 +12,8 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/config"
 	"github.com/smarteros/deaddrop/agent/harden"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 	"github.com/smarteros/deaddrop/agent/plural"
-	"github.com/smarteros/deaddrop/agent/textfile"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 
 	"github.com/smarteros/deaddrop/agent/config"
 )

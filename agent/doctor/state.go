@@ -3,7 +3,7 @@ package doctor
 import (
 	"errors"
 
-	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/agent/internal/journal"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 

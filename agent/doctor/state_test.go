@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/journal"
+	"github.com/smarteros/deaddrop/agent/internal/journal"
 )
 
 func TestState_SaysWhereTheAgentKeepsItsState(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/filestate"
-	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 	"github.com/smarteros/deaddrop/render/safefile"
 )
 

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/tally"
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 )
 
 // Counts are what sessions have done. One of them may be that of several sessions,

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/textfile"
+	"github.com/smarteros/deaddrop/agent/internal/textfile"
 )
 
 // ErrUnreachable is what a [Client] fails with when there is no agent to ask.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/tally"
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 )
 
 // Counts are what the agent has done since it was started, through all sessions.

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/tally"
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 )
 
 // families are the metrics, as Prometheus's own parser reads them.

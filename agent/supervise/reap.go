@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/process"
+	"github.com/smarteros/deaddrop/agent/internal/process"
 )
 
 // patience is how long a zombie must have been one before it is taken for an

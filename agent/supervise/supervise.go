@@ -17,9 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/command"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
 )
 
 // ExitError is the end of a command that has ended by itself, and not well. A

@@ -16,10 +16,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/command"
 	"github.com/smarteros/deaddrop/agent/config"
-	"github.com/smarteros/deaddrop/agent/process"
-	"github.com/smarteros/deaddrop/agent/reload"
+	"github.com/smarteros/deaddrop/agent/internal/command"
+	"github.com/smarteros/deaddrop/agent/internal/process"
+	"github.com/smarteros/deaddrop/agent/internal/reload"
 	"github.com/smarteros/deaddrop/agent/servicetest"
 )
 

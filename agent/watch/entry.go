@@ -9,8 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/agent/tally"
 	"github.com/smarteros/deaddrop/render"
 )
 

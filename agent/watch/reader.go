@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/smarteros/deaddrop/agent/redact"
+	"github.com/smarteros/deaddrop/agent/internal/redact"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/render"
 	"github.com/smarteros/deaddrop/render/secret"

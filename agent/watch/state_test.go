@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/agent/tally"
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 	"github.com/smarteros/deaddrop/render"
 )
 

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/smarteros/deaddrop/agent/internal/tally"
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/agent/tally"
 	"github.com/smarteros/deaddrop/render"
 )
 

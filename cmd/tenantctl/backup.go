@@ -15,10 +15,10 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/smarteros/deaddrop/agent/tenant"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 )
 
 type backupCommand struct {

@@ -9,7 +9,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/archive"
 )
 
 // backupKeys are the flags that say who can read a backup.

@@ -14,11 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/credentials"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/envfile"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/credentials"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/envfile"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/tenants"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 	"github.com/smarteros/deaddrop/render/drop"
 	"github.com/smarteros/deaddrop/render/safefile"
 )

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/credentials"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/credentials"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/input"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/setup"
 	"github.com/smarteros/deaddrop/render/printable"
 )
 

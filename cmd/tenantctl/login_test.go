@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/status"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/status"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )

@@ -16,8 +16,8 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/harden"
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 	"github.com/smarteros/deaddrop/render/printable"
 )
 

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/rotate"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/rotate"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 

@@ -17,11 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/input"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/input"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 )
 
 // maxPiped is the largest backup, in bytes, that is taken from a pipe: it is kept

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/archive"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/archive"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/backup"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 

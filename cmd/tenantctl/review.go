@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/plural"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/backup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/backup"
 )
 
 // errUnconfirmed is the error where nobody can be asked and --yes is missing.

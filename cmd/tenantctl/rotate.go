@@ -19,10 +19,10 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/rotate"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/rotate"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/render/drop"
 )

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/keys"
 	"github.com/smarteros/deaddrop/compose/policies"
 )
 

@@ -12,10 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/plural"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/setup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 	"github.com/smarteros/deaddrop/render/printable"
 )
 

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/status"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/status"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 

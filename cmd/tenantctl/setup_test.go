@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/keys"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/setup"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/keys"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/setup"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )

@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smarteros/deaddrop/agent/session"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/status"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/status"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 )
 
 func newStatus(c *cli) *cobra.Command {

@@ -12,9 +12,9 @@ import (
 
 	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/tenant"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/vault"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/tenants"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 )
 
 func newTenant(c *cli) *cobra.Command {

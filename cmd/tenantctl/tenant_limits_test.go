@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/values"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/values"
 	"github.com/smarteros/deaddrop/compose/policies"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
-	"github.com/smarteros/deaddrop/cmd/tenantctl/values"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/tenants"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/values"
 )
 
 const valueHelp = `Values are KEY=VALUE, KEY=@FILE, or KEY=- for standard input, which a terminal asks

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/tenants"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/tenants"
 	"github.com/smarteros/deaddrop/compose/vaulttest"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/smarteros/deaddrop/cmd/tenantctl/output"
+	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/output"
 )
 
 // version is set by the linker.
