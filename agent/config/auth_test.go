@@ -354,3 +354,14 @@ func TestAppRole_NoticesALostSecretID(t *testing.T) {
 		require.ErrorContains(t, err, "VAULT_SECRET_ID is set, but empty; set it to the secret id, or unset it")
 	}
 }
+
+func TestOnTamper_IsRestoreUnlessSaidOtherwise(t *testing.T) {
+	quiet(t)
+	for setting, want := range map[string]OnTamper{"": RestoreFile, `on_tamper = "restore"`: RestoreFile, `on_tamper = "warn"`: WarnOfIt} {
+		cfg, err := load(t, login+"drop \"n\" {\n  secret = \"s/a\"\n  destination = \"x\"\n  "+setting+"\n}\n")
+		require.NoError(t, err)
+		assert.Equal(t, want, cfg.Drops[0].OnTamper)
+	}
+	_, err := load(t, login+"drop \"n\" {\n  secret = \"s/a\"\n  destination = \"x\"\n  on_tamper = \"ignore\"\n}\n")
+	require.EqualError(t, err, `deaddrop.hcl:9:15: on_tamper "ignore" is not known; use one of restore, warn`)
+}

@@ -214,6 +214,8 @@ type Drop struct {
 	// OnMissing is what becomes of the file when Vault says that a secret is
 	// not there.
 	OnMissing OnMissing
+	// OnTamper is what becomes of a file that another program has changed or removed.
+	OnTamper OnTamper
 	// RemoveOnExit takes the file away when the agent stops.
 	RemoveOnExit bool
 	// Wait gathers changes of the file. In a set it is the set's.
@@ -269,6 +271,15 @@ type Check struct {
 	// ShowOutput logs what it prints when it refuses, without values of secrets.
 	ShowOutput bool
 }
+
+// OnTamper says what to do when another program has changed or removed a file.
+type OnTamper string
+
+// The file is written again; or it stays as it is, and its status is stale.
+const (
+	RestoreFile OnTamper = "restore"
+	WarnOfIt    OnTamper = "warn"
+)
 
 // OnMissing says what to do when a secret was deleted, destroyed or never there.
 type OnMissing string

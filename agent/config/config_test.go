@@ -114,12 +114,12 @@ drop "json" {
 		cfg.Drops[i].Template = nil
 	}
 	assert.Equal(t, []Drop{
-		{Name: "a.conf", Source: "good.ctmpl", Destination: "a.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile,
+		{Name: "a.conf", Source: "good.ctmpl", Destination: "a.conf", Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o440, CreateDirs: true, OnMissing: KeepFile, OnTamper: RestoreFile,
 			Reloads: []Reload{{Command{Args: []string{"nginx", "-s", "reload"}, Timeout: 5 * time.Second}, true}}},
-		{Name: "b.conf", Destination: "b.conf", Text: TemplateText{Contents: "{{ with secret \"secret/data/tenant/demo/nexa\" }}{{ .Data.data.x }}{{ end }}\n"}, Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o600, OnMissing: KeepFile},
-		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Encoding: render.Encoding{Format: render.FormatDotenv, Dialect: dotenv.Portable}, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile,
+		{Name: "b.conf", Destination: "b.conf", Text: TemplateText{Contents: "{{ with secret \"secret/data/tenant/demo/nexa\" }}{{ .Data.data.x }}{{ end }}\n"}, Encoding: render.Encoding{Format: render.FormatTemplate, Dialect: dotenv.Portable}, Mode: 0o600, OnMissing: KeepFile, OnTamper: RestoreFile},
+		{Name: "nexa", Secret: "secret/tenant/demo/nexa", Destination: "nexa.env", Encoding: render.Encoding{Format: render.FormatDotenv, Dialect: dotenv.Portable}, Mode: 0o640, CreateDirs: true, OnMissing: KeepFile, OnTamper: RestoreFile,
 			Reloads: []Reload{{Target: PIDFile{Path: "/run/nexa.pid", Signal: syscall.SIGHUP}}}},
-		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Encoding: render.Encoding{Format: render.FormatJSON, Dialect: dotenv.Portable}, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile},
+		{Name: "json", Secret: "secret/tenant/demo/nexa", Destination: "nexa.json", Encoding: render.Encoding{Format: render.FormatJSON, Dialect: dotenv.Portable}, Mode: 0o600, CreateDirs: true, OnMissing: KeepFile, OnTamper: RestoreFile},
 	}, cfg.Drops)
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg.Auth), marker)
 }

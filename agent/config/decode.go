@@ -234,6 +234,8 @@ type dropBody struct {
 	RequireTmpfs     *bool          `hcl:"require_tmpfs,optional"`
 	OnMissing        string         `hcl:"on_missing,optional"`
 	OnMissingRange   hcl.Range      `hcl:"on_missing,attr_value_range"`
+	OnTamper         string         `hcl:"on_tamper,optional"`
+	OnTamperRange    hcl.Range      `hcl:"on_tamper,attr_value_range"`
 	OnExit           string         `hcl:"on_exit,optional"`
 	OnExitRange      hcl.Range      `hcl:"on_exit,attr_value_range"`
 	Check            *checkBlock    `hcl:"check,block"`

@@ -306,6 +306,7 @@ func (p *printer) drop(head string, d Drop) {
 		p.flag("strict", d.Strict)
 		p.flag("require_tmpfs", d.RequireTmpfs)
 		p.set("on_missing", string(d.OnMissing))
+		p.set("on_tamper", string(d.OnTamper))
 		if d.RemoveOnExit {
 			p.set("on_exit", "remove")
 		}

@@ -397,6 +397,7 @@ func (a *author) drop(kind string, inSet, isEach bool) {
 			a.set(d, "wait", pick(a, `"2s"`, `"2s:5s"`, `"0s"`))
 		}
 	}
+	a.may(d, "on_tamper", `"restore"`, `"warn"`)
 	if a.some() {
 		a.check(d)
 	}

@@ -181,3 +181,14 @@ func (c Child) String() string {
 	}
 	return signals.Name(c.Signal) + " to the command"
 }
+
+// ShowsOutput reports whether the reload logs output of a program or an answer.
+func (r Reload) ShowsOutput() bool {
+	switch t := r.Target.(type) {
+	case Command:
+		return t.ShowOutput
+	case HTTP:
+		return t.ShowOutput
+	}
+	return false
+}
