@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,4 +100,14 @@ func makeDirectory(path string) error {
 		return err
 	}
 	return check(path) // Somebody else may have been faster.
+}
+
+// OpenDirectory returns the store in the state directory that a configuration names, or in
+// the default one. A directory that cannot be used is logged.
+func OpenDirectory(configured string, log *slog.Logger) *Store {
+	dir, err := Directory(configured)
+	if err != nil && !errors.Is(err, ErrNoDirectory) {
+		log.Warn("state directory cannot be used", "error", err, "hint", Hint)
+	}
+	return Open(dir, err, log)
 }
