@@ -1,5 +1,3 @@
-// Package reload makes services pick up what was dropped for them. There is one
-// small type for each way.
 package reload
 
 import (
