@@ -3,12 +3,16 @@ package agent
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/output"
 )
 
 // TestMain keeps tests out of the state directory of this machine.
@@ -25,64 +29,88 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func leasesIn(t *testing.T, d *dropper, destination string) []string {
-	t.Helper()
-	return d.journal.Output(destination).Leases
+func leasesIn(p *pipeline, destination string) []string {
+	return p.ledger.Store().Output(destination).Leases
 }
 
-func TestDropper_TriesAgainToWriteItsJournal(t *testing.T) {
+func TestPipeline_TriesAgainToWriteItsJournal(t *testing.T) {
+	synctest.Test(t, testJournalRetry)
+}
+
+func testJournalRetry(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	t.Setenv("STATE_DIRECTORY", state)
-	d, dir := leasedDropper(t, "")
+	p, dir := leasedPipeline(t, "")
 	require.NoError(t, os.WriteFile(state, nil, 0o600))
-	d.step(t.Context())
-	require.NoError(t, d.err(), "a journal keeps no secret from its service")
+	p.sync(t.Context())
+	require.NoError(t, p.err(), "a journal keeps no secret from its service")
 	require.FileExists(t, filepath.Join(dir, "a/b/db.env"))
-	d.noteTold(nil)
+	p.noteReloads(nil)
 	require.NoError(t, os.Remove(state))
-	d.noteTold(nil)
-	assert.Equal(t, []string{"database/creds/app/1"}, leasesIn(t, d, filepath.Join(dir, "a/b/db.env")))
+	p.noteReloads(nil)
+	require.Empty(t, leasesIn(p, filepath.Join(dir, "a/b/db.env")), "it is not due")
+	assert.Equal(t, time.Now().Add(5*time.Second), p.nextAttempt())
+	time.Sleep(5 * time.Second)
+	p.noteReloads(nil)
+	assert.Equal(t, []string{"database/creds/app/1"}, leasesIn(p, filepath.Join(dir, "a/b/db.env")))
 }
 
-func TestDropper_TakesItsJournalsToAnotherStateDirectory(t *testing.T) {
+func TestPipeline_WritesItsJournalAtTheEndThoughItIsNotDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := filepath.Join(t.TempDir(), "state")
+		t.Setenv("STATE_DIRECTORY", state)
+		p, dir := leasedPipeline(t, "")
+		require.NoError(t, os.WriteFile(state, nil, 0o600))
+		p.sync(t.Context())
+		p.noteReloads(nil)
+		require.NoError(t, os.Remove(state))
+		p.close(nil)
+		assert.Equal(t, []string{"database/creds/app/1"}, leasesIn(p, filepath.Join(dir, "a/b/db.env")))
+	})
+}
+
+func TestPipeline_TakesItsJournalsToAnotherStateDirectory(t *testing.T) {
 	first, second := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "state")
 	t.Setenv("STATE_DIRECTORY", first)
-	d, dir := leasedDropper(t, "")
+	p, dir := leasedPipeline(t, "")
 	destination := filepath.Join(dir, "a/b/db.env")
-	d.step(t.Context())
-	d.noteTold(nil)
-	require.Equal(t, []string{"database/creds/app/1"}, leasesIn(t, d, destination))
+	p.sync(t.Context())
+	p.noteReloads(nil)
+	require.Equal(t, []string{"database/creds/app/1"}, leasesIn(p, destination))
 
 	cfg, err := config.Load(filepath.Join(dir, "deaddrop.hcl"))
 	require.NoError(t, err)
 	cfg.StateDir = second
-	d.setDrops(cfg)
-	d.step(t.Context())
-	d.noteTold(nil)
-	assert.Equal(t, []string{"database/creds/app/1"}, leasesIn(t, d, destination))
-	assert.Equal(t, second, d.journal.Dir())
+	p.configure(cfg)
+	p.sync(t.Context())
+	p.noteReloads(nil)
+	assert.Equal(t, []string{"database/creds/app/1"}, leasesIn(p, destination))
+	assert.Equal(t, second, p.ledger.Store().Dir())
 }
 
-func TestDropper_TakesTheTenantsToAnotherStateDirectory(t *testing.T) {
-	d, dir := followingDropper(t, "1h")
-	d.tenantsAre("demo")
-	d.step(t.Context())
+func TestPipeline_TakesTheTenantsToAnotherStateDirectory(t *testing.T) {
+	p, dir := followingPipeline(t, "1h")
+	p.tenantsAre("demo")
+	p.sync(t.Context())
 	cfg, err := config.Load(filepath.Join(dir, "deaddrop.hcl"))
 	require.NoError(t, err)
 	cfg.StateDir = filepath.Join(t.TempDir(), "state")
-	d.setDrops(cfg)
-	d.step(t.Context())
-	kept, ok := d.journal.Tenants(dir+"/out/*.env", dir+"/out")
+	p.configure(cfg)
+	p.sync(t.Context())
+	kept, ok := p.ledger.Store().Tenants(dir+"/out/*.env", dir+"/out")
 	assert.True(t, ok)
 	assert.Equal(t, []string{"demo"}, kept.Present)
 }
 
-func TestAsked_AcceptsLeasesOfPathsThatTheOutputAsksFor(t *testing.T) {
-	d, _ := leasedDropper(t, "")
-	s := d.states[0]
+func asked(p *pipeline, o *output.Output, leases []string) []string {
+	return slices.DeleteFunc(slices.Clone(leases), func(id string) bool { return !p.asks(o, id) })
+}
+
+func TestAsks_AcceptsLeasesOfPathsThatTheOutputAsksFor(t *testing.T) {
+	p, _ := leasedPipeline(t, "")
+	o := p.outputs.Outputs()[0]
 	all := []string{"database/creds/app/1", "database/creds/app2/1", "database/creds/1", "auth/approle/login/1"}
-	assert.Equal(t, all[:1], d.asked(s, all))
-	s.drop.Secret = "team/database/creds/app" // in a namespace
-	s.uses = nil
-	assert.Equal(t, all[:1], d.asked(s, all))
+	assert.Equal(t, all[:1], asked(p, o, all))
+	o.Drop.Secret = "team/database/creds/app" // in a namespace
+	assert.Equal(t, all[:1], asked(p, o, all))
 }

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
 	"github.com/smarteros/deaddrop/render"
@@ -15,7 +18,7 @@ import (
 	"github.com/smarteros/deaddrop/render/safefile"
 )
 
-// FilePreview is what a render would make of a file. It holds secrets.
+// FilePreview is a file as a render would leave it. It holds secrets.
 type FilePreview struct {
 	Destination string
 	Format      render.Format
@@ -26,9 +29,9 @@ type FilePreview struct {
 	Old, New []byte
 }
 
-// Preview tells what [Once] would do. It writes nothing, runs no check and no
-// reload. What it makes Vault issue is revoked, as far as it can be. Files that
-// could not be rendered are not in the answer, but in the error.
+// Preview returns what [Once] would do with files. It writes nothing, and runs no check and
+// no reload. Credentials that Vault issues for it are revoked, as far as they can be. Files
+// that could not be rendered are not in the result, but in the error.
 func Preview(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]FilePreview, error) {
 	vault, err := session.New(cfg.Vault, cfg.Auth, log)
 	if err != nil {
@@ -38,64 +41,57 @@ func Preview(ctx context.Context, cfg *config.Config, log *slog.Logger) ([]FileP
 		return nil, err
 	}
 	secrets := watch.NewSecrets(vault)
-	d := newDropperOf(filesOnly(cfg), log, true)
-	files := d.peek()
-	for d.recovered(cfg.CertShare); len(d.lacking()) > 0; d.recovered(cfg.CertShare) {
-		d.learn(watch.Fetch(ctx, secrets, d.lacking(), log))
-		files = append(files, d.peek()...)
-	}
-	files = append(files, d.peek()...)
-	files = append(files, d.peekAtGone()...)
+	p := newPipeline(log)
+	p.isDry = true
+	p.configure(filesOnly(cfg))
+	var files []FilePreview
+	p.resolve(ctx, secrets, func() { files = append(files, p.preview()...) })
+	files = append(files, p.previewExpired()...)
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTime)
 	defer cancel()
-	for _, reading := range d.readings {
-		if l := reading.Life.Lease; l != nil {
-			_ = l.Revoke(ctx, secrets) // Where that is denied, it ends by itself.
+	for _, reading := range p.readings.All() {
+		if lease := reading.Life.Lease; lease != nil {
+			_ = lease.Revoke(ctx, secrets) // If that is denied, it ends by itself.
 		}
 	}
 	vault.Close(ctx, false)
-	return files, d.err()
+	return files, p.err()
 }
 
-// peek renders what can be rendered.
-func (d *dropper) peek() []FilePreview {
+// preview renders what is due, and returns what would become of the files.
+func (p *pipeline) preview() []FilePreview {
 	var files []FilePreview
-	for _, g := range d.groups() {
-		if !g.states[0].dirty {
-			continue
-		}
-		r, _, ok := d.renderGroup(g)
-		if s := g.states[0]; s.gone {
-			files = append(files, FilePreview{Destination: s.drop.Destination, Format: s.drop.Format, Old: contentOf(s.drop.Destination)})
-		}
-		if !ok {
-			continue
-		}
-		for i, s := range g.states {
-			s.dirty = false
-			files = append(files, preview(s.drop.Destination, s.drop.Format, s.drop.Mode, r.contents[i]))
-			for _, side := range r.sides[i] {
-				files = append(files, sidePreview(side))
+	work := p.outputs.RenderDue(time.Now())
+	for _, o := range work.Missing {
+		p.outputs.NoteRemoved(o)
+		files = append(files, removalPreview(o))
+	}
+	for _, r := range work.Ready {
+		for _, f := range r.Files {
+			files = append(files, preview(f.Drop.Destination, f.Drop.Format, f.Drop.Mode, f.Content))
+			for _, side := range f.SideFiles {
+				files = append(files, preview(side.Path, render.FormatTemplate, side.Mode, side.Content))
 			}
 		}
+		p.outputs.Succeed(r, slices.Repeat([]drop.Outcome{drop.Unchanged}, len(r.Files)))
 	}
 	return files
 }
 
-// peekAtGone are the files of tenants that are gone, whose time is over.
-func (d *dropper) peekAtGone() []FilePreview {
+// previewExpired returns the files of departed tenants whose grace period is over.
+func (p *pipeline) previewExpired() []FilePreview {
 	var files []FilePreview
-	for _, s := range d.states {
-		if s.isGone && s.of.isOver(s.of.members[s.drop.Key]) && exists(s.drop.Destination) {
-			files = append(files, FilePreview{Destination: s.drop.Destination, Format: s.drop.Format, Old: contentOf(s.drop.Destination)})
+	for _, o := range p.blocks.Expired() {
+		if exists(o.Drop.Destination) {
+			files = append(files, removalPreview(o))
 		}
 	}
 	return files
 }
 
-func sidePreview(f drop.File) FilePreview {
-	return preview(f.Path, render.FormatTemplate, f.Mode, f.Content)
+func removalPreview(o *output.Output) FilePreview {
+	return FilePreview{Destination: o.Drop.Destination, Format: o.Drop.Format, Old: contentOf(o.Drop.Destination)}
 }
 
 func preview(path string, format render.Format, mode fs.FileMode, content []byte) FilePreview {
@@ -111,6 +107,9 @@ func preview(path string, format render.Format, mode fs.FileMode, content []byte
 	}
 	return f
 }
+
+// maxReadBack is the most bytes of an existing file that are read to compare it.
+const maxReadBack = 32 << 20
 
 func contentOf(path string) []byte {
 	content, err := safefile.Read(path, maxReadBack)

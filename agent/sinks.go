@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/render/drop"
 )
@@ -58,7 +59,7 @@ func (s *sinks) Run(ctx context.Context) error {
 			said = ""
 			continue
 		}
-		retry = time.After(retryWrites)
+		retry = time.After(output.RetryAfter)
 		if err.Error() != said {
 			s.log.Error("the token cannot be written to its sink", "error", err)
 			said = err.Error()

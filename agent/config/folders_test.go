@@ -52,7 +52,7 @@ drop "derived" {
 		for _, d := range c.Drops {
 			modes = append(modes, d.DirMode)
 		}
-		each, err := c.Each[0].Drops("demo")
+		each, err := Expand(c.Each[0], "demo")
 		require.NoError(t, err)
 		assert.Equal(t, []fs.FileMode{0o750, 0o711, 0, 0o755, 0o751}, append(modes, each[0].DirMode))
 	}

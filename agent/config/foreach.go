@@ -79,9 +79,6 @@ func Expand(f *ForEach, tenant string) ([]Drop, error) {
 	return f.evaluate(f.loader(tenant, false))
 }
 
-// Drops returns the drops of one tenant: see [Expand].
-func (f *ForEach) Drops(key string) ([]Drop, error) { return Expand(f, key) }
-
 // String is the name of the block. The text that it is evaluated from may hold secrets, and
 // is not shown.
 func (f *ForEach) String() string { return f.Name }

@@ -43,7 +43,7 @@ func TestForEachStandsForADropPerTenant(t *testing.T) {
 	for key, wanted := range map[string]bool{"rut-76832940-3": true, "demo": true, "rut-1-test": false, "other": false} {
 		assert.Equal(t, wanted, f.Wants(key), key)
 	}
-	drops, err := f.Drops("demo")
+	drops, err := Expand(f, "demo")
 	require.NoError(t, err)
 	require.Len(t, drops, 1)
 	assert.Equal(t, "nexa[demo]", drops[0].Name)
@@ -90,14 +90,14 @@ set "tls" {
 	assert.Equal(t, []string{"demo", "rut-76832940-3"}, list.Keys)
 	assert.False(t, list.RemoveFiles)
 	assert.Equal(t, time.Minute, list.Grace)
-	drops, err := list.Drops("rut-76832940-3")
+	drops, err := Expand(list, "rut-76832940-3")
 	require.NoError(t, err)
 	assert.Equal(t, "secret/data/tenant/rut-76832940-3/nexa", drops[0].Secret)
 	assert.Equal(t, "/run/*.txt", tmpl.Name)
-	drops, err = tmpl.Drops("a")
+	drops, err = Expand(tmpl, "a")
 	require.NoError(t, err)
 	assert.Equal(t, "/run/a.txt", drops[0].Name)
-	drops, err = set.Drops("a")
+	drops, err = Expand(set, "a")
 	require.NoError(t, err)
 	require.Len(t, drops, 2)
 	assert.Equal(t, "/run/tls/a/smtp.env", drops[1].Destination)
@@ -155,9 +155,9 @@ func TestAnIDThatAnotherDropHasIsRefusedAlone(t *testing.T) {
 	folder(t)
 	cfg, err := load(t, login+perTenant+"drop \"m\" {\n  secret = \"secret/x\"\n  destination = \"/run/deaddrop/demo/nexa.json\"\n}")
 	require.NoError(t, err)
-	_, err = cfg.Each[0].Drops("demo")
+	_, err = Expand(cfg.Each[0], "demo")
 	assert.ErrorContains(t, err, "destination /run/deaddrop/demo/nexa.json is written already, by the block at deaddrop.hcl:19")
-	_, err = cfg.Each[0].Drops("rut-1")
+	_, err = Expand(cfg.Each[0], "rut-1")
 	assert.NoError(t, err)
 }
 
@@ -195,7 +195,7 @@ func TestTheTenantMayStandInAnotherFileAndInJSON(t *testing.T) {
 	cfg, err := Load("a.hcl", "b.json")
 	require.NoError(t, err)
 	assert.Equal(t, "secret/tenant/demo/nexa", cfg.Drops[0].Secret)
-	drops, err := cfg.Each[0].Drops("x")
+	drops, err := Expand(cfg.Each[0], "x")
 	require.NoError(t, err)
 	assert.Equal(t, "secret/x/x", drops[0].Secret, "in a for_each the tenant is the key")
 }
@@ -227,7 +227,7 @@ func TestATenantMayBeCalledAnythingThatIsAnID(t *testing.T) {
 	cfg, err := load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
 	require.NoError(t, err)
 	for _, key := range []string{someKey, otherKey, "EACH"} {
-		_, err = cfg.Each[0].Drops(key)
+		_, err = Expand(cfg.Each[0], key)
 		assert.ErrorContains(t, err, "cannot be read", "it is tried as it is")
 	}
 }
@@ -237,9 +237,9 @@ func TestTemplatesOfForEachAreWatchedAndShared(t *testing.T) {
 	cfg, err := load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"good.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"deaddrop.hcl", "good.ctmpl"}, cfg.Files)
-	one, err := cfg.Each[0].Drops("one")
+	one, err := Expand(cfg.Each[0], "one")
 	require.NoError(t, err)
-	two, err := cfg.Each[0].Drops("two")
+	two, err := Expand(cfg.Each[0], "two")
 	require.NoError(t, err)
 	assert.Same(t, one[0].Template, two[0].Template)
 	assert.Equal(t, []string{"deaddrop.hcl", "good.ctmpl"}, cfg.Files)
@@ -247,9 +247,9 @@ func TestTemplatesOfForEachAreWatchedAndShared(t *testing.T) {
 	cfg, err = load(t, login+"template {\n  for_each = \"a/*\"\n  source = \"${each.key}.ctmpl\"\n  destination = \"/run/${each.key}\"\n}\n")
 	require.NoError(t, err)
 	assert.Contains(t, cfg.String(), `source = "${each.key}.ctmpl"`)
-	_, err = cfg.Each[0].Drops("good")
+	_, err = Expand(cfg.Each[0], "good")
 	assert.NoError(t, err)
-	_, err = cfg.Each[0].Drops("missing")
+	_, err = Expand(cfg.Each[0], "missing")
 	assert.ErrorContains(t, err, "template missing.ctmpl cannot be read")
 }
 
@@ -279,7 +279,7 @@ func TestExpand_EvaluatesAListedTenantOnce(t *testing.T) {
 	require.NoError(t, os.Remove("good.ctmpl"))
 	one, err := Expand(cfg.Each[0], "good")
 	require.NoError(t, err)
-	two, err := cfg.Each[0].Drops("good")
+	two, err := Expand(cfg.Each[0], "good")
 	require.NoError(t, err)
 	assert.Same(t, &one[0], &two[0])
 	assert.Empty(t, one[0].Files)

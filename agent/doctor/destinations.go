@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/publish"
 	"github.com/smarteros/deaddrop/render/drop"
 )
 
@@ -251,7 +251,7 @@ func (e *exam) safety(p place, dir string, missing bool) {
 		bad(false, "", "every user of this machine may write to it, and put other files in place of these", unlessSystems(p.path, "chmod o-w "+p.path))
 	}
 	if is.OnDisk {
-		bad(p.requireTmpfs, "require_tmpfs = true", "it is "+agent.OnDisk(is)+", where secrets stay after the file is gone", e.howToMount(p.path))
+		bad(p.requireTmpfs, "require_tmpfs = true", "it is "+publish.OnDisk(is)+", where secrets stay after the file is gone", e.howToMount(p.path))
 	}
 	if !good {
 		return

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smarteros/deaddrop/agent"
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/agent/plural"
 	"github.com/smarteros/deaddrop/agent/tenant"
 	"github.com/smarteros/deaddrop/agent/watch"
@@ -57,7 +57,7 @@ func (e *exam) staticSubjects() {
 
 func (e *exam) addKeys(f *config.ForEach, keys []string) {
 	for _, key := range keys {
-		drops, err := f.Drops(key)
+		drops, err := config.Expand(f, key)
 		if err != nil {
 			e.failBy("config", f.Name+", tenant "+key, err, "")
 			continue
@@ -123,7 +123,7 @@ func (e *exam) try(s *subject) []render.Request {
 	}
 	result, err := s.drop.Template.Execute(render.Input{
 		Secret: lookup, Env: os.LookupEnv, Now: time.Now(),
-		File:   func(path string) (string, error) { return agent.ReadFile(s.drop.Sandbox, path) },
+		File:   func(path string) (string, error) { return output.ReadFile(s.drop.Sandbox, path) },
 		Tenant: cmp.Or(s.drop.Key, e.cfg.Tenant), Key: s.drop.Key, Service: e.cfg.Service, Dialect: s.drop.Dialect, Dot: dot,
 	})
 	s.uses = append(s.uses, result.Uses...)

@@ -19,6 +19,8 @@ type Counts struct {
 	Up                                bool
 	Logins, Renewals, Requests, Reads tally.Sum
 	Renders, Checks, Writes, Reloads  tally.Sum
+	// Restored counts files, or sets of them, that another program had changed.
+	Restored tally.Sum
 }
 
 // WriteMetrics writes what Prometheus reads: its text format, version 0.0.4. The
@@ -37,6 +39,7 @@ func WriteMetrics(w io.Writer, version string, s Summary, c Counts, r *Report, p
 	m.tally("deaddrop_renders", "deaddrop_render", "Contents made of secrets.", c.Renders)
 	m.tally("deaddrop_checks", "deaddrop_check", "Checks of new contents.", c.Checks)
 	m.tally("deaddrop_writes", "", "Files that had a new content.", c.Writes)
+	m.one("deaddrop_restored_total", counter, "Files, or sets of files, that another program had changed and that were written again.", float64(c.Restored.Succeeded))
 	m.tally("deaddrop_reloads", "deaddrop_reload", "Services told of a change.", c.Reloads)
 	if r != nil {
 		m.report(r)

@@ -608,7 +608,7 @@ func TestFetch_ResolvesAgainWhenTheEngineChanges(t *testing.T) {
 		_, err := readPath(t, ss, "secret/a")
 		require.NoError(t, err)
 		v.mount("secret/", "2", "a")
-		batch := Fetch(t.Context(), ss, []render.Request{render.Read("secret/a")}, slog.New(slog.DiscardHandler))
+		batch := fetchAll(t.Context(), ss, []render.Request{render.Read("secret/a")}, slog.New(slog.DiscardHandler))
 		require.NoError(t, batch[render.Read("secret/a")].Err)
 	})
 }

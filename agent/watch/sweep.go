@@ -40,6 +40,7 @@ type sweep struct {
 	news        Batch
 	since       time.Time // of the oldest of news
 	denied      bool      // it was said that leases may not be revoked
+	ended       []string  // ids of leases that are revoked or given up, not handed on yet
 }
 
 func newSweep(w *Watcher) *sweep {
@@ -122,6 +123,14 @@ func (s *sweep) ready(out chan Batch) (Batch, chan Batch) {
 		return nil, nil
 	}
 	return s.news, out
+}
+
+// endedLeases gives a nil channel if no lease has ended.
+func (s *sweep) endedLeases(out chan []string) ([]string, chan []string) {
+	if len(s.ended) == 0 {
+		return nil, nil
+	}
+	return s.ended, out
 }
 
 func (s *sweep) taken() { s.news = Batch{} }
@@ -351,6 +360,7 @@ func (s *sweep) revoked(r *revocation) {
 		s.w.log.Debug("a lease was not revoked; it ends by itself", "lease", r.lease.ID, "error", r.err)
 	}
 	r.lease.release()
+	s.ended = append(s.ended, r.lease.ID)
 	s.revocations = slices.DeleteFunc(s.revocations, func(x *revocation) bool { return x == r })
 }
 

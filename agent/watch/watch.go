@@ -6,11 +6,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/smarteros/deaddrop/agent/internal/tally"
 	"github.com/smarteros/deaddrop/agent/session"
@@ -68,6 +67,7 @@ type Watcher struct {
 	refresh chan struct{}
 	batches chan Batch
 	asked   chan chan<- map[render.Request]State
+	revoked chan []string
 	reads   *tally.Tally // nil where nobody counts
 	ended   *sweep       // the state that Run has left behind
 	// wall is the clock on the wall, by which certificates are judged.
@@ -99,7 +99,7 @@ func New(reader Reader, log *slog.Logger) *Watcher {
 	return &Watcher{
 		reader: reader, log: log, wall: time.Now,
 		want: make(chan Wanted), settled: make(chan Settled), refresh: make(chan struct{}, 1), batches: make(chan Batch),
-		asked: make(chan chan<- map[render.Request]State),
+		asked: make(chan chan<- map[render.Request]State), revoked: make(chan []string),
 	}
 }
 
@@ -109,6 +109,10 @@ func (w *Watcher) CountReads(reads *tally.Tally) { w.reads = reads }
 
 // Batches are the changes. A reader that is slow gets them merged.
 func (w *Watcher) Batches() <-chan Batch { return w.batches }
+
+// Revoked delivers the ids of leases that are revoked, or that were given up as they end by
+// themselves.
+func (w *Watcher) Revoked() <-chan []string { return w.revoked }
 
 // Want returns when Run has taken it, or the context has ended.
 func (w *Watcher) Want(ctx context.Context, wanted Wanted) {
@@ -150,6 +154,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		s.start(time.Now())
 		next, send := s.nextJob(jobs)
 		batch, out := s.ready(w.batches)
+		ended, revoked := s.endedLeases(w.revoked)
 		timer.Reset(s.sleep(time.Now()))
 		select {
 		case <-ctx.Done():
@@ -171,6 +176,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			s.finish(j)
 		case out <- batch:
 			s.taken()
+		case revoked <- ended:
+			s.ended = nil
 		case <-timer.C:
 		}
 	}
@@ -198,11 +205,45 @@ func (w *Watcher) work(ctx context.Context, jobs <-chan job, done chan<- job) {
 	}
 }
 
-// Fetch reads secrets once each, retrying what may pass until the context
-// ends. It is what a single run needs of a watcher.
-func Fetch(ctx context.Context, reader Reader, requests []render.Request, log *slog.Logger) Batch {
-	batch := Batch{}
-	spellings := map[render.Request][]render.Request{}
+// Fetch reads secrets once each, and retries transient failures until the context ends. It
+// is what a single run needs of a watcher. deliver gets the readings, one call at a time:
+// first those that one attempt has answered, and then the others as they come, so that a
+// secret that fails does not hold back the rest.
+func Fetch(ctx context.Context, reader Reader, requests []render.Request, log *slog.Logger, deliver func(Batch)) {
+	spellings, unresolved := resolveAll(ctx, reader, requests, log)
+	f := fetch{reader: reader, log: log, slots: make(chan struct{}, session.MaxConcurrent), attempted: make(chan struct{}, len(spellings)), answered: make(chan Batch, len(spellings))}
+	for resolved, asked := range spellings {
+		f.slots <- struct{}{} // There are no more goroutines than reads, unless reads fail.
+		go f.read(ctx, resolved, asked)
+	}
+	for range spellings {
+		<-f.attempted
+	}
+	gathered, left := unresolved, len(spellings)
+	for {
+		for len(f.answered) > 0 {
+			maps.Copy(gathered, <-f.answered)
+			left--
+		}
+		if len(gathered) > 0 {
+			deliver(gathered)
+			gathered = Batch{}
+		}
+		if left == 0 {
+			return
+		}
+		maps.Copy(gathered, <-f.answered)
+		left--
+		if left > 0 {
+			time.Sleep(gather) // After an outage, secrets come one after the other.
+		}
+	}
+}
+
+// resolveAll returns the requests by what they resolve to, and the failures of those that
+// cannot be resolved.
+func resolveAll(ctx context.Context, reader Reader, requests []render.Request, log *slog.Logger) (spellings map[render.Request][]render.Request, failed Batch) {
+	spellings, failed = map[render.Request][]render.Request{}, Batch{}
 	for _, r := range requests {
 		var resolved render.Request
 		err := session.Retry(ctx, log, session.IsTransient, func() (err error) {
@@ -210,38 +251,53 @@ func Fetch(ctx context.Context, reader Reader, requests []render.Request, log *s
 			return err
 		})
 		if err != nil {
-			batch[r] = Reading{Err: err}
+			failed[r] = Reading{Err: err}
 			continue
 		}
 		spellings[resolved] = append(spellings[resolved], r)
 	}
-	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(session.MaxConcurrent)
-	worth := func(err error) bool {
+	return spellings, failed
+}
+
+// fetch are the reads of one [Fetch].
+type fetch struct {
+	reader    Reader
+	log       *slog.Logger
+	slots     chan struct{} // one for each read that is under way; a first read gets its own before it begins
+	attempted chan struct{} // once for each secret, after its first attempt
+	answered  chan Batch
+}
+
+// read reads one secret until it succeeds or fails for good.
+func (f fetch) read(ctx context.Context, resolved render.Request, asked []render.Request) {
+	isWorth := func(err error) bool {
 		return session.IsTransient(err) || errors.Is(err, errRemounted) || errors.Is(err, errFilling)
 	}
-	for resolved, asked := range spellings {
-		group.Go(func() error {
-			var got Reading
-			got.Err = session.Retry(ctx, log, worth, func() (err error) {
-				if got.Secret, got.Life, err = reader.Read(ctx, resolved); errors.Is(err, errRemounted) {
-					if again, failed := reader.Resolve(ctx, asked[0]); failed == nil {
-						resolved = again
-					}
-				}
-				return err
-			})
-			mu.Lock()
-			defer mu.Unlock()
-			for _, r := range asked {
-				batch[r] = got
+	var got Reading
+	attempted := sync.OnceFunc(func() { f.attempted <- struct{}{} })
+	hasSlot := true
+	got.Err = session.Retry(ctx, f.log, isWorth, func() (err error) {
+		if !hasSlot {
+			f.slots <- struct{}{}
+		}
+		if got.Secret, got.Life, err = f.reader.Read(ctx, resolved); errors.Is(err, errRemounted) {
+			if again, failed := f.reader.Resolve(ctx, asked[0]); failed == nil {
+				resolved = again
 			}
-			return nil
-		})
+		}
+		<-f.slots
+		hasSlot = false
+		if isWorth(err) {
+			attempted()
+		}
+		return err
+	})
+	batch := Batch{}
+	for _, r := range asked {
+		batch[r] = got
 	}
-	_ = group.Wait()
-	return batch
+	f.answered <- batch
+	attempted()
 }
 
 func jittered(d time.Duration) time.Duration {

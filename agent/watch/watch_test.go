@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -320,6 +321,13 @@ func TestAThousandSecretsAreReadByAFewAtATime(t *testing.T) {
 	})
 }
 
+// fetchAll returns all readings of a fetch at once.
+func fetchAll(ctx context.Context, reader Reader, requests []render.Request, log *slog.Logger) Batch {
+	all := Batch{}
+	Fetch(ctx, reader, requests, log, func(batch Batch) { maps.Copy(all, batch) })
+	return all
+}
+
 func TestFetchRetriesOnlyWhatMayPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVault(a, b, "secret/data/c")
@@ -331,7 +339,7 @@ func TestFetchRetriesOnlyWhatMayPass(t *testing.T) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		batch := Fetch(ctx, v, wanted(0, a, "secret/a", b, "secret/c").Requests, slog.New(slog.DiscardHandler))
+		batch := fetchAll(ctx, v, wanted(0, a, "secret/a", b, "secret/c").Requests, slog.New(slog.DiscardHandler))
 		require.Len(t, batch, 4)
 		require.NoError(t, batch[render.Read(a)].Err)
 		assert.Same(t, batch[render.Read(a)].Secret, batch[render.Read("secret/a")].Secret)
@@ -341,13 +349,35 @@ func TestFetchRetriesOnlyWhatMayPass(t *testing.T) {
 	})
 }
 
+func TestFetch_DeliversWhatIsReadWhileASecretFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(a, b, "secret/data/c")
+		v.setError(a, &session.Fault{Op: "reading", Kind: session.ErrUnreachable, Transient: true})
+		go func() {
+			time.Sleep(30 * time.Second)
+			v.setError(a, nil)
+		}()
+		begun := time.Now()
+		var delivered []int
+		Fetch(t.Context(), v, wanted(0, a, b, "secret/c").Requests, slog.New(slog.DiscardHandler), func(batch Batch) {
+			delivered = append(delivered, len(batch))
+			if len(delivered) == 1 {
+				assert.Zero(t, time.Since(begun))
+				assert.NotContains(t, batch, render.Read(a))
+			}
+		})
+		assert.Equal(t, []int{2, 1}, delivered)
+		assert.GreaterOrEqual(t, time.Since(begun), 30*time.Second)
+	})
+}
+
 func TestFetchEndsWithItsContextAndGivesTheReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVault(a)
 		v.setError(a, &session.Fault{Op: "reading", Kind: session.ErrSealed, Transient: true})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		batch := Fetch(ctx, v, wanted(0, a).Requests, slog.New(slog.DiscardHandler))
+		batch := fetchAll(ctx, v, wanted(0, a).Requests, slog.New(slog.DiscardHandler))
 		require.ErrorIs(t, batch[render.Read(a)].Err, session.ErrSealed)
 	})
 }

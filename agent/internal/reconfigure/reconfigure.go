@@ -30,7 +30,7 @@ const (
 // Change is what a consumer has to apply. It sums up all that has happened since the
 // consumer took the one before.
 type Change struct {
-	// Config is the new configuration, or nil where it is the same as before.
+	// Config is the new configuration, or nil if it is the same as before.
 	Config *config.Config
 	// NeedsSession reports that Config has another Vault, login or sink than the
 	// configuration that the consumer took before.
@@ -201,7 +201,12 @@ func (a *Actor) reread() {
 		a.pending.Refused = err
 		return
 	}
+	isSame := a.refused.reason == "" && a.pending.Config == nil && !needsSession && isSame(a.taken, cfg)
 	a.refused = refusal{}
+	if isSame {
+		a.Log.Debug("configuration is unchanged")
+		return
+	}
 	a.Log.Info("configuration reloaded", "files", len(cfg.Files), "drops", len(cfg.Drops))
 	a.logRestart(cfg)
 	a.pending.Config, a.pending.NeedsSession, a.pending.Refused = cfg, needsSession, nil
@@ -244,6 +249,12 @@ var (
 // IsPiped reports whether a configuration was read from a pipe. It is used up then: there
 // is nothing to compare with, and nothing to read again.
 func IsPiped(cfg *config.Config) bool { return slices.ContainsFunc(cfg.Files, textfile.IsStream) }
+
+// isSame reports whether a configuration was read from the same content as another, and came
+// to the same: it also depends on users, groups and the environment.
+func isSame(a, b *config.Config) bool {
+	return maps.Equal(a.Sources, b.Sources) && a.String() == b.String()
+}
 
 func hasSameSession(a, b *config.Config) bool {
 	return reflect.DeepEqual(a.Vault, b.Vault) && reflect.DeepEqual(a.Auth, b.Auth) && reflect.DeepEqual(a.Sinks, b.Sinks)

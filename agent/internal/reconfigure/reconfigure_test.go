@@ -281,19 +281,27 @@ func TestActor_ReadsAgainAtHangupWhateverTheFilesAre(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, login+drop("one"))
 		var order []string
+		tenant := "" // as the environment has it
 		load := r.Load
 		r.Load = func() (*config.Config, error) {
 			order = append(order, "load")
-			return load()
+			cfg, err := load()
+			cfg.Tenant = tenant
+			return cfg, err
 		}
 		r.OnHangup = func() { order = append(order, "reloading") }
 		r.start()
 		r.hangups <- syscall.SIGHUP
 		c := r.change()
 		assert.True(t, c.Hangup)
-		assert.NotNil(t, c.Config)
-		assert.False(t, c.NeedsSession)
+		assert.Nil(t, c.Config, "it is the same")
 		assert.Equal(t, []string{"reloading", "load"}, order)
+		tenant = "demo"
+		r.hangups <- syscall.SIGHUP
+		c = r.change()
+		require.NotNil(t, c.Config)
+		assert.Equal(t, "demo", c.Config.Tenant)
+		assert.False(t, c.NeedsSession)
 		r.hasNoChange()
 	})
 }
