@@ -65,7 +65,7 @@ func TestHangup_OpensTheLogFileAgain(t *testing.T) {
 
 	require.NoError(t, os.Rename(r.path("agent.log"), r.path("agent.log.1")))
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	r.eventually("a new file", func() bool { return strings.Contains(r.read("agent.log"), "configuration reloaded") })
+	r.eventually("a new file", func() bool { return strings.Contains(r.read("agent.log"), "reading everything again") })
 	before := r.read("agent.log.1")
 	assert.Contains(t, before, "logged in")
 

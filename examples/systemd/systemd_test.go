@@ -249,6 +249,35 @@ func TestUnderARealSystemd(t *testing.T) {
 			m.configure("")
 			m.sh("systemctl restart " + agent)
 		}},
+		{"a file in the RuntimeDirectory= of a unit that restarts is put back", func() {
+			m.sh(`cat >/etc/systemd/system/volatile.service <<'END'
+[Service]
+User=nexa
+Group=nexa
+RuntimeDirectory=volatile
+RuntimeDirectoryMode=0770
+ExecStart=/bin/sleep infinity
+END
+mkdir -p /etc/systemd/system/deaddrop@nexa.service.d
+printf '[Service]\nReadWritePaths=/run\n' >/etc/systemd/system/deaddrop@nexa.service.d/volatile.conf
+systemctl daemon-reload
+systemctl start volatile`)
+			m.configure(`drop "volatile" {
+  secret      = "` + m.tenant.Path("nexa") + `"
+  destination = "/run/volatile/nexa.json"
+}`)
+			m.sh("systemctl restart " + agent)
+			m.becomes(agent, "StatusText", "all 2 drops are current")
+			before := m.sh("stat -c %i /run/volatile/nexa.json; sha256sum /run/volatile/nexa.json")
+			m.sh("systemctl restart volatile")
+			m.soon("it is put back", func() bool { _, err := m.Run("test", "-e", "/run/volatile/nexa.json"); return err == nil })
+			assert.NotEqual(m.t, before, m.sh("stat -c %i /run/volatile/nexa.json; sha256sum /run/volatile/nexa.json"), "it is another file")
+			m.becomes(agent, "StatusText", "all 2 drops are current")
+			assert.Contains(m.t, m.sh("journalctl -u "+agent), "file was changed by another program, restored it")
+			m.sh("systemctl stop volatile; rm /etc/systemd/system/volatile.service /etc/systemd/system/deaddrop@nexa.service.d/volatile.conf; systemctl daemon-reload")
+			m.configure("")
+			m.sh("systemctl restart " + agent)
+		}},
 		{"a reload takes as long as the new configuration does, and a slow check is no hang", func() {
 			m.configure(`drop "slow" {
   secret      = "` + m.tenant.Path("nexa") + `"
