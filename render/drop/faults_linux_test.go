@@ -103,6 +103,15 @@ type written struct{ n atomic.Int64 }
 
 func (w *written) Write(p []byte) (int, error) { w.n.Add(int64(len(p))); return len(p), nil }
 
+// rounds is how often a test tries something that seldom goes wrong: a tenth as often with
+// -short.
+func rounds(full int) int {
+	if testing.Short() {
+		return full / 10
+	}
+	return full
+}
+
 // killed runs a writer again and again, and kills it at random moments, until it
 // has made a thousand writes. A reader looks meanwhile, and after each death.
 func killed(t *testing.T, name, dir string, look func()) {
@@ -120,7 +129,7 @@ func killed(t *testing.T, name, dir string, look func()) {
 		}
 	}()
 	deaths := 0
-	for ; writes.n.Load() < 1000 || deaths < 100; deaths++ {
+	for ; writes.n.Load() < int64(rounds(1000)) || deaths < rounds(100); deaths++ {
 		before := writes.n.Load()
 		var said bytes.Buffer
 		cmd := child(name, dir)
@@ -260,7 +269,7 @@ func TestCleanNeverTakesTheLiveGeneration(t *testing.T) {
 			}
 		})
 	}
-	for n := range 300 {
+	for n := range rounds(300) {
 		require.NoError(t, errOf(Stage([]Unit{oneSet(filepath.Dir(set), n)}).Commit()))
 		a, b, ok := readSet(t, set)
 		require.True(t, ok)
