@@ -32,4 +32,5 @@ run() {
 }
 
 export -f run
+# shellcheck disable=SC2016 # The inner shell expands it.
 printf '%s\0' "${names[@]}" | xargs -0 -P "${JOBS:-1}" -n 1 bash -c 'run "$1"' run || exit 1
