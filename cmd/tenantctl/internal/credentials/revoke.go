@@ -7,8 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/hashicorp/vault/api"
-
+	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/cmd/tenantctl/internal/vault"
 )
 
@@ -128,7 +127,8 @@ func (s *Store) endTokens(ctx context.Context, found []Role, done []Revoked, ofS
 		if i < 0 {
 			return nil
 		}
-		if err := s.gone(s.v.Write(ctx, "auth/token/revoke-accessor", map[string]any{"accessor": accessors[n]})); err != nil {
+		_, err = s.v.Write(ctx, "auth/token/revoke-accessor", map[string]any{"accessor": accessors[n]})
+		if err != nil && !s.hasEnded(ctx, accessors[n], err) {
 			return err
 		}
 		mu.Lock()
@@ -156,16 +156,24 @@ func (t *token) of(role Role, ofSecretIDs bool) bool {
 // token returns nil for one that has ended meanwhile.
 func (s *Store) token(ctx context.Context, accessor string) (*token, error) {
 	answer, err := s.v.Write(ctx, "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
-	if err != nil || answer == nil {
-		return nil, s.gone(answer, err)
+	switch {
+	case err != nil && s.hasEnded(ctx, accessor, err), err == nil && answer == nil:
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	return vault.Decode[token](answer.Data)
 }
 
-// gone makes nothing of an error about a token that has ended by itself.
-func (s *Store) gone(_ *api.Secret, err error) error {
-	if err != nil && (strings.Contains(err.Error(), "invalid accessor") || strings.Contains(err.Error(), "bad token")) {
-		return nil
+// hasEnded reports whether a request has failed since the token of an accessor has ended
+// meanwhile. OpenBao may deny it then: the token has ended if it is not listed any more.
+func (s *Store) hasEnded(ctx context.Context, accessor string, err error) bool {
+	if strings.Contains(err.Error(), "invalid accessor") || strings.Contains(err.Error(), "bad token") {
+		return true
 	}
-	return err
+	if !errors.Is(err, session.ErrDenied) {
+		return false
+	}
+	listed, err := s.v.List(ctx, "auth/token/accessors")
+	return err == nil && !slices.Contains(listed, accessor)
 }
