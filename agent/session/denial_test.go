@@ -269,7 +269,7 @@ func TestBoundedBody_GivesBackWhatItHasCounted(t *testing.T) {
 		"read to the end": func(b *boundedBody) { _, _ = io.Copy(io.Discard, b) },
 		"closed":          func(b *boundedBody) { _, _ = io.CopyN(io.Discard, b, 2*small); _ = b.Close(); _ = b.Close() },
 	} {
-		for _, size := range []int{small / 2, 3 * small, maxAnswer + 2*small} {
+		for _, size := range []int{small / 2, 3 * small, int(maxAnswer) + 2*small} {
 			before := beingRead.Load()
 			read(&boundedBody{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", size)))})
 			assert.Equal(t, before, beingRead.Load(), "%s, %d", name, size)
@@ -518,7 +518,7 @@ func TestSession_GivesUpOnAnEndlessAnswer(t *testing.T) {
 	var written atomic.Int64
 	p.inject(func(w http.ResponseWriter, q *http.Request) { endless(counted{w, &written}, q) })
 	require.Error(t, r.read(s))
-	assert.Less(t, written.Load(), int64(2*maxAnswer), "bytes, of which some are on their way")
+	assert.Less(t, written.Load(), 2*maxAnswer, "bytes, of which some are on their way")
 }
 
 // counted counts the bytes of an answer.

@@ -40,6 +40,7 @@ const often = 20 * time.Millisecond
 // TestMain keeps the shell's variables out, and finds goroutines that a session
 // has left behind.
 func TestMain(m *testing.M) {
+	maxAnswer = 8 << 20
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
 		if os.Getenv(behindAProxy) == "" && (strings.HasPrefix(name, "VAULT_") || name == "CREDENTIALS_DIRECTORY") {
