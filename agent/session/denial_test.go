@@ -518,7 +518,7 @@ func TestSession_GivesUpOnAnEndlessAnswer(t *testing.T) {
 	var written atomic.Int64
 	p.inject(func(w http.ResponseWriter, q *http.Request) { endless(counted{w, &written}, q) })
 	require.Error(t, r.read(s))
-	assert.Less(t, written.Load(), 2*maxAnswer, "bytes, of which some are on their way")
+	assert.Less(t, written.Load(), maxAnswer+64<<20, "bytes, of which the kernel may hold tens of MiB")
 }
 
 // counted counts the bytes of an answer.
