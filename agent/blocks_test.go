@@ -106,7 +106,7 @@ func TestPipeline_RemovesNothingAfterALostJournalOrWithAWrongClock(t *testing.T)
 	content := `{"pattern":"` + dir + `/out/*.env","present":null,"departed":{"demo":"2999-01-01T00:00:00Z"}}`
 	require.NoError(t, os.WriteFile(all[0], []byte(content), 0o600))
 	p = newTestPipeline(p.cfg)
-	status, _, since := p.outputs.Outputs()[0].Status()
+	status, since := p.outputs.Outputs()[0].Status(), p.outputs.Outputs()[0].Since()
 	assert.Equal(t, output.Departed, status)
 	assert.WithinDuration(t, time.Now(), since, time.Minute, "since the future is since now")
 	p.tenantsAre()
@@ -138,7 +138,7 @@ func TestPipeline_RemovesTheFilesOfOtherTenantsThoughOneFails(t *testing.T) {
 		kept, _ := p.ledger.Store().Tenants(p.cfg.Each[0].Pattern, p.cfg.Each[0].Place)
 		assert.Equal(t, []string{"b"}, slices.Collect(maps.Keys(kept.Departed)), "the files of others are gone")
 		assert.Equal(t, time.Now().Add(output.RetryAfter), p.nextAttempt())
-		_, reason, _ := p.outputs.Owner(file).Status()
+		reason := p.outputs.Owner(file).Reason()
 		require.ErrorContains(t, reason, "removing the files of a tenant that is gone")
 
 		require.NoError(t, os.RemoveAll(file))

@@ -82,7 +82,7 @@ func (p *pipeline) awaited() []string {
 	}
 	var names []string
 	for _, o := range p.outputs.Outputs() {
-		if status, _, _ := o.Status(); o.Content() == nil && (!o.IsOfTenant() || status == output.Waiting || o.IsPending()) {
+		if o.Content() == nil && (!o.IsOfTenant() || o.Status() == output.Waiting || o.IsPending()) {
 			names = append(names, o.Drop.Name)
 		}
 	}

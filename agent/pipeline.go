@@ -279,7 +279,7 @@ func (p *pipeline) restoreChanged(comparesContent bool) {
 			p.publisher.Forget(destination)
 			continue
 		}
-		switch status, _, _ := o.Status(); status {
+		switch o.Status() {
 		case output.Current, output.Stale:
 			p.outputs.Restore(o)
 		case output.Departed, output.Removed:

@@ -52,9 +52,8 @@ func (p *pipeline) summary() status.Summary {
 	good, served, fault := 0, 0, ""
 	all := p.outputs.Outputs()
 	for _, o := range all {
-		is, _, _ := o.Status()
 		switch {
-		case stateOf(is).IsGood():
+		case stateOf(o.Status()).IsGood():
 			good++
 			served++
 		case o.HasContent():
@@ -192,10 +191,9 @@ func reloadStatus(r reload.State) status.Reload {
 }
 
 func outputStatus(o *output.Output, block string) status.Drop {
-	is, why, since := o.Status()
 	d := status.Drop{
 		Name: o.Drop.Name, Destination: o.Drop.Destination, Tenant: o.Drop.Key, Block: block,
-		State: stateOf(is), Since: since, Error: message(why),
+		State: stateOf(o.Status()), Since: o.Since(), Error: message(o.Reason()),
 	}
 	if content := o.Content(); content != nil {
 		d.Written = content.Written

@@ -16,7 +16,7 @@ func (s *Blocks) LogAbsent() {
 		for _, m := range b.members {
 			for _, o := range m.outputs {
 				all++
-				if status, _, _ := o.Status(); status == output.Absent {
+				if o.Status() == output.Absent {
 					absent++
 				}
 			}

@@ -42,10 +42,14 @@ func (o *Output) set(status Status, reason error) {
 	o.status, o.reason = status, reason
 }
 
-// Status returns the status of the output, why it is not current, and since when it is so.
-func (o *Output) Status() (status Status, reason error, since time.Time) {
-	return o.status, o.reason, o.since
-}
+// Status returns the status of the output.
+func (o *Output) Status() Status { return o.status }
+
+// Reason is why the output is not current; nil if it is.
+func (o *Output) Reason() error { return o.reason }
+
+// Since is since when the output has its status; zero if that is not known.
+func (o *Output) Since() time.Time { return o.since }
 
 // Err returns why the last attempt has failed; nil if it has not. That a secret cannot be
 // read whose last content is known is no failure.

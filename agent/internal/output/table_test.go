@@ -94,7 +94,7 @@ func (f *fixture) publish() map[string]string {
 // is checks the status of an output, and a part of why it is so.
 func (f *fixture) is(o *Output, want Status, why string) {
 	f.t.Helper()
-	status, reason, _ := o.Status()
+	status, reason := o.Status(), o.Reason()
 	assert.Equal(f.t, want, status, "%v", reason)
 	if why == "" {
 		assert.NoError(f.t, reason)
@@ -472,14 +472,14 @@ func TestTable_ResumesTheOutputsOfAnEarlierConfiguration(t *testing.T) {
 		next := New(o.Drop)
 		f.Add(next, o)
 		f.is(next, Current, "")
-		_, _, at := next.Status()
+		at := next.Since()
 		assert.Equal(t, since, at)
 		assert.Equal(t, []render.Request{nexa}, f.cache.Requests())
 		work := f.RenderDue(time.Now())
 		require.Len(t, work.Ready, 1, "the configuration may want another content")
 		assert.False(t, work.Ready[0].Files[0].IsFirst)
 		f.Succeed(work.Ready[0], []drop.Outcome{drop.Unchanged})
-		_, _, at = next.Status()
+		at = next.Since()
 		assert.Equal(t, since, at, "nothing has changed")
 		assert.Equal(t, since, next.Content().Written)
 	})

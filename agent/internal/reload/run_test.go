@@ -360,7 +360,7 @@ func TestQueue_CountsAReloadAsPendingAtEachStep(t *testing.T) {
 		pending("during its backoff", "1")
 		stop()
 		pending("stopped during its backoff", "1")
-		stop = run(t, q)
+		run(t, q)
 		for n := len(tr.take()); n == 0; n = len(tr.take()) {
 			pending("during its backoff", "1")
 			time.Sleep(20 * time.Millisecond)
