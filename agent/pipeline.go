@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/agent/internal/foreach"
 	"github.com/smarteros/deaddrop/agent/internal/journal"
 	"github.com/smarteros/deaddrop/agent/internal/output"
@@ -161,7 +161,7 @@ func (p *pipeline) Record(all []publish.Staged) {
 	for _, staged := range all {
 		for i, o := range staged.Group().Outputs {
 			file := staged.Files[i]
-			isFirst := file.IsFirst && !exists(o.Drop.Destination)
+			isFirst := file.IsFirst && !filestate.Exists(o.Drop.Destination)
 			p.ledger.Stage(p.issued(file), staged.IsChange && p.planner().Wants(o.Drop, staged.Set, isFirst))
 			destinations = append(destinations, o.Drop.Destination)
 		}
@@ -204,7 +204,7 @@ func (p *pipeline) conclude(published publish.Published) []reload.Job {
 // that, too.
 func (p *pipeline) removeMissing(o *output.Output) []reload.Job {
 	destination := o.Drop.Destination
-	p.ledger.Stage(journal.Output{Destination: destination}, exists(destination) && p.planner().Wants(o.Drop, nil, false))
+	p.ledger.Stage(journal.Output{Destination: destination}, filestate.Exists(destination) && p.planner().Wants(o.Drop, nil, false))
 	p.ledger.SaveStaged([]string{destination})
 	removed, err := publish.RemoveFile(&o.Drop, destination)
 	p.ledger.Conclude(destination, false, removed)
@@ -312,11 +312,6 @@ func (p *pipeline) hasFileOf(request render.Request) bool {
 	})
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
 // isExpected reports whether a failed reading is no news: that of a list is logged by
 // [foreach.Blocks.List], and a secret may be missing that only tenants without a file of it use.
 func (p *pipeline) isExpected(request render.Request, err error) bool {
@@ -325,7 +320,7 @@ func (p *pipeline) isExpected(request render.Request, err error) bool {
 		case *foreach.Block:
 			return true
 		case *output.Output:
-			if !output.IsMissing(err) || !user.IsOfTenant() || exists(user.Drop.Destination) {
+			if !output.IsMissing(err) || !user.IsOfTenant() || filestate.Exists(user.Drop.Destination) {
 				return false
 			}
 		}

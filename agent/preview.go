@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/agent/session"
 	"github.com/smarteros/deaddrop/agent/watch"
@@ -83,7 +84,7 @@ func (p *pipeline) preview() []FilePreview {
 func (p *pipeline) previewExpired() []FilePreview {
 	var files []FilePreview
 	for _, o := range p.blocks.Expired() {
-		if exists(o.Drop.Destination) {
+		if filestate.Exists(o.Drop.Destination) {
 			files = append(files, removalPreview(o))
 		}
 	}

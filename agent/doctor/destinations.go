@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/agent/internal/publish"
 	"github.com/smarteros/deaddrop/render/drop"
 )
@@ -64,7 +65,7 @@ func (e *exam) destinations() {
 func (e *exam) targets() (targets []target, places []place) {
 	add := func(d config.Drop) {
 		targets = append(targets, target{d.Destination, d.Mode, d.UID, d.GID, d.InPlace, d.Set != nil, false})
-		places = join(places, place{folderOf(d.Destination), d.CreateDirs, d.Strict, d.RequireTmpfs, d.InPlace && exists(d.Destination)})
+		places = join(places, place{folderOf(d.Destination), d.CreateDirs, d.Strict, d.RequireTmpfs, d.InPlace && filestate.Exists(d.Destination)})
 	}
 	for _, s := range e.drops {
 		if s.env == "" {
@@ -100,11 +101,6 @@ func join(places []place, p place) []place {
 	o.create, o.strict, o.requireTmpfs = o.create || p.create, o.strict || p.strict, o.requireTmpfs || p.requireTmpfs
 	o.existing = o.existing && p.existing
 	return places
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // folder tells whether files can be made in a folder, and whether it is a place for

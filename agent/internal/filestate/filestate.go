@@ -1,4 +1,5 @@
-// Package filestate tells whether a file is another one than before, without reading it.
+// Package filestate reports whether a file exists, and whether it is another one than
+// before, without reading it.
 package filestate
 
 import (
@@ -21,4 +22,10 @@ func Of(path string) (string, fs.FileInfo, error) {
 		inode = stat.Ino
 	}
 	return fmt.Sprint(inode, info.Size(), info.ModTime().UnixNano()), info, nil
+}
+
+// Exists reports whether something has a path: a symbolic link counts, wherever it leads.
+func Exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

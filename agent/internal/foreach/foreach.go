@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -347,9 +346,4 @@ func (m *member) allSideFiles() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

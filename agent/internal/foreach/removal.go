@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/agent/internal/reload"
 	"github.com/smarteros/deaddrop/agent/tenant"
@@ -55,7 +56,7 @@ func (s *Blocks) beginRemovals(b *Block) []*removal {
 			continue
 		}
 		r := s.newRemoval(b, event.Tenant, m.outputs)
-		r.isOwed = r.isOwed && slices.ContainsFunc(r.destinations, exists)
+		r.isOwed = r.isOwed && slices.ContainsFunc(r.destinations, filestate.Exists)
 		begun = append(begun, r)
 	}
 	if len(begun) > 0 {
@@ -183,7 +184,7 @@ func (s *Blocks) resumeRemoval(b *Block, id string) {
 	}
 	r := s.newRemoval(b, id, outputs)
 	for _, o := range outputs {
-		if !exists(o.Drop.Destination) { // Else it is up to the departed or returned tenant.
+		if !filestate.Exists(o.Drop.Destination) { // Else it is up to the departed or returned tenant.
 			s.Ledger.Open(o.Drop.Destination)
 			s.closeJournal(o)
 			s.Ledger.NoteRemoved(o.Drop.Destination)

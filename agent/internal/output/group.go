@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 )
 
 // Group are the outputs that change together: those of a set, the variables of the command,
@@ -61,7 +62,7 @@ func (e *GroupError) Unwrap() error { return e.Err }
 
 // hasFile reports whether a file of the group exists, whoever has written it.
 func (g *Group) hasFile() bool {
-	return slices.ContainsFunc(g.Outputs, func(o *Output) bool { return exists(o.Drop.Destination) })
+	return slices.ContainsFunc(g.Outputs, func(o *Output) bool { return filestate.Exists(o.Drop.Destination) })
 }
 
 // showsOutput reports whether a check or a reload of the group is to log its output.

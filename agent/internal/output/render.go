@@ -209,8 +209,3 @@ func scalars(v any, yield func(string)) {
 		yield(fmt.Sprint(v))
 	}
 }
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}

@@ -3,11 +3,11 @@ package publish
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
+	"github.com/smarteros/deaddrop/agent/internal/filestate"
 	"github.com/smarteros/deaddrop/agent/internal/output"
 	"github.com/smarteros/deaddrop/render/drop"
 )
@@ -90,17 +90,12 @@ func inMemory(folder string) string {
 	}
 	if root, err := drop.Inspect("/"); err == nil && root.FileSystem != "overlay" { // Which a container has to itself.
 		for _, path := range []string{"/run", "/dev/shm"} {
-			if is, err := drop.Inspect(path); err == nil && !is.OnDisk && exists(path) {
+			if is, err := drop.Inspect(path); err == nil && !is.OnDisk && filestate.Exists(path) {
 				return "a tmpfs keeps them in memory: " + path + " is one here, or mount one at " + folder
 			}
 		}
 	}
 	return "a tmpfs keeps them in memory: mount one at " + folder
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // policy is what a drop demands of its folder.
