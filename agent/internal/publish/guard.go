@@ -24,9 +24,7 @@ type guarded struct {
 	set   string
 	files []guardedFile // the side files come last, in the order of their units
 	own   int           // how many of files are not side files
-	// settings and content are hashes of what was published.
-	settings uint64
-	content  [sha256.Size]byte
+	print fingerprint
 	// difference is what differs from the stamps; "" while nothing does.
 	difference string
 }
@@ -35,6 +33,16 @@ type guardedFile struct {
 	path, place string
 	isStrict    bool
 	stamp       drop.Stamp
+}
+
+// fingerprint is that of units: hashes of what they say, and of their content.
+type fingerprint struct {
+	settings uint64
+	content  [sha256.Size]byte
+}
+
+func fingerprintOf(units []drop.Unit) fingerprint {
+	return fingerprint{settingsOf(units), sumOf(units)}
 }
 
 // seed makes hashes of settings.
@@ -100,15 +108,15 @@ func (is *guarded) units() []drop.Unit {
 }
 
 // note keeps what a group of files is like now.
-func (g guard) note(key string, units []drop.Unit, results [][]drop.Result) {
-	is := &guarded{set: units[0].Set, own: len(units[0].Files), settings: settingsOf(units), content: sumOf(units)}
+func (g guard) note(j *job, units []drop.Unit, results [][]drop.Result) {
+	is := &guarded{set: units[0].Set, own: len(units[0].Files), print: j.print}
 	is.files = make([]guardedFile, 0, is.own+len(units)-1)
 	for i, unit := range units {
 		for j, file := range unit.Files {
 			is.files = append(is.files, guardedFile{file.Path, file.Place, file.Strict, results[i][j].Stamp})
 		}
 	}
-	g[key] = is
+	g[keyOf(j.Rendered)] = is
 }
 
 // differenceOf returns the first difference of files from what they were; "" if there is none.
@@ -135,7 +143,7 @@ func (is *guarded) hasOtherContent() bool {
 		}
 		contents = append(contents, content)
 	}
-	return sumOfContents(contents) != is.content
+	return sumOfContents(contents) != is.print.content
 }
 
 // changed returns the groups whose files seem to have changed, by their first destination.
@@ -183,9 +191,9 @@ func (g guard) accept(key string) {
 
 // refusal returns a [*output.TamperError] if the files of a group have changed that the operator
 // edits on purpose. Files with new content or other settings are not refused.
-func (g guard) refusal(r output.Rendered, units []drop.Unit) error {
-	is := g[keyOf(r)]
-	if is == nil || !mayBeEdited(r) || is.content != sumOf(units) || is.settings != settingsOf(units) {
+func (g guard) refusal(j *job, units []drop.Unit) error {
+	is := g[keyOf(j.Rendered)]
+	if is == nil || !mayBeEdited(j.Rendered) || is.print != j.print {
 		return nil
 	}
 	for _, unit := range units {
@@ -196,7 +204,7 @@ func (g guard) refusal(r output.Rendered, units []drop.Unit) error {
 		if is.difference == "" {
 			is.difference = "content"
 		}
-		g.accept(keyOf(r)) // It is said once.
+		g.accept(keyOf(j.Rendered)) // It is said once.
 		return &output.TamperError{Difference: is.difference}
 	}
 	return nil
@@ -205,9 +213,9 @@ func (g guard) refusal(r output.Rendered, units []drop.Unit) error {
 // restored returns how files had been changed that have just got back what they had before;
 // "" if they had not. It counts as a change of the files where only their owner or
 // permissions had changed. An owner that no [config.Drop] names may be any.
-func (g guard) restored(j *job, units []drop.Unit, results [][]drop.Result) string {
+func (g guard) restored(j *job, results [][]drop.Result) string {
 	is := g[keyOf(j.Rendered)]
-	if is == nil || mayBeEdited(j.Rendered) || is.settings != settingsOf(units) {
+	if is == nil || mayBeEdited(j.Rendered) || is.print.settings != j.print.settings {
 		return "" // They are written for the first time, or the configuration has changed.
 	}
 	if is.difference == "owner" || is.difference == "permissions" {
@@ -225,7 +233,7 @@ func (g guard) restored(j *job, units []drop.Unit, results [][]drop.Result) stri
 	switch {
 	case !isWritten:
 		return ""
-	case is.difference == "" && is.content == sumOf(units):
+	case is.difference == "" && is.print == j.print:
 		return "content"
 	}
 	return is.difference

@@ -85,6 +85,7 @@ const few = 10
 type job struct {
 	Published
 	first, end int
+	print      fingerprint // of its units
 	restored   []restored
 }
 
@@ -132,7 +133,8 @@ func (p *Publisher) prepare(rendered []output.Rendered) (jobs []job, units []dro
 		j.Failed, j.Err = refusal(r, known)
 		own := unitsOf(r)
 		if j.Err == nil {
-			j.Err = p.guard.refusal(r, own)
+			j.print = fingerprintOf(own)
+			j.Err = p.guard.refusal(&j, own)
 		}
 		if j.Err == nil {
 			if r.ShowsOutput {
@@ -212,7 +214,7 @@ func (p *Publisher) conclude(j *job, units []drop.Unit, results [][]drop.Result,
 		}
 		return 0
 	}
-	difference := p.guard.restored(j, units, results)
+	difference := p.guard.restored(j, results)
 	if difference != "" {
 		p.Restored.Note(time.Now(), nil)
 		if j.Set != nil { // The generation that "..data" does not name any more holds secrets.
@@ -233,7 +235,7 @@ func (p *Publisher) conclude(j *job, units []drop.Unit, results [][]drop.Result,
 		written++
 		p.Writes.Note(time.Now(), nil)
 	}
-	p.guard.note(keyOf(j.Rendered), units, results)
+	p.guard.note(j, units, results)
 	return written
 }
 
