@@ -102,9 +102,7 @@ func (l *loop) wait(ctx context.Context, firstReads <-chan time.Time) bool {
 			}
 		case leases := <-l.watcher.Revoked():
 			l.ledger.NoteRevoked(leases)
-			l.noteReloads(l.queue.Pending())
-		case <-l.queue.Settled():
-			l.noteReloads(l.queue.Pending())
+		case <-l.queue.Settled(): // loop.act notes it.
 		case <-l.inspect:
 			l.inspect = nil
 			l.noteChangedFiles()
