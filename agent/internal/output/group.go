@@ -28,7 +28,7 @@ func (g *Group) NextAttempt() time.Time { return g.schedule.at }
 // changed schedules the group after a change of something that it is made of. Changes of
 // content that is published are gathered as the configuration says.
 func (g *Group) changed() {
-	wait := g.wait()
+	wait := g.Outputs[0].Drop.Wait // In a set it is the set's.
 	for _, o := range g.Outputs {
 		if wait.Min == 0 || o.content == nil {
 			g.schedule.now()
@@ -37,8 +37,6 @@ func (g *Group) changed() {
 	}
 	g.schedule.gather(wait.Min, wait.Max)
 }
-
-func (g *Group) wait() config.Wait { return g.Outputs[0].Drop.Wait }
 
 // GroupError is the failure of an output whose group has failed. It is logged for the
 // output that is the cause, not again for the others.

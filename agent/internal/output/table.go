@@ -187,15 +187,16 @@ func (t *Table) renderGroup(g *Group, work *Work) {
 	for _, o := range g.Outputs {
 		begun := time.Now()
 		a := t.render(o)
-		isAbsent = isAbsent || g.isAbsent(a.err)
-		if !a.isWaiting && !g.isAbsent(a.err) {
+		lacksSecret := g.isAbsent(a.err)
+		isAbsent = isAbsent || lacksSecret
+		if !a.isWaiting && !lacksSecret {
 			t.Renders.Note(begun, a.err)
 		}
 		switch {
 		case a.isWaiting:
 			isWaiting = true
 			o.set(Waiting, nil)
-		case g.isAbsent(a.err):
+		case lacksSecret:
 		case IsMissing(a.err) && o.Drop.OnMissing == config.RemoveFile && g.Set == nil:
 			work.Missing = append(work.Missing, o)
 			t.noteUses(o)
