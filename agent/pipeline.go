@@ -162,7 +162,7 @@ func (p *pipeline) Record(all []publish.Staged) {
 		for i, o := range staged.Group().Outputs {
 			file := staged.Files[i]
 			isFirst := file.IsFirst && !filestate.Exists(o.Drop.Destination)
-			p.ledger.Stage(p.issued(file), staged.IsChange && p.planner().Wants(o.Drop, staged.Set, isFirst))
+			p.ledger.Stage(p.issued(file), staged.IsChange && p.planner().Wants(&o.Drop, staged.Set, isFirst))
 			destinations = append(destinations, o.Drop.Destination)
 		}
 	}
@@ -175,7 +175,7 @@ func (p *pipeline) conclude(published publish.Published) []reload.Job {
 	var changes []reload.FileChange
 	for i, o := range outputs {
 		outcome := published.Outcomes[i]
-		isChanged := outcome == drop.Created || outcome == drop.Changed
+		isChanged := outcome.IsChange()
 		p.ledger.Conclude(o.Drop.Destination, published.Err == nil, isChanged)
 		if published.Err == nil && (isChanged || p.ledger.IsReloadOwed(o.Drop.Destination)) {
 			changes = append(changes, reload.FileChange{
@@ -204,7 +204,7 @@ func (p *pipeline) conclude(published publish.Published) []reload.Job {
 // that, too.
 func (p *pipeline) removeMissing(o *output.Output) []reload.Job {
 	destination := o.Drop.Destination
-	p.ledger.Stage(journal.Output{Destination: destination}, filestate.Exists(destination) && p.planner().Wants(o.Drop, nil, false))
+	p.ledger.Stage(journal.Output{Destination: destination}, filestate.Exists(destination) && p.planner().Wants(&o.Drop, nil, false))
 	p.ledger.SaveStaged([]string{destination})
 	removed, err := publish.RemoveFile(&o.Drop, destination)
 	p.ledger.Conclude(destination, false, removed)

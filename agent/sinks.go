@@ -84,7 +84,7 @@ func (s *sinks) write(token string) error {
 		file.Content = []byte(token)
 		r := s.plan.Write([]drop.File{file})[0]
 		errs = append(errs, r.Err, r.Unsynced)
-		if r.Outcome == drop.Created || r.Outcome == drop.Changed {
+		if r.Outcome.IsChange() {
 			s.log.Info("wrote the token to its sink", "path", to.Path)
 		}
 	}

@@ -92,6 +92,9 @@ const (
 	Changed
 )
 
+// IsChange reports whether readers get anything new.
+func (o Outcome) IsChange() bool { return o == Created || o == Changed }
+
 // Result is the outcome of one file. Err is set where Outcome is Failed.
 type Result struct {
 	Outcome Outcome

@@ -201,7 +201,7 @@ func (p *Publisher) conclude(j *job, units []drop.Unit, results [][]drop.Result,
 			sides = sides[1:]
 			j.note(i, side.Err)
 			warnings[i] = append(warnings[i], warningsOf(side)...)
-			if j.Outcomes[i] == drop.Unchanged && (side.Outcome == drop.Created || side.Outcome == drop.Changed) {
+			if j.Outcomes[i] == drop.Unchanged && side.Outcome.IsChange() {
 				j.Outcomes[i] = drop.Changed
 			}
 		}

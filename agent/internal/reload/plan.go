@@ -2,7 +2,6 @@ package reload
 
 import (
 	"os"
-	"slices"
 	"time"
 
 	"github.com/smarteros/deaddrop/agent/config"
@@ -39,21 +38,21 @@ func (p Planner) Plan(set *config.Set, changes []FileChange, hidden []string) []
 		if set != nil { // They run once, after those of all its files.
 			actions = append(actions, p.actions(set.Reloads, isFirst)...)
 		}
-		all = append(all, Job{Change{Files: []string{c.Drop.Destination}}, actions})
-	}
-	all = slices.DeleteFunc(all, func(j Job) bool { return len(j.Actions) == 0 })
-	for i := range all {
-		all[i].Change.Hidden, all[i].Change.At = hidden, time.Now()
-		if isEarlier {
-			all[i].Change.At = lastWritten(all[i].Change.Files)
+		if len(actions) == 0 {
+			continue
 		}
+		change := Change{Files: []string{c.Drop.Destination}, At: time.Now(), Hidden: hidden}
+		if isEarlier {
+			change.At = writtenAt(c.Drop.Destination)
+		}
+		all = append(all, Job{change, actions})
 	}
 	return all
 }
 
 // Wants reports whether a change of a file of a drop, which may be in a set, calls for any
 // reload.
-func (p Planner) Wants(d config.Drop, set *config.Set, isFirst bool) bool {
+func (p Planner) Wants(d *config.Drop, set *config.Set, isFirst bool) bool {
 	return len(p.actions(d.Reloads, isFirst)) > 0 || set != nil && len(p.actions(set.Reloads, isFirst)) > 0
 }
 
@@ -81,17 +80,11 @@ func (p Planner) actions(reloads []config.Reload, isFirst bool) []Action {
 	return actions
 }
 
-// lastWritten is when the last of files was written.
-func lastWritten(files []string) time.Time {
-	var last time.Time
-	for _, file := range files {
-		info, err := os.Stat(file)
-		if err != nil {
-			return time.Now()
-		}
-		if info.ModTime().After(last) {
-			last = info.ModTime()
-		}
+// writtenAt is when a file was written; now if that is not known.
+func writtenAt(file string) time.Time {
+	info, err := os.Stat(file)
+	if err != nil {
+		return time.Now()
 	}
-	return last
+	return info.ModTime()
 }

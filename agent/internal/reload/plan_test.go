@@ -55,9 +55,9 @@ func TestPlanner_RunsOnlyReloadsOnStartForTheFirstFile(t *testing.T) {
 		actionsByFile(t, Planner{}.Plan(set, []FileChange{{Drop: &a, IsFirst: true}, {Drop: &b, IsFirst: true}}, nil)))
 	assert.Equal(t, map[string][]Action{"/a": {act("start"), act("set"), act("set-start")}, "/b": {act("set"), act("set-start")}},
 		actionsByFile(t, Planner{}.Plan(set, []FileChange{{Drop: &a, IsFirst: true}, {Drop: &b}}, nil)), "a file of the set was there before")
-	assert.True(t, Planner{}.Wants(a, set, true))
-	assert.False(t, Planner{}.Wants(config.Drop{Reloads: []config.Reload{onChange("a")}}, nil, true))
-	assert.True(t, Planner{}.Wants(config.Drop{Reloads: []config.Reload{onChange("a")}}, nil, false))
+	assert.True(t, Planner{}.Wants(&a, set, true))
+	assert.False(t, Planner{}.Wants(&config.Drop{Reloads: []config.Reload{onChange("a")}}, nil, true))
+	assert.True(t, Planner{}.Wants(&config.Drop{Reloads: []config.Reload{onChange("a")}}, nil, false))
 }
 
 func TestPlanner_LeavesOutTheCommandIfNoneIsSupervised(t *testing.T) {
