@@ -92,7 +92,7 @@ func TestPipeline_KeepsNothingOfTenantsThatCameAndWent(t *testing.T) {
 	assert.Len(t, p.outputs.Outputs(), 1)
 	assert.Equal(t, 1, p.blocks.Snapshots()[0].Tenants)
 	p.noteReloads(nil)
-	assert.Empty(t, p.blocks.Removals())
+	assert.Empty(t, p.blocks.Subscriptions())
 }
 
 func TestPipeline_RemovesNothingAfterALostJournalOrWithAWrongClock(t *testing.T) {

@@ -289,7 +289,7 @@ func TestPipeline_LosesNothingWhenKilledBetweenAnyTwoSteps(t *testing.T) {
 				inFiles = append(inFiles, lease.ID)
 			}
 			assert.Equal(t, inFiles, slices.Sorted(maps.Keys(m.valid)), "no lease is forgotten")
-			assert.Empty(t, a.blocks.Removals())
+			assert.Empty(t, a.blocks.Subscriptions())
 		})
 	}
 }

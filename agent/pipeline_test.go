@@ -203,7 +203,7 @@ func TestPipeline_EndsARemovalThoughAnotherTenantHoldsTheSameLease(t *testing.T)
 	p.sync(t.Context())
 	p.noteReloads(nil)
 	require.Equal(t, []*watch.Lease{lease}, p.settled().InFiles)
-	assert.Empty(t, p.blocks.Removals(), "the lease is not to be revoked")
+	assert.Empty(t, p.blocks.Subscriptions(), "the lease is not to be revoked")
 	assert.Equal(t, []string{lease.ID}, leasesIn(p, path))
 	assert.Empty(t, leasesIn(p, filepath.Join(dir, "out/gone.env")))
 

@@ -145,7 +145,8 @@ func (s *Blocks) closeJournal(o *output.Output) {
 	s.Ledger.Orphan(o.Drop.Destination, func(lease string) bool { return s.Asks(o, lease) })
 }
 
-// NoteReloads takes in which files still have pending reloads, and ends the removals of which nothing is left to be done.
+// NoteReloads takes in which files still have pending reloads, and ends the removals of
+// which nothing is left to be done.
 func (s *Blocks) NoteReloads(pending map[string]bool) {
 	before := len(s.removals)
 	s.removals = slices.DeleteFunc(s.removals, func(r *removal) bool {

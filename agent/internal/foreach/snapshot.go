@@ -74,21 +74,12 @@ func (s *Blocks) Expired() []*output.Output {
 	return all
 }
 
-// Subscriptions are the reloads of files that are removed.
+// Subscriptions are the reloads of files that were removed. There is one for each removal
+// whose reloads or revocations are pending.
 func (s *Blocks) Subscriptions() []reload.Subscription {
 	var all []reload.Subscription
 	for _, r := range s.removals {
 		all = append(all, reload.Subscription{Files: r.destinations, Actions: r.actions})
-	}
-	return all
-}
-
-// Removals are the destinations of files that were removed, and of which reloads or
-// revocations are still pending.
-func (s *Blocks) Removals() []string {
-	var all []string
-	for _, r := range s.removals {
-		all = append(all, r.destinations...)
 	}
 	return all
 }

@@ -201,9 +201,9 @@ func (a *Actor) reread() {
 		a.pending.Refused = err
 		return
 	}
-	isSame := a.refused.reason == "" && a.pending.Config == nil && !needsSession && isSame(a.taken, cfg)
+	isUnchanged := a.refused.reason == "" && a.pending.Config == nil && !needsSession && isSame(a.taken, cfg)
 	a.refused = refusal{}
-	if isSame {
+	if isUnchanged {
 		a.Log.Debug("configuration is unchanged")
 		return
 	}
