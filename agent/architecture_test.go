@@ -56,7 +56,7 @@ var importRules = []importRule{
 	},
 	{
 		Of: []string{"agent/session"}, Not: append([]string{"agent/watch", "agent/internal/journal", "agent/internal/readings"}, slices.Concat(stages, running)...),
-		Reason: "a session is a client of Vault that works, for whoever reads",
+		Reason: "a session is a working client of Vault: it knows no readings",
 	},
 	{
 		Of: []string{"agent/watch"}, Not: append([]string{"agent/internal/journal", "agent/internal/readings", "agent/internal/tenants"}, slices.Concat(stages, running)...),
@@ -68,7 +68,7 @@ var importRules = []importRule{
 	},
 	{
 		Of: []string{"agent/internal/publish"}, Not: append([]string{"agent/internal/reload", "agent/internal/journal", "agent/internal/tenants"}, running...),
-		Reason: "publishing ends with files: who is told of them, and what is kept of them, is decided later",
+		Reason: "publishing ends with files: later stages decide on reloads and journals",
 	},
 	{
 		Of: []string{"agent/internal/reload"}, Not: append([]string{"agent/internal/output", "agent/internal/publish", "agent/internal/journal", "agent/internal/readings", "agent/internal/tenants", "agent/watch", "agent/session"}, running...),

@@ -283,7 +283,7 @@ func TestPipeline_LosesNothingWhenKilledBetweenAnyTwoSteps(t *testing.T) {
 			assert.Equal(t, read, m.contentOf("read-optional"), "no reload is lost")
 			assert.NoFileExists(t, filepath.Join(m.dir, "out/gone/db.env"))
 			assert.NoFileExists(t, filepath.Join(m.dir, "out/gone/kv.env"))
-			assert.NoFileExists(t, filepath.Join(m.dir, "read-gone"), "the service is told of the removal")
+			assert.NoFileExists(t, filepath.Join(m.dir, "read-gone"), "the service is reloaded after the removal")
 			var inFiles []string
 			for _, lease := range a.settled().InFiles {
 				inFiles = append(inFiles, lease.ID)

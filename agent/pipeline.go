@@ -200,8 +200,8 @@ func (p *pipeline) conclude(published publish.Published) []reload.Job {
 	return all
 }
 
-// removeMissing removes the file of an output whose secret is missing. Services are told of
-// that, too.
+// removeMissing removes the file of an output whose secret is missing, and returns the
+// reloads that this calls for.
 func (p *pipeline) removeMissing(o *output.Output) []reload.Job {
 	destination := o.Drop.Destination
 	p.ledger.Stage(journal.Output{Destination: destination}, filestate.Exists(destination) && p.planner().Wants(&o.Drop, nil, false))
@@ -226,8 +226,7 @@ func (p *pipeline) removeMissing(o *output.Output) []reload.Job {
 	return jobs
 }
 
-// planner plans reloads. There is no command to be told of changes in an agent that renders
-// once.
+// planner plans reloads. An agent that renders once has no command to reload.
 func (p *pipeline) planner() reload.Planner {
 	if p.command == nil {
 		return reload.Planner{}

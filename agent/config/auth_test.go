@@ -357,7 +357,7 @@ func TestAppRole_NoticesALostSecretID(t *testing.T) {
 
 func TestOnTamper_IsRestoreUnlessSaidOtherwise(t *testing.T) {
 	quiet(t)
-	for setting, want := range map[string]OnTamper{"": RestoreFile, `on_tamper = "restore"`: RestoreFile, `on_tamper = "warn"`: WarnOfIt} {
+	for setting, want := range map[string]OnTamper{"": RestoreFile, `on_tamper = "restore"`: RestoreFile, `on_tamper = "warn"`: WarnOnly} {
 		cfg, err := load(t, login+"drop \"n\" {\n  secret = \"s/a\"\n  destination = \"x\"\n  "+setting+"\n}\n")
 		require.NoError(t, err)
 		assert.Equal(t, want, cfg.Drops[0].OnTamper)

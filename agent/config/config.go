@@ -278,7 +278,7 @@ type OnTamper string
 // The file is written again; or it stays as it is, and its status is stale.
 const (
 	RestoreFile OnTamper = "restore"
-	WarnOfIt    OnTamper = "warn"
+	WarnOnly    OnTamper = "warn"
 )
 
 // OnMissing says what to do when a secret was deleted, destroyed or never there.

@@ -129,7 +129,7 @@ func (l *loader) dropBody(name string, b dropBody, def hcl.Range, in *Set) {
 	d.InPlace = l.choice("write", b.Write, b.WriteRange, "replace", "in_place") == "in_place"
 	d.RemoveOnExit = l.choice("on_exit", b.OnExit, b.OnExitRange, "keep", "remove") == "remove"
 	d.OnMissing = OnMissing(l.choice("on_missing", b.OnMissing, b.OnMissingRange, string(KeepFile), string(RemoveFile), string(Fail)))
-	d.OnTamper = OnTamper(l.choice("on_tamper", b.OnTamper, b.OnTamperRange, string(RestoreFile), string(WarnOfIt)))
+	d.OnTamper = OnTamper(l.choice("on_tamper", b.OnTamper, b.OnTamperRange, string(RestoreFile), string(WarnOnly)))
 	if d.InPlace && d.Backup {
 		l.at(b.WriteRange, "write = \"in_place\" cannot keep a backup, as it replaces no file")
 	}

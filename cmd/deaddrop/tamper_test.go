@@ -54,7 +54,7 @@ func TestTamper_PutsBackARemovedOrChangedFileAndReloadsItsService(t *testing.T) 
 		{"replaced", func() error { return os.Rename(r.write("new.env", "A=other\n"), path) }},
 	} {
 		require.NoError(t, tamper.do(), tamper.difference)
-		r.eventually(tamper.difference+": the service is told", func() bool { return r.read("notes") == strings.Repeat("told\n", i+1) })
+		r.eventually(tamper.difference+": the service is reloaded", func() bool { return r.read("notes") == strings.Repeat("told\n", i+1) })
 		assert.Equal(t, "A=1\n", r.read("nexa.env"), tamper.difference)
 		info, err := os.Lstat(path)
 		require.NoError(t, err)
@@ -89,7 +89,7 @@ set "pair" {
 	r.becomesReady()
 	require.NoError(t, os.Remove(r.path("pair/..data")))
 	assert.Empty(t, r.read("pair/nexa.env"))
-	r.eventually("the service is told", func() bool { return r.read("notes") == "told\n" })
+	r.eventually("the service is reloaded", func() bool { return r.read("notes") == "told\n" })
 	assert.Equal(t, "A=1\n", r.read("pair/nexa.env"))
 	assert.Equal(t, "{\n  \"A\": \"1\"\n}\n", r.read("pair/nexa.json"))
 	r.eventually("it is current", r.isCurrent)
@@ -125,7 +125,7 @@ func TestTamper_FindsAnEditAtHangupThatOnlyTheContentShows(t *testing.T) {
 	assert.Equal(t, []any{before.Size(), before.ModTime()}, []any{after.Size(), after.ModTime()})
 
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	r.eventually("the service is told", func() bool { return r.read("notes") == "told\n" })
+	r.eventually("the service is reloaded", func() bool { return r.read("notes") == "told\n" })
 	assert.Equal(t, "A=1\n", r.read("nexa.env"))
 	r.eventually("it is current", r.isCurrent)
 	assert.Equal(t, 1, r.restorations())
@@ -153,7 +153,7 @@ func TestTamper_LeavesAFileThatIsEditedOnPurposeUntilItsSecretChanges(t *testing
 	assert.Equal(t, "A=edited\n", r.read("nexa.env"))
 
 	r.Put("nexa", map[string]any{"A": "2"})
-	r.eventually("the service is told of the new secret", func() bool { return r.read("notes") == "told\n" })
+	r.eventually("the service is reloaded after the new secret", func() bool { return r.read("notes") == "told\n" })
 	assert.Equal(t, "A=2\n", r.read("nexa.env"))
 	r.eventually("it is current", r.isCurrent)
 	assert.Zero(t, r.restorations())
@@ -175,7 +175,7 @@ func TestTamper_NeedsNoVaultToPutAFileBack(t *testing.T) {
 	r.eventually("Vault is away", func() bool { return strings.Contains(p.log(), "is Vault running at") })
 	// A folder is moved in one step: while it is being removed, the agent may write into it.
 	require.NoError(t, os.Rename(r.path("out"), r.path("moved")))
-	r.eventually("the service is told", func() bool { return r.read("notes") == "told\n" })
+	r.eventually("the service is reloaded", func() bool { return r.read("notes") == "told\n" })
 	assert.Equal(t, "A=1\n", r.read("out/nexa.env"))
 	assert.Equal(t, 1, r.restorations())
 	p.stop()

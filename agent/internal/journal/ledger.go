@@ -390,7 +390,7 @@ func (l *Ledger) Recover(request string, share float64, now time.Time) (r Recove
 }
 
 // leftByUs reads the file that an earlier run has left. ok is false if its content is not
-// what that run has written: whoever owns the file or its folder may have put a
+// what that run has written: the owner of the file or of its folder may have put a
 // certificate or a key of their own there, or a link to somebody else's.
 func leftByUs(destination string, sums []string) (content []byte, ok bool) {
 	folder, err := drop.OpenFolder(filepath.Dir(destination))

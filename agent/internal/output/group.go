@@ -58,7 +58,7 @@ func (e *GroupError) Error() string {
 
 func (e *GroupError) Unwrap() error { return e.Err }
 
-// hasFile reports whether a file of the group exists, whoever has written it.
+// hasFile reports whether a file of the group exists, of any writer.
 func (g *Group) hasFile() bool {
 	return slices.ContainsFunc(g.Outputs, func(o *Output) bool { return filestate.Exists(o.Drop.Destination) })
 }

@@ -95,7 +95,7 @@ func (e *outdatedError) Unwrap() error { return e.error }
 func IsMissing(err error) bool { return errors.Is(err, watch.ErrMissing) }
 
 // TamperError says that another program has changed a file, which stays so: see
-// [config.WarnOfIt].
+// [config.WarnOnly].
 type TamperError struct {
 	// Difference is what has changed, such as "removed" or "permissions".
 	Difference string

@@ -249,7 +249,7 @@ func stampsOf(results [][]drop.Result) []drop.Stamp {
 
 // mayBeEdited reports whether the operator edits a file of a group on purpose.
 func mayBeEdited(r output.Rendered) bool {
-	return slices.ContainsFunc(r.Files, func(f output.RenderedFile) bool { return f.Drop.OnTamper == config.WarnOfIt })
+	return slices.ContainsFunc(r.Files, func(f output.RenderedFile) bool { return f.Drop.OnTamper == config.WarnOnly })
 }
 
 // FindChanged looks at all published files, and returns the destinations of those that seem

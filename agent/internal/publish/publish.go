@@ -53,7 +53,8 @@ type Recorder interface {
 
 // Publisher puts content into files. It must not be used concurrently.
 type Publisher struct {
-	// Busy is told until when a check may take, and the zero time when it has ended.
+	// Busy is called with the time until which a check may take, and with the zero time
+	// when the check has ended.
 	Busy func(until time.Time)
 	// Checks and Writes count what was tried, Restored the groups of files that another
 	// program had changed.

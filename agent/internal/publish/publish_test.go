@@ -200,7 +200,7 @@ func TestPublisher_RestoresAFileThatAnotherProgramHasChanged(t *testing.T) {
 			assert.Equal(t, []string{f.path("a")}, f.FindChanged(false))
 			published := f.publish(t, one(f.file("a", "one")))
 			require.NoError(t, published[0].Err)
-			assert.NotEqual(t, drop.Unchanged, published[0].Outcomes[0], "services are told")
+			assert.NotEqual(t, drop.Unchanged, published[0].Outcomes[0], "services are reloaded")
 			assert.Equal(t, "one", f.read(t, "a"))
 			info, err := os.Stat(f.path("a"))
 			require.NoError(t, err)
@@ -264,7 +264,7 @@ func TestPublisher_LeavesAFileThatIsEditedOnPurpose(t *testing.T) {
 	f := newFixture(t)
 	file := func(content string) output.RenderedFile {
 		file := f.file("a", content)
-		file.Drop.OnTamper = config.WarnOfIt
+		file.Drop.OnTamper = config.WarnOnly
 		return file
 	}
 	f.publish(t, one(file("one")))

@@ -14,7 +14,7 @@ type Planner struct {
 	Child func(config.Child) Action
 }
 
-// FileChange is a change that services are to be told of.
+// FileChange is a change of a file that calls for reloads.
 type FileChange struct {
 	Drop *config.Drop
 	// IsFirst says that no service can have looked for the file before. Only the reloads

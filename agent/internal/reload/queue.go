@@ -18,7 +18,7 @@ import (
 // are in the documentation of the package. It is an actor, see [Queue.Run], whose other
 // methods may be called at any time, also between two calls of Run.
 //
-// That is why its schedule is behind a lock and not in a goroutine. Whoever holds the lock
+// That is why its schedule is behind a lock and not in a goroutine. Code that holds the lock
 // only moves data: actions, loggers and other code from outside run without it.
 type Queue struct {
 	log     *slog.Logger

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fake is an action that fails as often as it is told. Real actions do not fail
+// fake is an action that fails a given number of times. Real actions do not fail
 // on demand and then succeed.
 type fake struct {
 	name     string
@@ -259,7 +259,7 @@ func TestQueue_GivesRunningActionsTwoSecondsWhenItsContextEnds(t *testing.T) {
 			<-stopped
 			assert.LessOrEqual(t, time.Since(start), shutdownGrace)
 			assert.Empty(t, *next.runs, "nothing else is begun")
-			assert.Len(t, q.Pending(), left, "the next agent is told of the rest")
+			assert.Len(t, q.Pending(), left, "the next agent runs the rest")
 
 			go func() { _ = q.Run(t.Context()) }() // As after a new login.
 			time.Sleep(time.Hour)
